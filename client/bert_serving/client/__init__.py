@@ -1,0 +1,2 @@
+"""The client: two lines of code from sentences to vectors."""
+__version__ = "2.0.0"

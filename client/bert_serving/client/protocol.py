@@ -1,0 +1,279 @@
+"""The wire between client and server: what the frames are, in both directions. No sockets here.
+
+Client to server (PUSH to PULL), as bert-as-service 1.x::
+
+    [identity, payload, request id, length]              an encode request or a command
+    [identity, payload, request id, length, options]     the same to a server that announces ``request_options``
+
+``payload`` is UTF-8 JSON (``list[str]``, or ``list[list[str]]`` for tokenized input) or a command token; request id and
+length are decimal ASCII; ``options`` is a JSON object.
+
+Server to client (XPUB to SUB)::
+
+    [identity NUL, header, vectors, request id]          header: JSON {"dtype", "shape", "tokens"}
+    [identity NUL, header, b"",     request id]          header: JSON {"error": {"code", "message"}, "dtype", ...}
+    [identity NUL, status, request id]                   status: JSON object
+
+SUB sockets match by prefix, so a client that subscribed to its bare identity accepts the terminated topic, while the
+server, which registers ``identity NUL`` for it, never matches one identity with another (or with the empty one).
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+import numpy as np
+
+from .errors import BertServingError, RequestError, from_wire
+
+PROTOCOL_VERSION = 2
+"""The wire's own version: 1 is the original's; 2 adds the options frame and the error header. Old peers read both."""
+
+SHOW_CONFIG = b"SHOW_CONFIG"
+SHOW_STATUS = b"SHOW_STATUS"
+TERMINATION = b"TERMINATION"
+COMMANDS = (SHOW_CONFIG, SHOW_STATUS, TERMINATION)
+
+TERMINATOR = b"\0"
+"""Ends every topic, so that no identity is a prefix of another one's topic."""
+
+MAX_IDENTITY = 255
+MAX_DIGITS = 18
+"""More digits than any counter needs; ``int()`` of thousands of digits is an attack on the interpreter."""
+
+Texts = Union[List[str], List[List[str]]]
+Buffer = Union[bytes, bytearray, memoryview]
+
+
+class ProtocolError(RequestError):
+    """The peer sent frames that are not a request.
+
+    Attributes:
+        identity: whom to answer; empty if the frames do not say so in a usable way.
+        request_id: the id to answer under, byte for byte.
+    """
+
+    def __init__(self, message: str, identity: bytes = b"", request_id: bytes = b"0") -> None:
+        super().__init__(message)
+        self.identity = identity
+        self.request_id = request_id
+
+
+@dataclass(frozen=True)
+class Request:
+    """An encode request: texts that become one array."""
+
+    identity: bytes
+    request_id: bytes
+    texts: Texts
+    nbytes: int
+    """Size of the payload as it came over the wire."""
+    options: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Command:
+    """SHOW_CONFIG, SHOW_STATUS or TERMINATION."""
+
+    identity: bytes
+    request_id: bytes
+    name: bytes
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer to an encode request: an array with one row per sentence, read-only."""
+
+    request_id: int
+    embedding: np.ndarray
+    tokens: Optional[List[List[str]]]
+
+
+@dataclass(frozen=True)
+class Status:
+    """The answer to SHOW_CONFIG or SHOW_STATUS."""
+
+    request_id: int
+    values: Dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The server's answer when there is no result: the exception to raise."""
+
+    request_id: int
+    error: BertServingError
+
+
+# ---- client to server ------------------------------------------------------------------------------------------------
+
+def encode_request(identity: bytes, request_id: int, texts: Texts,
+                   options: Optional[Dict[str, Any]] = None) -> List[bytes]:
+    """Frames of an encode request; the options frame is there only if ``options`` is."""
+    # ASCII escapes: a lone surrogate in a text survives JSON this way, and would not survive .encode().
+    frames = [identity, json.dumps(texts).encode("ascii"), b"%d" % request_id, b"%d" % len(texts)]
+    if options:
+        frames.append(json.dumps(options).encode("ascii"))
+    return frames
+
+
+def encode_command(identity: bytes, name: bytes, request_id: int) -> List[bytes]:
+    """Frames of a command."""
+    return [identity, name, b"%d" % request_id, b"0"]
+
+
+def encode_termination() -> List[bytes]:
+    """Frames that ask any server from 1.9.1 on to stop (earlier ones expect empty fields)."""
+    return [b"0", TERMINATION, b"0", b"0"]
+
+
+def decode_request(frames: Sequence[bytes]) -> Union[Request, Command]:
+    """What a client wants.
+
+    Raises:
+        ProtocolError: the frames are no request; it names what was found, and whom to answer under which id.
+    """
+    identity = frames[0] if frames else b""
+    if len(frames) >= 2 and frames[1] == TERMINATION:  # 1.9.0 and earlier leave every other frame empty
+        return Command(identity, b"0", TERMINATION)
+    if not 0 < len(identity) <= MAX_IDENTITY or TERMINATOR in identity:
+        raise ProtocolError("identity of %d bytes; expected 1 to %d bytes without NUL" % (len(identity), MAX_IDENTITY))
+    if len(frames) not in (4, 5):
+        # Clients older than 1.5.7 sent [identity, payload, request id].
+        request_id = frames[2] if len(frames) > 2 and _is_number(frames[2]) else b"0"
+        raise ProtocolError("a request of %d frames; expected 4: identity; payload; request id; length" % len(frames),
+                            identity, request_id)
+    payload, request_id, length = frames[1:4]
+    if not _is_number(request_id):
+        raise ProtocolError("request id is not a decimal number of at most %d digits" % MAX_DIGITS,
+                            identity, request_id[:MAX_IDENTITY])
+    if payload in (SHOW_CONFIG, SHOW_STATUS):
+        return Command(identity, request_id, bytes(payload))
+    if not _is_number(length):
+        raise ProtocolError("length frame is not a decimal number of at most %d digits" % MAX_DIGITS,
+                            identity, request_id)
+    try:
+        texts = decode_texts(payload)
+        options = _decode_options(frames[4]) if len(frames) == 5 else {}
+    except RequestError as error:
+        raise ProtocolError(error.message, identity, request_id) from error
+    if int(length) != len(texts):
+        raise ProtocolError("length frame says %d sentences but the payload holds %d" % (int(length), len(texts)),
+                            identity, request_id)
+    return Request(identity, request_id, texts, len(payload), options)
+
+
+def decode_texts(payload: Buffer) -> Texts:
+    """The sentences of a request's payload.
+
+    Raises:
+        RequestError: not JSON, or neither a non-empty list of strings nor one of lists of strings.
+    """
+    try:
+        texts = json.loads(bytes(payload))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise RequestError("payload is not UTF-8 JSON (%s); expected a list of strings or a list of lists of strings"
+                           % str(error)[:100]) from error
+    return check_texts(texts)
+
+
+def check_texts(texts: Any) -> Texts:
+    """``texts`` itself if it is a non-empty list[str] or list[list[str]].
+
+    Raises:
+        RequestError: it is something else; the message says what, and at which index.
+    """
+    if type(texts) is not list:
+        raise RequestError("payload is a %s; expected a list of strings or a list of lists of strings"
+                           % type(texts).__name__)
+    if not texts:
+        raise RequestError("payload is an empty list; expected at least one sentence")
+    expected = type(texts[0])
+    if expected is not str and expected is not list:
+        raise RequestError("element 0 is a %s; expected a string or a list of strings" % expected.__name__, index=0)
+    for index, text in enumerate(texts):
+        if type(text) is not expected:
+            raise RequestError("element %d is a %s but element 0 is a %s; expected all strings or all lists of strings"
+                               % (index, type(text).__name__, expected.__name__), index=index)
+        if expected is list:
+            for token in text:
+                if type(token) is not str:
+                    raise RequestError("element %d holds a %s; expected a list of strings"
+                                       % (index, type(token).__name__), index=index)
+    return texts  # type: ignore[no-any-return]
+
+
+def _decode_options(frame: Buffer) -> Dict[str, Any]:
+    try:
+        options = json.loads(bytes(frame))
+    except (ValueError, RecursionError) as error:
+        raise RequestError("options frame is not JSON; expected an object") from error
+    if type(options) is not dict:
+        raise RequestError("options frame is a %s; expected an object" % type(options).__name__)
+    return options
+
+
+def _is_number(frame: bytes) -> bool:
+    return 0 < len(frame) <= MAX_DIGITS and frame.isdigit()
+
+
+# ---- server to client ------------------------------------------------------------------------------------------------
+
+def topic(identity: bytes) -> bytes:
+    """First frame of every reply to ``identity``."""
+    return identity + TERMINATOR
+
+
+def encode_result(dtype: str, shape: Sequence[int], vectors: Buffer, request_id: bytes,
+                  tokens: Optional[List[List[str]]] = None) -> List[Buffer]:
+    """Frames of a result, without the topic; ``vectors`` is C-contiguous and little-endian."""
+    header = {"dtype": dtype, "shape": list(shape), "tokens": "" if tokens is None else tokens}
+    return [json.dumps(header).encode("ascii"), vectors, request_id]
+
+
+def encode_status(values: Dict[str, Any], request_id: bytes) -> List[Buffer]:
+    """Frames of a config or status reply, without the topic."""
+    return [json.dumps(values).encode("ascii"), request_id]
+
+
+def encode_error(error: BertServingError, request_id: bytes) -> List[Buffer]:
+    """Frames of an error, without the topic.
+
+    An original client builds an array from the header, so its ``dtype`` carries the message: numpy then raises
+    ``TypeError: data type 'bert-serving error ...' not understood`` where the client would otherwise hang. A comma
+    would make numpy parse a record type, and a non-ASCII character another error: neither may occur in it.
+    """
+    wire = error.to_wire()
+    text = "bert-serving error %s: %s" % (wire["code"], wire["message"])
+    printable = "".join(character if " " <= character <= "~" else "?" for character in text).replace(",", ";")
+    header = {"error": wire, "dtype": printable, "shape": [0], "tokens": ""}
+    return [json.dumps(header).encode("ascii"), b"", request_id]
+
+
+def decode_reply(frames: Sequence[Buffer]) -> Union[Result, Status, Failure]:
+    """What the server answered; reads replies of every server since 1.5.7.
+
+    Raises:
+        ProtocolError: the frames are no reply.
+    """
+    if len(frames) < 3 or not _is_number(bytes(frames[-1])):
+        raise ProtocolError("a reply of %d frames without a request id at its end" % len(frames))
+    request_id = int(bytes(frames[-1]))
+    try:
+        header = json.loads(bytes(frames[1]))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("the header of a reply is not JSON") from error
+    if type(header) is not dict:
+        raise ProtocolError("the header of a reply is a %s; expected an object" % type(header).__name__)
+    if len(frames) == 3:
+        return Status(request_id, header)
+    if isinstance(header.get("error"), dict):
+        return Failure(request_id, from_wire(header["error"]))
+    try:
+        # frombuffer over bytes gives a read-only array, as the original did.
+        embedding = np.frombuffer(frames[2], dtype=str(header["dtype"])).reshape(header["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProtocolError("a result whose header does not fit its vectors: %s" % error) from error
+    # "" from servers that show no tokens, absent before 1.8.0.
+    return Result(request_id, embedding, header.get("tokens") or None)

@@ -1,0 +1,298 @@
+"""Every server option, once: name, type, default, unit and help.
+
+The command line (``-port``, ``--port``), the environment (``BERT_SERVING_PORT``), the options page of the documentation
+and the status reply are made from the fields of :class:`ServerConfig`. An option given on the command line wins over
+the environment, that over what the model's own files say (``FROM_MODEL``), that over the default.
+"""
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
+
+from .errors import ConfigError
+
+
+class PoolingStrategy(Enum):
+    """How the vectors of a sentence's tokens become its vector; the numbers are the original's."""
+
+    NONE = 0
+    REDUCE_MAX = 1
+    REDUCE_MEAN = 2
+    REDUCE_MEAN_MAX = 3
+    FIRST_TOKEN = 4
+    CLS_TOKEN = 4
+    LAST_TOKEN = 5
+    SEP_TOKEN = 5
+    CLS_POOLED = 6
+    CLASSIFICATION = 7
+    REGRESSION = 8
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def from_string(cls, name: str) -> PoolingStrategy:
+        """The strategy of that name.
+
+        Raises:
+            argparse.ArgumentTypeError: there is none.
+        """
+        try:
+            return cls[name]
+        except KeyError:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not a pooling strategy; choose from {', '.join(cls.__members__)}") from None
+
+
+class FromModel:
+    """Stands for "not given": the model's own files decide, else ``fallback``, the original's default."""
+
+    def __init__(self, fallback: Any) -> None:
+        self.fallback = fallback
+
+    def __repr__(self) -> str:
+        shown = " ".join(map(str, self.fallback)) if isinstance(self.fallback, list) else self.fallback
+        return f"the model's own, else {shown}"
+
+
+# ---- types of option values ------------------------------------------------------------------------------------------
+
+def port_number(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port; expected 0 (any free one) to 65535")
+    return port
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small; expected a whole number from 1")
+    return value
+
+
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; expected a whole number from 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a fraction; expected a number above 0, up to 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text} is not a duration; expected a number of seconds from 0")
+    return value
+
+
+def sequence_length(text: str) -> int | None:
+    if text.upper() == "NONE":
+        return None
+    try:
+        length = int(text)
+    except ValueError:
+        length = 0
+    if length <= 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length; expected a whole number above 3, or NONE")
+    return length
+
+
+# Shown by argparse in "invalid ... value".
+for _type, _name in ((port_number, "port"), (positive, "whole number"), (natural, "whole number"),
+                     (fraction, "fraction"), (seconds, "number of seconds")):
+    _type.__name__ = _name
+
+
+# ---- the options -----------------------------------------------------------------------------------------------------
+
+PATHS, BERT, SERVING, LIMITS = "File paths", "BERT parameters", "Serving configuration", "Limits and life cycle"
+
+
+def option(default: Any, help: str, group: str, type: Callable[[str], Any] | None = None, *,
+           aliases: Sequence[str] = (), nargs: str | None = None, choices: Sequence[Any] | None = None,
+           metavar: str | None = None) -> Any:
+    """A field of ServerConfig that is an option; without ``type`` it is a flag, off by default."""
+    metadata = {"help": help, "group": group, "type": type, "aliases": tuple(aliases), "nargs": nargs,
+                "choices": choices, "metavar": metavar, "default": default}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(kw_only=True)
+class ServerConfig:
+    """What one server was told, checked. Values that are still :class:`FromModel` are settled when the model is read."""
+
+    model_dir: str | None = option(None, "directory of a pretrained BERT model (Google checkpoint or Hugging Face "
+                                   "files), or the name of a model; default: the embedded all-MiniLM-L6-v2", PATHS, str)
+    tuned_model_dir: str | None = option(None, "directory of a fine-tuned model; its checkpoint replaces the one of "
+                                         "-model_dir, vocabulary and configuration stay", PATHS, str)
+    ckpt_name: str = option("bert_model.ckpt", "prefix of the checkpoint files, as model.ckpt-343", PATHS, str)
+    config_name: str = option("bert_config.json", "name of the model's configuration file", PATHS, str)
+    graph_tmp_dir: str | None = option(None, "directory that keeps frozen graphs; default: the user's cache", PATHS, str)
+
+    max_seq_len: Any = option(FromModel(25), "longest sequence in tokens, special tokens included; the rest of a longer one is cut off at the "
+                              "right; NONE: the longest of each batch", BERT, sequence_length, metavar="N|NONE")
+    do_lower_case: Any = field(default=FromModel(True), metadata={"group": BERT, "flags": {
+        "cased_tokenization": (False, "keep case and accents"),
+        "uncased_tokenization": (True, "lower-case and strip accents, whatever the model's files say")}})
+    pooling_layer: Any = option(FromModel([-2]), "encoder layers to pool, -1 is the last; vectors of several layers are concatenated", BERT, int,
+                                nargs="+")
+    pooling_strategy: Any = option(FromModel(PoolingStrategy.REDUCE_MEAN), "how token vectors become the sentence's vector", BERT,
+                                   PoolingStrategy.from_string, metavar="{%s}" % ",".join(PoolingStrategy.__members__))
+    mask_cls_sep: bool = option(False, "leave [CLS] and [SEP] out of attention and pooling", BERT)
+    no_special_token: bool = option(False, "add no [CLS] and [SEP] to tokenized single sentences", BERT)
+    show_tokens_to_client: bool = option(False, "send each sentence's tokens along with its vector", BERT)
+    no_position_embeddings: bool = option(False, "do not add position embeddings", BERT)
+    num_labels: int = option(2, "number of classes of the CLASSIFICATION strategy", BERT, positive)
+
+    host: str = option("127.0.0.1", "address that the ports are bound to; 0.0.0.0 or * opens them to every network", SERVING, str)
+    port: int = option(5555, "port that receives requests; 0: any free one", SERVING, port_number, aliases=("port_in", "port_data"))
+    port_out: int = option(5556, "port that publishes results; 0: any free one", SERVING, port_number, aliases=("port_result",))
+    http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
+    http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
+    cors: str = option("*", "origin that browsers may call the HTTP proxy from", SERVING, str)
+    engine: str = option("graph", "what computes: graph (TensorFlow), or echo (no model, for tests)", SERVING, str,
+                         choices=("graph", "echo"))
+    num_worker: int = option(1, "worker processes", SERVING, positive)
+    max_batch_size: int = option(256, "most sequences that one worker handles at a time", SERVING, positive)
+    priority_batch_size: int = option(16, "requests of at most this many sentences go before larger ones", SERVING, natural)
+    cpu: bool = option(False, "run all workers on the CPU", SERVING)
+    xla: bool = option(False, "compile the graph with XLA", SERVING)
+    fp16: bool = option(False, "compute and answer in half precision", SERVING)
+    gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)
+    device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+")
+    prefetch_size: int = option(10, "jobs that a GPU worker holds: one running, the others waiting; a CPU worker holds two at most", SERVING,
+                                positive)
+    fixed_embed_length: bool = option(False, "with -max_seq_len NONE and strategy NONE: every result is as long as the "
+                                      "model's longest sequence", SERVING)
+    report_version: str = option("1.10.0", "server_version in status replies, which original clients compare with "
+                                 "their own version", SERVING, str)
+
+    max_queue_mb: float = option(256, "most megabytes of requests that may wait; beyond them clients get an 'overloaded' error", LIMITS, float)
+    max_queue_size: int = option(1_000_000, "most sentences that may wait", LIMITS, positive)
+    max_message_mb: float = option(64, "largest request in megabytes", LIMITS, float)
+    max_held_mb: float = option(512, "most megabytes of results kept for clients that do not read", LIMITS, float)
+    max_held_client_mb: float = option(64, "most megabytes of results kept for one such client", LIMITS, float)
+    hold_timeout: float = option(30.0, "seconds that an undelivered result is kept", LIMITS, seconds)
+    job_timeout: float = option(60.0, "least seconds that a worker may compute without a sign of life before it is replaced", LIMITS, seconds)
+    drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS, seconds)
+    start_timeout: float = option(300.0, "seconds that each phase of the start may take", LIMITS, seconds)
+    verbose: bool = option(False, "log every request", LIMITS)
+
+    def __post_init__(self) -> None:
+        if self.port == self.port_out and self.port:
+            raise ConfigError(f"-port and -port_out are both {self.port}; give them different numbers")
+        if self.http_port and self.http_port in (self.port, self.port_out):
+            raise ConfigError(f"-http_port is {self.http_port}, as another port is; give them different numbers")
+        if self.cpu and self.device_map:
+            raise ConfigError("-cpu and -device_map exclude each other; give one of them")
+        if self.priority_batch_size > self.max_batch_size:
+            self.priority_batch_size = self.max_batch_size
+        for name in ("max_queue_mb", "max_message_mb", "max_held_mb", "max_held_client_mb"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"-{name} is {getattr(self, name)}; expected a number above 0")
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace | ServerConfig) -> ServerConfig:
+        """The configuration of a parsed command line; attributes that are no options are left alone.
+
+        Raises:
+            ConfigError: options that do not go together.
+        """
+        if isinstance(args, cls):
+            return args
+        return cls(**{f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)})
+
+    def to_status(self) -> dict[str, Any]:
+        """Every option as status replies show it: plain JSON values, the pooling strategy as its number."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, FromModel):
+        value = value.fallback
+    return value.value if isinstance(value, PoolingStrategy) else value
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+ENVIRONMENT_PREFIX = "BERT_SERVING_"
+
+
+def get_args_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
+    """The parser of ``bert-serving-start``; ``-x`` and ``--x`` both work, as do unambiguous prefixes.
+
+    Args:
+        environ: where defaults such as ``BERT_SERVING_PORT`` are looked up.
+    """
+    from . import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="bert-serving-start", description="Start a server that turns sentences into vectors with BERT.",
+        epilog=f"Every option can also be given in the environment, as {ENVIRONMENT_PREFIX}PORT=5555.")
+    groups = {name: parser.add_argument_group(name) for name in (PATHS, BERT, SERVING, LIMITS)}
+    for f in fields(ServerConfig):
+        group = groups[f.metadata["group"]]
+        given = _from_environment(parser, f.name, environ)
+        if "flags" in f.metadata:
+            exclusive = group.add_mutually_exclusive_group()
+            for flag, (value, help_text) in f.metadata["flags"].items():
+                exclusive.add_argument(f"-{flag}", f"--{flag}", dest=f.name, action="store_const", const=value,
+                                       help=help_text)
+                if _from_environment(parser, flag, environ) is not None and _truth(parser, flag, environ):
+                    given = value
+            parser.set_defaults(**{f.name: f.default if given is None else given})
+            continue
+        default = f.metadata["default"]
+        names = [dashes + name for name in (f.name, *f.metadata["aliases"]) for dashes in ("-", "--")]
+        if f.metadata["type"] is None:
+            default = _truth(parser, f.name, environ) if given is not None else default
+            group.add_argument(*names, dest=f.name, action="store_true", default=default, help=f.metadata["help"])
+            continue
+        if given is not None:
+            default = _values(parser, f, given)
+        shown = "" if default is None else f" (default: {default if default != [] else 'those with the most free memory'})"
+        group.add_argument(*names, dest=f.name, type=f.metadata["type"], default=default, nargs=f.metadata["nargs"],
+                           choices=f.metadata["choices"], metavar=f.metadata["metavar"],
+                           help=(f.metadata["help"] + shown).replace("%", "%%"))
+    parser.add_argument("-version", "--version", action="version", version=f"%(prog)s {__version__}",
+                        help="show the version and exit")
+    return parser
+
+
+def _from_environment(parser: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> str | None:
+    value = environ.get(ENVIRONMENT_PREFIX + name.upper())
+    # Kubernetes sets NAME_PORT=tcp://... for every service; one that is called "bert-serving" does not mean this option.
+    return None if value is not None and value.startswith("tcp://") else value
+
+
+def _truth(parser: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> bool:
+    value = environ[ENVIRONMENT_PREFIX + name.upper()].lower()
+    if value not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        parser.error(f"{ENVIRONMENT_PREFIX}{name.upper()}={value} is neither true nor false; give 1 or 0")
+    return value in ("1", "true", "yes", "on")
+
+
+def _values(parser: argparse.ArgumentParser, option_field: Any, given: str) -> Any:
+    convert, metadata = option_field.metadata["type"], option_field.metadata
+    try:
+        value = [convert(word) for word in given.split()] if metadata["nargs"] else convert(given)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        parser.error(f"{ENVIRONMENT_PREFIX}{option_field.name.upper()}={given}: {error}")
+    if metadata["choices"] and value not in metadata["choices"]:
+        parser.error(f"{ENVIRONMENT_PREFIX}{option_field.name.upper()}={given}: choose from "
+                     f"{', '.join(metadata['choices'])}")
+    return value

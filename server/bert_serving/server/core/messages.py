@@ -1,0 +1,162 @@
+"""Every frame between broker and worker, both directions: frozen dataclasses, encode and decode beside each other.
+
+Small frames come first and the one big frame last: libzmq aborts the process when a connection goes away while a
+multipart with a large inner frame is half sent.
+
+::
+
+    broker -> worker   [head, sequences]            Job     sequences: JSON list, each a string or a list of strings
+                       [head]                       Stop
+    worker -> broker   [head, meta]                 Ready, Pulse, Fault     meta: JSON object
+                       [head, meta, rows]           Rows
+
+``head`` is ``kind u8 | slot u32 | incarnation u64 | job u64``, little-endian.
+"""
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+HEAD = struct.Struct("<BIQQ")
+JOB, STOP, READY, PULSE, FAULT, ROWS = range(1, 7)
+
+Text = str | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The mini-batch that one worker gets; its sequences may stem from many requests."""
+
+    slot: int
+    incarnation: int
+    job: int
+    sequences: list[Text]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Finish what you have, then end."""
+
+    slot: int
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker's engine has proved itself on golden sentences; ``about`` describes it for log and status."""
+
+    slot: int
+    incarnation: int
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The worker has begun this job (so it is alive, and the job is the one to blame if it dies)."""
+
+    slot: int
+    incarnation: int
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The worker could not do a job; it goes on living.
+
+    Attributes:
+        code: wire code of the error, see bert_serving.client.errors.
+        index: the sequence of the job that is to blame, if known.
+    """
+
+    slot: int
+    incarnation: int
+    job: int
+    code: str
+    message: str
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A job's result.
+
+    Attributes:
+        array: [n, D], a row per sequence; with ``lengths``, [sum(lengths), D], a row per token.
+        lengths: tokens of each sequence when the rows are token-level, else None.
+        specials: how many special tokens each sequence's batch is widened by (see Features), token-level only.
+        tokens: each sequence's tokens when the server shows them, else None.
+        num_tokens: tokens computed, for the statistics.
+        seconds: time the worker spent tokenizing and computing.
+        bad: sequences whose vector is not finite.
+    """
+
+    slot: int
+    incarnation: int
+    job: int
+    array: np.ndarray
+    lengths: list[int] | None = None
+    specials: list[int] | None = None
+    tokens: list[list[str]] | None = None
+    num_tokens: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    bad: list[int] = field(default_factory=list)
+
+
+ToWorker = Job | Stop
+FromWorker = Ready | Pulse | Fault | Rows
+
+
+def encode_to_worker(message: ToWorker) -> list[bytes]:
+    if isinstance(message, Stop):
+        return [HEAD.pack(STOP, message.slot, message.incarnation, 0)]
+    head = HEAD.pack(JOB, message.slot, message.incarnation, message.job)
+    return [head, json.dumps(message.sequences).encode("ascii")]
+
+
+def decode_to_worker(frames: Sequence[bytes]) -> ToWorker:
+    kind, slot, incarnation, job = HEAD.unpack(frames[0])
+    if kind == STOP:
+        return Stop(slot, incarnation)
+    return Job(slot, incarnation, job, json.loads(frames[1]))
+
+
+def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:
+    """Frames of what a worker says; the rows travel without a copy."""
+    slot, incarnation = message.slot, message.incarnation
+    if isinstance(message, Ready):
+        return [HEAD.pack(READY, slot, incarnation, 0), json.dumps(message.about).encode("ascii")]
+    if isinstance(message, Pulse):
+        return [HEAD.pack(PULSE, slot, incarnation, message.job), b"{}"]
+    if isinstance(message, Fault):
+        meta: dict[str, Any] = {"code": message.code, "message": message.message, "index": message.index}
+        return [HEAD.pack(FAULT, slot, incarnation, message.job), json.dumps(meta).encode("ascii")]
+    array = np.ascontiguousarray(message.array)
+    meta = {"dtype": array.dtype.name, "shape": array.shape, "num_tokens": message.num_tokens,
+            "seconds": message.seconds}
+    for name in ("lengths", "specials", "tokens", "bad"):
+        if getattr(message, name):
+            meta[name] = getattr(message, name)
+    return [HEAD.pack(ROWS, slot, incarnation, message.job), json.dumps(meta).encode("ascii"),
+            memoryview(array).cast("B") if array.size else b""]
+
+
+def decode_from_worker(frames: Sequence[bytes | memoryview]) -> FromWorker:
+    """Workers are ours, so a frame that does not decode is our own mistake: ValueError, struct.error or KeyError."""
+    kind, slot, incarnation, job = HEAD.unpack(frames[0])
+    meta = json.loads(bytes(frames[1]))
+    if kind == READY:
+        return Ready(slot, incarnation, meta)
+    if kind == PULSE:
+        return Pulse(slot, incarnation, job)
+    if kind == FAULT:
+        return Fault(slot, incarnation, job, meta["code"], meta["message"], meta["index"])
+    if kind != ROWS:
+        raise ValueError(f"message of kind {kind} from a worker")
+    array = np.frombuffer(frames[2], meta["dtype"]).reshape(meta["shape"])
+    return Rows(slot, incarnation, job, array, meta.get("lengths"), meta.get("specials"), meta.get("tokens"),
+                meta["num_tokens"], meta["seconds"], meta.get("bad", []))

@@ -1,0 +1,1 @@
+"""Computation: from token ids to vectors. The only room that imports TensorFlow, and only where a graph is made or run."""

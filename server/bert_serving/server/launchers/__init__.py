@@ -1,0 +1,1 @@
+"""Where a worker runs: on this machine today."""

@@ -1,0 +1,1 @@
+"""ZeroMQ loops: sockets in, core decides, sockets out."""
