@@ -1,0 +1,48 @@
+# Every target works as the first command in a fresh clone.
+#
+#   make serve                       install, then serve on 5555 and 5556, and HTTP on 8125
+#   make serve ARGS="-num_worker 2"  ... with options of bert-serving-start
+#   make test                        install, then run all tests
+#   make PYTHON=python3.12 test      ... with that Python
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+ARGS ?=
+
+.PHONY: help serve test lint install docs-options clean
+
+help:
+	@echo "make serve         start a server on ports 5555 and 5556, HTTP on 8125; options: ARGS=\"-num_worker 2\""
+	@echo "make test          run all tests; a part of them: ARGS=tests/client"
+	@echo "make lint          check style and types"
+	@echo "make docs-options  write docs/reference/options.md anew"
+	@echo "make install       create $(VENV) with everything; the others do that first where it is needed"
+	@echo "make clean         remove what the others made"
+
+serve: $(INSTALLED)
+	exec $(BIN)/bert-serving-start -http_port 8125 $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/python -m flake8
+	$(BIN)/python -m mypy --strict client/bert_serving
+	$(BIN)/python -m mypy server/bert_serving
+
+install: $(INSTALLED)
+
+docs-options: $(INSTALLED)
+	$(BIN)/python docs/options.py
+
+# The stamp is newer than what it was made from, so that nothing is installed twice.
+$(INSTALLED): requirements.txt client/pyproject.toml server/pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable client --editable "server[cpu,http]" --requirement requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .hypothesis client/build server/build client/*.egg-info server/*.egg-info
+	find client server tests docs example -name __pycache__ -type d -prune -exec rm -rf {} +
