@@ -1,9 +1,15 @@
 """What the engine reads: the token ids of one sequence and what goes with them. Built as Google's BERT builds them."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from .tokenization import BaseTokenizer
+
+SEPARATOR = "|||"
+"""Between the two sentences of a pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +32,95 @@ class Features:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+def build_features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer, *, max_length: int,
+                   mask_cls_sep: bool = False, no_special_token: bool = False) -> list[Features]:
+    """The sequences of a batch, in its order.
+
+    Args:
+        texts: each a text, or the tokens of one that the user cut himself; either may be a pair, see ``split_text``
+            and ``split_tokens``. Nothing at all gives [CLS] [SEP].
+        max_length: longest sequence in tokens, special ones included, at least 4; the right end is cut off.
+        mask_cls_sep: hide [CLS] and [SEP] from attention and pooling.
+        no_special_token: add no [CLS] and [SEP] to tokens that the user cut himself; pairs keep theirs.
+    """
+    parts = [split_text(text) if isinstance(text, str) else split_tokens(text) for text in texts]
+    raw = [part for text, halves in zip(texts, parts) if isinstance(text, str) for part in halves]
+    encoded = iter(tokenizer.encode(raw, max_length))
+    result = []
+    for text, halves in zip(texts, parts):
+        if isinstance(text, str):
+            ids = [next(encoded) for _ in halves]
+        else:
+            ids = [tokenizer.lookup(half) for half in halves]
+        if len(ids) == 2 and ids[1]:
+            result.append(_pair(ids[0], ids[1], tokenizer, max_length, mask_cls_sep))
+        elif no_special_token and not isinstance(text, str) and ids[0]:
+            result.append(_bare(ids[0], tokenizer, max_length))
+        else:
+            result.append(_single(ids[0], tokenizer, max_length, mask_cls_sep))
+    return result
+
+
+def split_text(text: str) -> list[str]:
+    """The text, or the two of a pair: cut at the last " ||| ", unless a line break makes it ordinary text."""
+    text = text.strip()
+    if f" {SEPARATOR} " in text and "\n" not in text:
+        return text.rsplit(f" {SEPARATOR} ", 1)
+    return [text]
+
+
+def split_tokens(tokens: Sequence[str]) -> list[Sequence[str]]:
+    """The tokens, or the two sentences of a pair: cut at the first "|||"."""
+    if SEPARATOR in tokens:
+        middle = tokens.index(SEPARATOR)
+        return [tokens[:middle], tokens[middle + 1:]]
+    return [tokens]
+
+
+def truncate_pair(first: int, second: int, room: int) -> tuple[int, int]:
+    """How many tokens each half keeps: the longer one gives up tokens until both fit; on a tie, the second does."""
+    if first + second <= room:
+        return first, second
+    kept_first = min(first, max(room - second, room - room // 2))
+    return kept_first, room - kept_first
+
+
+def _single(ids: list[int], tokenizer: BaseTokenizer, max_length: int, mask_cls_sep: bool) -> Features:
+    ids = [tokenizer.cls_id, *ids[:max_length - 2], tokenizer.sep_id]
+    mask = _ones(len(ids))
+    if mask_cls_sep:
+        mask = mask.copy()
+        mask[[0, -1]] = 0
+    return Features(np.array(ids, np.int32), _zeros(len(ids)), mask, tokenizer.tokens(ids), 2)
+
+
+def _pair(first: list[int], second: list[int], tokenizer: BaseTokenizer, max_length: int,
+          mask_cls_sep: bool) -> Features:
+    kept_first, kept_second = truncate_pair(len(first), len(second), max_length - 3)
+    ids = [tokenizer.cls_id, *first[:kept_first], tokenizer.sep_id, *second[:kept_second], tokenizer.sep_id]
+    types = np.zeros(len(ids), np.int32)
+    types[kept_first + 2:] = 1
+    mask = np.ones(len(ids), np.int32)
+    if mask_cls_sep:
+        mask[[0, kept_first + 1, -1]] = 0
+    return Features(np.array(ids, np.int32), types, mask, tokenizer.tokens(ids), 3)
+
+
+def _bare(ids: list[int], tokenizer: BaseTokenizer, max_length: int) -> Features:
+    ids = ids[:max_length]
+    return Features(np.array(ids, np.int32), _zeros(len(ids)), _ones(len(ids)), tokenizer.tokens(ids), 2)
+
+
+ZEROS, ONES = np.zeros(512, np.int32), np.ones(512, np.int32)
+"""Shared by the sequences, most of which need nothing else; nobody may write to them."""
+ZEROS.flags.writeable = ONES.flags.writeable = False
+
+
+def _zeros(n: int) -> np.ndarray:
+    return ZEROS[:n] if n <= len(ZEROS) else np.zeros(n, np.int32)
+
+
+def _ones(n: int) -> np.ndarray:
+    return ONES[:n] if n <= len(ONES) else np.ones(n, np.int32)

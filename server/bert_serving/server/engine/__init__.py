@@ -1,1 +1,4 @@
-"""Computation: from token ids to vectors. The only room that imports TensorFlow, and only where a graph is made or run."""
+"""Computation: from token ids to vectors.
+
+The only room that imports TensorFlow, and only where a graph is made or run.
+"""

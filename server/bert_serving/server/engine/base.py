@@ -4,11 +4,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from ..core.features import Features
+from ..core.features import Features, build_features
+from ..core.tokenization import BaseTokenizer, Tokenizer, WordHashTokenizer
+from ..errors import EngineError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,11 @@ class EngineSettings:
     gpu_memory_fraction: float = 0.5
     num_threads: int = 1
 
+    @property
+    def max_length(self) -> int:
+        """Most tokens that a sequence can have."""
+        return min(self.max_seq_len or self.max_position_embeddings, self.max_position_embeddings)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -83,3 +91,67 @@ class Engine(ABC):
     def describe(self) -> str:
         """What runs where, for the log: device, threads, library version."""
         return type(self).__name__
+
+
+# ---- what there is ---------------------------------------------------------------------------------------------------
+
+ENGINES = {"graph": ("graph", "GraphEngine"), "echo": ("echo", "EchoEngine")}
+"""Name of an engine -> module of this folder and class; imported only when wanted, as TensorFlow is behind some."""
+
+
+def create(settings: EngineSettings) -> Engine:
+    """
+    Raises:
+        EngineError: the engine is unknown or cannot run here.
+    """
+    if settings.engine not in ENGINES:
+        raise EngineError(f"{settings.engine!r} is not an engine; choose from {', '.join(ENGINES)}")
+    module, name = ENGINES[settings.engine]
+    engine: Engine = getattr(import_module(f".{module}", __package__), name)(settings)
+    return engine
+
+
+def create_tokenizer(settings: EngineSettings) -> BaseTokenizer:
+    """
+    Raises:
+        ModelError: the vocabulary cannot be used.
+    """
+    if settings.vocabulary is None:
+        return WordHashTokenizer()
+    return Tokenizer(settings.vocabulary, settings.do_lower_case)
+
+
+def features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer,
+             settings: EngineSettings) -> list[Features]:
+    """Texts, or token lists, as the engine with these settings reads them."""
+    return build_features(texts, tokenizer, max_length=settings.max_length, mask_cls_sep=settings.mask_cls_sep,
+                          no_special_token=settings.no_special_token)
+
+
+# ---- the self-test ---------------------------------------------------------------------------------------------------
+
+PROOF: tuple[str, ...] = ("First do it", "then do it right, then do it better, and then write down what was done", "a",
+                          "hello world ||| good day")
+
+
+def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) -> None:
+    """Send a few sentences through the engine.
+
+    Raises:
+        EngineError: what comes out is not finite, of the wrong shape, or depends on the other sentences of the batch.
+    """
+    batch = features(PROOF, tokenizer, settings)
+    together = engine.encode(batch)
+    lengths = [len(sequence) for sequence in batch] if engine.token_level else [1] * len(batch)
+    dtype = np.dtype(np.float16 if settings.fp16 else np.float32)
+    if together.ndim != 2 or len(together) != sum(lengths) or together.dtype != dtype:
+        raise EngineError(f"self-test: the engine answers {together.dtype} {together.shape} where {dtype} "
+                          f"[{sum(lengths)}, ...] is expected")
+    if not np.isfinite(together).all():
+        raise EngineError("self-test: the engine answers vectors that are not finite; are the weights damaged?")
+    tolerance = 5e-2 if settings.fp16 else 1e-3
+    for i, rows in enumerate(np.split(together, np.cumsum(lengths)[:-1])):
+        difference = np.abs(engine.encode(batch[i:i + 1]).astype(np.float64) - rows)
+        if (difference > tolerance * np.maximum(1, np.abs(rows))).any():
+            raise EngineError(f"self-test: a sentence's vector differs by {difference.max():.3g} from the one it has "
+                              "in a batch")

@@ -1,0 +1,127 @@
+"""An engine without a model: a token's vector is a fixed function of its id. For tests, load tests and checkers."""
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..config import PoolingStrategy
+from ..core.features import Features
+from .base import Engine, EngineSettings
+from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
+
+NUM_LAYERS = 12
+"""Layers that an echo "model" has, so that -pooling_layer can be told apart."""
+
+PERIOD = 4093
+"""Ids that far apart have equal vectors but for component 0; a prime."""
+
+
+class EchoEngine(Engine):
+    """See :func:`echo_vectors` for what it answers.
+
+    These words in a text make trouble, to test what the server does about it: ``__die__`` kills the process,
+    ``__hang__`` never comes back, ``__raise__`` raises, ``__nan__`` gives a vector of NaN, ``__sleep_250__`` takes
+    250 ms.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self.strategy = PoolingStrategy[settings.pooling_strategy]
+        self.token_level = self.strategy is PoolingStrategy.NONE
+        self._table = _table(settings.hidden_size)
+
+    def encode(self, batch: Sequence[Features]) -> np.ndarray:
+        nans = []
+        for i, features in enumerate(batch):
+            for token in features.tokens:
+                if token.startswith("__") and token.endswith("__") and act(token):
+                    nans.append(i)
+        rows = self._encode(batch)
+        if nans and self.token_level:
+            rows[np.repeat(np.isin(np.arange(len(batch)), nans), [len(features) for features in batch])] = np.nan
+        elif nans:
+            rows[nans] = np.nan
+        return rows
+
+    def _encode(self, batch: Sequence[Features]) -> np.ndarray:
+        settings = self.settings
+        ids = np.concatenate([features.input_ids for features in batch])
+        mask = None
+        if settings.mask_cls_sep:
+            mask = np.concatenate([features.input_mask for features in batch])
+        cu_seqlens = np.concatenate([[0], np.cumsum([len(features) for features in batch])])
+        return echo_vectors(ids, cu_seqlens, mask, strategy=self.strategy, layers=settings.pooling_layer,
+                            num_labels=settings.num_labels, fp16=settings.fp16, table=self._table)
+
+    def describe(self) -> str:
+        return f"echo (no model), {self.settings.hidden_size} dimensions"
+
+
+def act(word: str) -> bool:
+    """Do what a fault word says; True if the vector is to be NaN."""
+    if word == "__die__":
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+    elif word == "__hang__":
+        while True:
+            time.sleep(3600)
+    elif word == "__raise__":
+        raise RuntimeError("the text says __raise__")
+    elif word.startswith("__sleep_") and word[8:-2].isdecimal():
+        time.sleep(int(word[8:-2]) / 1000)
+    return word == "__nan__"
+
+
+def echo_vector(ids: Sequence[int], mask: Sequence[int] | None = None, *,
+                strategy: PoolingStrategy = PoolingStrategy.REDUCE_MEAN, layers: Sequence[int] = (-2,),
+                hidden_size: int = 768, num_labels: int = 2, fp16: bool = False) -> np.ndarray:
+    """What the engine answers for one sequence of ids (special tokens included): [D]; [T, D] for strategy NONE."""
+    rows = echo_vectors(np.asarray(ids), np.array([0, len(ids)]), None if mask is None else np.asarray(mask),
+                        strategy=strategy, layers=layers, num_labels=num_labels, fp16=fp16, table=_table(hidden_size))
+    return rows if strategy is PoolingStrategy.NONE else rows[0]
+
+
+def echo_vectors(ids: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None, *, strategy: PoolingStrategy,
+                 layers: Sequence[int], num_labels: int, fp16: bool, table: np.ndarray) -> np.ndarray:
+    """The vectors of B sequences that lie end to end.
+
+    A token's vector in a layer: component 0 is its id (below 2048 with ``fp16``, which holds no more), the others come
+    from a fixed table at a place that depends on id and layer.
+
+    Args:
+        ids: int [T]. cu_seqlens: int [B+1]. mask: int [T], or None for all ones.
+        table: what _table() made for this hidden_size.
+    """
+    if strategy in POOLER_STRATEGIES:
+        # There is no pooler here; a mean has the right shape, and tells texts apart.
+        hidden = POOLING[PoolingStrategy.REDUCE_MEAN](_hidden(ids, -1, table, fp16), cu_seqlens, mask)
+        if strategy in HEAD_STRATEGIES:
+            logits = hidden[:, 1:1 + (num_labels if strategy is PoolingStrategy.CLASSIFICATION else 1)]
+            odds = np.exp(logits)
+            hidden = odds / (odds.sum(1, keepdims=True) if strategy is PoolingStrategy.CLASSIFICATION else 1 + odds)
+    else:
+        hidden = np.concatenate([_hidden(ids, layer, table, fp16) for layer in layers], axis=1) \
+            if len(layers) > 1 else _hidden(ids, layers[0], table, fp16)
+        hidden = POOLING[strategy](hidden, cu_seqlens, mask)
+    return np.clip(hidden, -65504, 65504).astype(np.float16) if fp16 else hidden
+
+
+def _hidden(ids: np.ndarray, layer: int, table: np.ndarray, fp16: bool) -> np.ndarray:
+    """float32 [T, H]"""
+    hidden = table[(ids + 911 * (layer % NUM_LAYERS)) % PERIOD]
+    hidden[:, 0] = ids % 2048 if fp16 else ids
+    return hidden
+
+
+def _table(hidden_size: int) -> np.ndarray:
+    """float32 [PERIOD, H], a view in which each row is the one above, moved by one.
+
+    All values are multiples of 1/256 in [-1, 1), so that sums are exact in any order.
+    """
+    numbers = np.arange(PERIOD + hidden_size, dtype=np.uint64)
+    noise = (numbers * np.uint64(2654435761) % np.uint64(1 << 32)) >> np.uint64(15)
+    values = (noise % np.uint64(512)).astype(np.float32) / 256 - 1
+    return np.lib.stride_tricks.sliding_window_view(values, hidden_size)[:PERIOD]

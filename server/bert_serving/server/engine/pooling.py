@@ -1,0 +1,85 @@
+"""How token vectors become a sentence's vector: each strategy once for NumPy, once for TensorFlow, side by side.
+
+``hidden`` is the chosen layer's output; of several layers, their outputs beside each other on the feature axis.
+
+========================  ==============================================================================
+strategy                  formula, m being the mask (0: hidden by -mask_cls_sep, or padding)
+========================  ==============================================================================
+NONE                      hidden * m, a row per token
+REDUCE_MAX                max over tokens of hidden - (1 - m) * 1e30
+REDUCE_MEAN               sum over tokens of hidden * m, divided by (sum of m) + 1e-10
+REDUCE_MEAN_MAX           the mean, then the max
+FIRST_TOKEN, CLS_TOKEN    hidden at position 0
+LAST_TOKEN, SEP_TOKEN     hidden at the sequence's last position, whatever the mask
+CLS_POOLED                BERT's pooler: tanh(dense(last layer at position 0)), whatever the layer
+CLASSIFICATION            softmax(dense(CLS_POOLED)) with the fine-tuned model's output_weights
+REGRESSION                sigmoid of the same, with one row of weights
+========================  ==============================================================================
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..config import PoolingStrategy
+
+POOLER_STRATEGIES = frozenset({PoolingStrategy.CLS_POOLED, PoolingStrategy.CLASSIFICATION, PoolingStrategy.REGRESSION})
+"""They read the pooler, which reads the last layer: -pooling_layer does not matter to them."""
+
+HEAD_STRATEGIES = frozenset({PoolingStrategy.CLASSIFICATION, PoolingStrategy.REGRESSION})
+"""They need a fine-tuned model with output_weights and output_bias."""
+
+HIDDEN = 1e30
+"""Subtracted from hidden tokens before the maximum."""
+
+
+# ---- NumPy: sequences end to end, no padding -------------------------------------------------------------------------
+
+def no_pooling(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """
+    Args:
+        hidden: float [T, D], the tokens of all sequences end to end.
+        cu_seqlens: int [B+1], where each sequence starts; cu_seqlens[-1] == T. No sequence is empty.
+        mask: int or float [T]; None: all ones.
+    Returns:
+        float [T, D]; the other strategies: [B, D] or [B, 2D].
+    """
+    return hidden if mask is None else hidden * mask.astype(hidden.dtype)[:, None]
+
+
+def reduce_mean(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    starts = cu_seqlens[:-1]
+    sums = np.add.reduceat(no_pooling(hidden, cu_seqlens, mask), starts, axis=0)                      # [B, D]
+    count = np.diff(cu_seqlens) if mask is None else np.add.reduceat(mask, starts)                    # [B]
+    return sums / (count.astype(hidden.dtype) + hidden.dtype.type(1e-10))[:, None]
+
+
+def reduce_max(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    if mask is not None:
+        hidden = hidden - (1 - mask.astype(hidden.dtype))[:, None] * hidden.dtype.type(HIDDEN)
+    return np.maximum.reduceat(hidden, cu_seqlens[:-1], axis=0)
+
+
+def reduce_mean_max(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    return np.concatenate([reduce_mean(hidden, cu_seqlens, mask), reduce_max(hidden, cu_seqlens, mask)], axis=1)
+
+
+def first_token(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    return hidden[cu_seqlens[:-1]]
+
+
+def last_token(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    # The original looks at sum(mask) - 1, which under -mask_cls_sep is the last token but one.
+    return hidden[cu_seqlens[1:] - 1]
+
+
+POOLING: dict[PoolingStrategy, Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]] = {
+    PoolingStrategy.NONE: no_pooling,
+    PoolingStrategy.REDUCE_MAX: reduce_max,
+    PoolingStrategy.REDUCE_MEAN: reduce_mean,
+    PoolingStrategy.REDUCE_MEAN_MAX: reduce_mean_max,
+    PoolingStrategy.FIRST_TOKEN: first_token,
+    PoolingStrategy.LAST_TOKEN: last_token,
+}
+"""Every strategy that pools token vectors: all but POOLER_STRATEGIES."""
