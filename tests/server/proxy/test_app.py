@@ -1,0 +1,271 @@
+"""The HTTP routes, with a pooled client that answers what the test says."""
+import gzip
+import json
+import logging
+from threading import Event
+
+import pytest
+from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError, PoolExhaustedError,
+                                        UnprocessableError)
+from bert_serving.server.proxy.app import create_app
+
+
+class FakeClient:
+    """Stands for a ConcurrentBertClient: a text's vector is [its length, its number]; ``error`` is raised instead."""
+
+    error: Exception | None = None
+
+    def encode(self, texts, *, is_tokenized=False):
+        self.call = {"texts": texts, "is_tokenized": is_tokenized}
+        if self.error:
+            raise self.error
+        return [[float(len(text)), float(number)] for number, text in enumerate(texts)]
+
+    @property
+    def status(self):
+        if self.error:
+            raise self.error
+        return {"identity": b"ab", "num_request": 3, "pending_request": {7}, "output_fmt": "list"}
+
+    @property
+    def server_status(self):
+        if self.error:
+            raise self.error
+        return {"server_version": "1.10.0", "statistic": {"num_data_request": 5}}
+
+
+@pytest.fixture
+def fake():
+    return FakeClient()
+
+
+@pytest.fixture
+def http(fake):
+    return create_app(fake).test_client()
+
+
+def strict(response):
+    """The body as standard JSON: NaN and Infinity are refused."""
+    return json.loads(response.data, parse_constant=lambda name: pytest.fail(f"bare {name} in {response.data!r}"))
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+def test_encode(http, fake):
+    response = http.post("/encode", json={"id": 123, "texts": ["hello", "you"]})
+    assert response.status_code == 200
+    assert response.mimetype == "application/json"
+    vectors = [[5.0, 0.0], [3.0, 1.0]]
+    assert strict(response) == {"id": 123, "result": vectors, "results": vectors, "status": 200}
+    assert fake.call == {"texts": ["hello", "you"], "is_tokenized": False}
+
+
+@pytest.mark.parametrize("request_id", [0, -1.5, "", "ünï \" \\ </script>", None, True, [1, [2]], {"a": {"b": None}}])
+def test_any_json_value_is_an_id_and_comes_back(http, request_id):
+    response = http.post("/encode", json={"id": request_id, "texts": ["a"]})
+    assert strict(response)["id"] == request_id
+
+
+@pytest.mark.parametrize("given, understood", [(True, True), (False, False), (None, False)])
+def test_is_tokenized(http, fake, given, understood):
+    response = http.post("/encode", json={"id": 1, "texts": [["a", "b"]], "is_tokenized": given})
+    assert response.status_code == 200
+    assert fake.call["is_tokenized"] is understood
+
+
+def test_no_number_becomes_null(http, fake):
+    fake.encode = lambda texts, is_tokenized: [[1.0, float("nan")], [float("inf"), -float("inf")]]
+    response = http.post("/encode", json={"id": float("nan"), "texts": ["a", "b"]})
+    assert strict(response) == {"id": None, "result": [[1.0, None], [None, None]],
+                                "results": [[1.0, None], [None, None]], "status": 200}
+
+
+def test_status_server(http):
+    response = http.get("/status/server")
+    assert response.status_code == 200
+    assert strict(response) == {"server_version": "1.10.0", "statistic": {"num_data_request": 5}, "status": 200}
+
+
+def test_status_client_writes_bytes_and_sets_as_lists(http):
+    response = http.get("/status/client")
+    assert response.status_code == 200
+    assert strict(response) == {"identity": [97, 98], "num_request": 3, "pending_request": [7], "output_fmt": "list",
+                                "status": 200}
+
+
+# ---- errors are answers ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("body, kind, description", [
+    ({"texts": ["a"]}, "KeyError", "'id'"),
+    ({"id": 1}, "KeyError", "'texts'"),
+    ({}, "KeyError", "'id'"),
+    (["a"], "TypeError", "the body is a JSON array; expected an object with id and texts"),
+    ("a", "TypeError", "the body is a JSON string; expected an object with id and texts"),
+    (None, "TypeError", "the body is a JSON null; expected an object with id and texts"),
+    ({"id": 1, "texts": ["a"], "is_tokenized": "false"}, "TypeError",
+     "is_tokenized is a JSON string; expected true or false"),
+    ({"id": 1, "texts": ["a"], "is_tokenized": 0}, "TypeError",
+     "is_tokenized is a JSON number; expected true or false"),
+])
+def test_wrong_body(http, body, kind, description):
+    response = http.post("/encode", data=json.dumps(body), content_type="application/json")
+    assert response.status_code == 400
+    assert strict(response) == {"type": kind, "description": description, "status": 400, "code": "bad_request"}
+
+
+@pytest.mark.parametrize("kwargs", [
+    {"data": "{not json", "content_type": "application/json"},
+    {"data": b"\xff\xfe", "content_type": "application/json"},
+    {"data": '{"id": 1, "texts": ["a"]}', "content_type": "text/plain"},
+    {"data": {"id": 1, "texts": "a"}},
+    {},
+])
+def test_body_that_is_not_json(http, kwargs):
+    response = http.post("/encode", **kwargs)
+    assert response.status_code == 400
+    assert strict(response) == {"type": "BadRequest", "description": "Not a JSON.", "status": 400,
+                                "code": "bad_request"}
+
+
+@pytest.mark.parametrize("error", [TypeError("texts is a str; expected a list"), ValueError("element 0 is blank")])
+def test_what_the_client_refuses_is_a_bad_request(http, fake, error):
+    fake.error = error
+    response = http.post("/encode", json={"id": 1, "texts": []})
+    assert response.status_code == 400
+    assert strict(response) == {"type": type(error).__name__, "description": str(error), "status": 400,
+                                "code": "bad_request"}
+
+
+@pytest.mark.parametrize("code", BY_CODE)
+@pytest.mark.parametrize("path", ["/encode", "/status/server", "/status/client"])
+def test_every_error_of_the_tree(http, fake, code, path):
+    fake.error = BY_CODE[code]("why it failed")
+    response = http.post(path, json={"id": 1, "texts": ["a"]}) if path == "/encode" else http.get(path)
+    assert response.status_code == BY_CODE[code].http_status
+    assert strict(response) == {"type": BY_CODE[code].__name__, "description": "why it failed",
+                                "status": BY_CODE[code].http_status, "code": code}
+
+
+def test_index_of_the_guilty_text(http, fake):
+    fake.error = UnprocessableError("text 3 kills workers", index=3)
+    assert strict(http.post("/encode", json={"id": 1, "texts": ["a"]}))["index"] == 3
+
+
+@pytest.mark.parametrize("seconds, header", [(0.2, "1"), (2.5, "3"), (7, "7")])
+def test_overloaded_says_when_to_come_back(http, fake, seconds, header):
+    fake.error = OverloadedError("the queue is full", retry_after=seconds)
+    response = http.post("/encode", json={"id": 1, "texts": ["a"]})
+    assert response.status_code == 429
+    assert response.headers["Retry-After"] == header
+    assert strict(response)["retry_after"] == seconds
+
+
+@pytest.mark.parametrize("path", ["/encode", "/status/server", "/status/client"])
+def test_every_pooled_client_busy(http, fake, path):
+    fake.error = PoolExhaustedError("all 10 clients are busy")
+    response = http.post(path, json={"id": 1, "texts": ["a"]}) if path == "/encode" else http.get(path)
+    assert response.status_code == 429
+    assert response.headers["Retry-After"] == "1"
+    assert strict(response) == {"type": "RuntimeError", "description": "all 10 clients are busy", "status": 429,
+                                "code": "overloaded"}
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no answer"), DeadlineError("no answer")])
+def test_no_answer_in_time(http, fake, error):
+    fake.error = error
+    for response in (http.get("/status/server"), http.post("/encode", json={"id": 1, "texts": ["a"]})):
+        assert response.status_code == 504
+        assert strict(response) == {"type": "DeadlineError", "description": "no answer", "status": 504,
+                                    "code": "deadline"}
+
+
+@pytest.mark.parametrize("path", ["/encode", "/status/server"])
+def test_a_defect_is_an_answer_too_and_logged(http, fake, path, caplog):
+    fake.error = ZeroDivisionError("secret")
+    response = http.post(path, json={"id": 1, "texts": ["a"]}) if path == "/encode" else http.get(path)
+    assert response.status_code == 500
+    assert strict(response) == {"type": "ZeroDivisionError", "description": "the proxy failed; its log says why",
+                                "status": 500, "code": "internal"}
+    assert "ZeroDivisionError: secret" in caplog.text
+
+
+@pytest.mark.parametrize("method, path, status, kind", [
+    ("GET", "/", 404, "NotFound"), ("GET", "/nowhere", 404, "NotFound"), ("POST", "/static/x", 404, "NotFound"),
+    ("GET", "/encode", 405, "MethodNotAllowed"), ("POST", "/status/server", 405, "MethodNotAllowed")])
+def test_wrong_path_or_method(http, method, path, status, kind):
+    response = http.open(path, method=method)
+    assert response.status_code == status
+    body = strict(response)
+    assert (body["status"], body["type"]) == (status, kind)
+    assert body["description"]
+    if status == 405:
+        assert "OPTIONS" in response.headers["Allow"]
+
+
+def test_body_over_the_limit(fake):
+    http = create_app(fake, max_message_mb=0.001).test_client()
+    assert http.post("/encode", json={"id": 1, "texts": ["a" * 900]}).status_code == 200
+    response = http.post("/encode", json={"id": 1, "texts": ["a" * 1000]})
+    assert response.status_code == 413
+    assert strict(response) == {
+        "type": "TooLargeError", "status": 413, "code": "too_large",
+        "description": "the body is larger than 0.001 MB; send the texts in several requests"}
+
+
+def test_a_stopping_proxy_refuses(fake):
+    stopping = Event()
+    http = create_app(fake, stopping=stopping).test_client()
+    assert http.get("/status/server").status_code == 200
+    stopping.set()
+    response = http.get("/status/server")
+    assert response.status_code == 503
+    assert strict(response)["code"] == "unavailable"
+
+
+# ---- headers ---------------------------------------------------------------------------------------------------------
+
+def test_cors_for_everyone(http):
+    assert http.get("/status/server").headers["Access-Control-Allow-Origin"] == "*"
+    response = http.options("/encode", headers={"Origin": "http://a.example", "Access-Control-Request-Method": "POST",
+                                                "Access-Control-Request-Headers": "content-type"})
+    assert response.status_code == 200
+    assert response.headers["Access-Control-Allow-Origin"] in ("*", "http://a.example")
+    assert "POST" in response.headers["Access-Control-Allow-Methods"]
+    assert "content-type" in response.headers["Access-Control-Allow-Headers"]
+
+
+def test_cors_for_one_origin(fake):
+    http = create_app(fake, cors="http://a.example").test_client()
+    allowed = http.get("/status/server", headers={"Origin": "http://a.example"})
+    assert allowed.headers["Access-Control-Allow-Origin"] == "http://a.example"
+    stranger = http.get("/status/server", headers={"Origin": "http://b.example"})
+    assert "Access-Control-Allow-Origin" not in stranger.headers
+
+
+def test_browsers_can_read_errors(http):
+    assert http.get("/nowhere").headers["Access-Control-Allow-Origin"] == "*"
+
+
+def test_large_answers_are_compressed(http):
+    texts = ["a"] * 1000
+    response = http.post("/encode", json={"id": 1, "texts": texts}, headers={"Accept-Encoding": "gzip"})
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert len(json.loads(gzip.decompress(response.data))["result"]) == 1000
+    plain = http.post("/encode", json={"id": 1, "texts": texts})
+    assert "Content-Encoding" not in plain.headers
+
+
+# ---- log -------------------------------------------------------------------------------------------------------------
+
+def test_each_request_is_a_line_of_the_log_without_its_texts(http, caplog):
+    caplog.set_level(logging.INFO, "bert_serving.server.proxy.app")
+    http.post("/encode", json={"id": 1, "texts": ["private words"]})
+    http.get("/no%0Awhere")
+    first, second = (record.getMessage() for record in caplog.records if record.name.endswith("proxy.app"))
+    assert "method=POST path=\"/encode\" status=200" in first
+    assert "path=\"/no\\nwhere\" status=404" in second
+    assert "private" not in caplog.text
+
+
+def test_the_root_of_the_tree_is_covered():
+    assert BY_CODE["internal"] is BertServingError
