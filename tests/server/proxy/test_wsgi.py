@@ -147,12 +147,11 @@ def test_bind_to_every_address(host, address):
         assert listener.getsockname()[1] > 0
 
 
-@pytest.mark.parametrize("line", ["", "no json", "[]", "3", "{}", '{"port": 1, "port_out": 2, "http_port": 3, "x": 4}'])
-def test_settings_that_cannot_be_read(line):
-    with pytest.raises(ConfigError, match="cannot read"):
-        Settings.from_line(line)
-
-
 def test_settings():
-    settings = Settings.from_line('{"port": 1, "port_out": 2, "http_port": 3, "cors": "http://a.example"}\n')
-    assert (settings.port, settings.port_out, settings.http_port, settings.cors) == (1, 2, 3, "http://a.example")
+    settings = Settings.from_orders({"port": 1, "port_out": 2, "http_port": 3, "cors": "http://a.example", "held": 9})
+    assert settings == Settings(port=1, port_out=2, http_port=3, cors="http://a.example")
+
+
+def test_settings_that_miss_something():
+    with pytest.raises(ConfigError, match="incomplete.*http_port"):
+        Settings.from_orders({"port": 1, "port_out": 2})

@@ -1,12 +1,11 @@
 """One waitress server: what it is told, how it binds, how it ends."""
 from __future__ import annotations
 
-import json
 import os
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from bert_serving.client import ConcurrentBertClient
@@ -48,12 +47,12 @@ class Settings:
     verbose: bool = False
 
     @classmethod
-    def from_line(cls, line: str) -> Settings:
-        """Raises ConfigError if the line is not a JSON object of these fields."""
+    def from_orders(cls, orders: dict[str, Any]) -> Settings:
+        """Raises ConfigError if a field is missing; what every child process is told beside them is left alone."""
         try:
-            return cls(**json.loads(line))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"the HTTP proxy was given settings that it cannot read: {error}") from error
+            return cls(**{f.name: orders[f.name] for f in fields(cls) if f.name in orders})
+        except TypeError as error:
+            raise ConfigError(f"the HTTP proxy's orders are incomplete: {error}") from error
 
 
 def bind(host: str, port: int) -> socket.socket:
