@@ -88,6 +88,7 @@ class Rows:
     Attributes:
         array: [n, D], a row per sequence; with ``lengths``, [sum(lengths), D], a row per token.
         lengths: tokens of each sequence when the rows are token-level, else None.
+        contents: tokens of each sequence without special ones, token-level only.
         specials: how many special tokens each sequence's batch is widened by (see Features), token-level only.
         tokens: each sequence's tokens when the server shows them, else None.
         num_tokens: tokens computed, for the statistics.
@@ -100,6 +101,7 @@ class Rows:
     job: int
     array: np.ndarray
     lengths: list[int] | None = None
+    contents: list[int] | None = None
     specials: list[int] | None = None
     tokens: list[list[str]] | None = None
     num_tokens: int = 0
@@ -138,7 +140,7 @@ def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:
     array = np.ascontiguousarray(message.array)
     meta = {"dtype": array.dtype.name, "shape": array.shape, "num_tokens": message.num_tokens,
             "seconds": message.seconds}
-    for name in ("lengths", "specials", "tokens", "bad"):
+    for name in ("lengths", "contents", "specials", "tokens", "bad"):
         if getattr(message, name):
             meta[name] = getattr(message, name)
     return [HEAD.pack(ROWS, slot, incarnation, message.job), json.dumps(meta).encode("ascii"),
@@ -158,5 +160,5 @@ def decode_from_worker(frames: Sequence[bytes | memoryview]) -> FromWorker:
     if kind != ROWS:
         raise ValueError(f"message of kind {kind} from a worker")
     array = np.frombuffer(frames[2], meta["dtype"]).reshape(meta["shape"])
-    return Rows(slot, incarnation, job, array, meta.get("lengths"), meta.get("specials"), meta.get("tokens"),
-                meta["num_tokens"], meta["seconds"], meta.get("bad", []))
+    return Rows(slot, incarnation, job, array, meta.get("lengths"), meta.get("contents"), meta.get("specials"),
+                meta.get("tokens"), meta["num_tokens"], meta["seconds"], meta.get("bad", []))

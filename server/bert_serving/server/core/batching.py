@@ -1,0 +1,230 @@
+"""What waits, and which of it goes next: two classes, clients in turn, jobs cut when a worker can take one.
+
+A request is **fast** (at most ``priority_batch_size`` sentences) or **bulk**. Fast goes first, but while bulk waits it
+gets at least one token in ``BULK_SHARE``. Within a class, clients take turns, counted in estimated tokens (deficit
+round robin), so that neither many nor large requests of one client hold up another. Slices are cut from requests at the
+moment a job is formed, never earlier.
+"""
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .assembly import Assembly
+from .messages import Text
+
+BULK_SHARE = 4
+"""While both classes wait, bulk is served after fast has had this many times a bulk job's tokens."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Rough, for English word pieces; only the relation between texts matters."""
+
+
+def estimate_tokens(text: Text, limit: int) -> int:
+    """About how many tokens a sequence will be, special tokens included, at most ``limit``."""
+    length = len(text) if isinstance(text, list) else len(text) // CHARACTERS_PER_TOKEN
+    return min(length + 3, limit)
+
+
+@dataclass(eq=False, slots=True)
+class Pending:
+    """A request that was accepted and has not had its answer.
+
+    Attributes:
+        uid: the broker's own number for it; the client's request id is only echoed.
+        texts: its sequences.
+        nbytes: what it counts against the limits.
+        tokens: estimated, of all its sequences.
+        arrived: when, on the broker's monotonic clock, in seconds.
+        deadline: when its client stops waiting, on that clock; None: never.
+        taken: sequences that have been cut into pieces so far.
+        finished: it has had its answer; whatever of it is still under way is of no use.
+    """
+
+    uid: int
+    identity: bytes
+    request_id: bytes
+    texts: list[Text]
+    nbytes: int
+    tokens: int
+    arrived: float
+    deadline: float | None
+    assembly: Assembly
+    key: tuple[bytes, bytes, int] | None = None
+    taken: int = 0
+    finished: bool = False
+
+    @property
+    def size(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(eq=False, slots=True)
+class Piece:
+    """Consecutive sequences of one request: what is sent, awaited, and sent again if its worker dies.
+
+    Attributes:
+        strikes: how often a worker died while it ran this piece alone.
+    """
+
+    request: Pending
+    offset: int
+    count: int
+    tokens: int
+    strikes: int = 0
+
+    @property
+    def texts(self) -> list[Text]:
+        return self.request.texts[self.offset:self.offset + self.count]
+
+    def halves(self) -> tuple[Piece, Piece]:
+        """The piece in two; only for pieces of at least two sequences."""
+        half = self.count // 2
+        return (Piece(self.request, self.offset, half, self.tokens * half // self.count),
+                Piece(self.request, self.offset + half, self.count - half, self.tokens * (self.count - half) // self.count))
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One client's requests of one class, in order of arrival, and the tokens it may still take in its turn."""
+
+    requests: deque[Pending] = field(default_factory=deque)
+    deficit: int = 0
+
+
+class _Class:
+    """Requests of one class: a ring of lanes, one a client."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[bytes, _Lane] = {}
+        self.ring: deque[bytes] = deque()
+        self.tokens = 0
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.ring)
+
+    def add(self, request: Pending) -> None:
+        lane = self.lanes.get(request.identity)
+        if lane is None:
+            lane = self.lanes[request.identity] = _Lane()
+            self.ring.append(request.identity)
+        lane.requests.append(request)
+        self.tokens += request.tokens
+        self.size += request.size
+
+    def take(self, max_size: int, max_tokens: int, quantum: int, sequence_limit: int) -> list[Piece]:
+        """Slices of waiting requests, clients in turn, until ``max_size`` sequences or ``max_tokens`` are reached."""
+        pieces: list[Piece] = []
+        size = tokens = 0
+        while self.ring and size < max_size and (tokens < max_tokens or not pieces):
+            identity = self.ring[0]
+            lane = self.lanes[identity]
+            lane.deficit += quantum
+            while lane.requests and lane.deficit > 0 and size < max_size and (tokens < max_tokens or not pieces):
+                request = lane.requests[0]
+                if request.finished:
+                    self._drop_first(lane)
+                    continue
+                piece = self._cut(request, max_size - size, max(1, max_tokens - tokens), sequence_limit)
+                pieces.append(piece)
+                size += piece.count
+                tokens += piece.tokens
+                lane.deficit -= piece.tokens
+                if request.taken == request.size:
+                    lane.requests.popleft()
+            if not lane.requests:
+                self.ring.popleft()
+                del self.lanes[identity]
+            elif lane.deficit <= 0:
+                self.ring.rotate(-1)
+        return pieces
+
+    def _cut(self, request: Pending, max_size: int, max_tokens: int, sequence_limit: int) -> Piece:
+        start, left = request.taken, request.size - request.taken
+        if left <= max_size and request.tokens <= max_tokens and start == 0:
+            count, tokens = left, request.tokens
+        else:
+            count = tokens = 0
+            for text in request.texts[start:start + max_size]:
+                tokens += estimate_tokens(text, sequence_limit)
+                count += 1
+                if tokens >= max_tokens:
+                    break
+        request.taken += count
+        self.size -= count
+        self.tokens -= tokens
+        return Piece(request, start, count, tokens)
+
+    def _drop_first(self, lane: _Lane) -> None:
+        request = lane.requests.popleft()
+        left = request.texts[request.taken:]
+        self.size -= len(left)
+        self.tokens = max(0, self.tokens - request.tokens * len(left) // request.size)
+
+    def __iter__(self) -> Iterator[Pending]:
+        for lane in self.lanes.values():
+            yield from lane.requests
+
+    def clear(self) -> None:
+        self.lanes.clear()
+        self.ring.clear()
+        self.tokens = self.size = 0
+
+
+class Backlog:
+    """Everything that waits for a worker."""
+
+    def __init__(self, max_batch_size: int, priority_batch_size: int, sequence_limit: int) -> None:
+        """
+        Args:
+            max_batch_size: most sequences in a job.
+            priority_batch_size: most sentences of a fast request.
+            sequence_limit: longest sequence in tokens.
+        """
+        self.max_batch_size = max_batch_size
+        self.priority_batch_size = priority_batch_size
+        self.sequence_limit = sequence_limit
+        self.fast, self.bulk = _Class(), _Class()
+        self._fast_tokens_since_bulk = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.fast or self.bulk)
+
+    def __iter__(self) -> Iterator[Pending]:
+        yield from self.fast
+        yield from self.bulk
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens that wait."""
+        return self.fast.tokens + self.bulk.tokens
+
+    @property
+    def size(self) -> int:
+        """Sequences that wait."""
+        return self.fast.size + self.bulk.size
+
+    def add(self, request: Pending) -> None:
+        (self.fast if request.size <= self.priority_batch_size else self.bulk).add(request)
+
+    def bulk_is_next(self, max_tokens: int) -> bool:
+        """Whether the next job is a bulk one, given how large a job is, in tokens."""
+        return bool(self.bulk) and (not self.fast or self._fast_tokens_since_bulk >= BULK_SHARE * max_tokens)
+
+    def take(self, max_tokens: int) -> list[Piece]:
+        """The next job's pieces, of one class; empty if nothing waits."""
+        if self.bulk_is_next(max_tokens):
+            self._fast_tokens_since_bulk = 0
+            pieces = self.bulk.take(self.max_batch_size, max_tokens, max_tokens, self.sequence_limit)
+            if pieces:
+                return pieces
+        pieces = self.fast.take(self.max_batch_size, max_tokens, max(1, max_tokens // 8), self.sequence_limit)
+        if self.bulk:
+            self._fast_tokens_since_bulk += sum(piece.tokens for piece in pieces)
+        return pieces
+
+    def clear(self) -> None:
+        self.fast.clear()
+        self.bulk.clear()

@@ -1,0 +1,133 @@
+"""The door to the clients: who is subscribed, what is held for whom, and for how long.
+
+A result waits here until its identity has subscribed and its socket has room; it is dropped only over a stated limit or
+after a stated time, and every drop is counted. The socket itself belongs to the broker: ``send`` hands frames to it.
+"""
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bert_serving.client.protocol import MAX_IDENTITY, TERMINATOR, Buffer, topic
+
+logger = logging.getLogger(__name__)
+
+SUBSCRIBED, UNSUBSCRIBED = 1, 0
+
+
+@dataclass(slots=True)
+class _Held:
+    """What waits for one identity: (expiry, bytes, frames), oldest first."""
+
+    queue: deque[tuple[float, int, list[Buffer]]] = field(default_factory=deque)
+    nbytes: int = 0
+
+
+class Outlet:
+    """Publishes to identities.
+
+    Attributes:
+        subscribers: identity -> number of connections subscribed to it.
+        blocked: identities whose connection refused a message for lack of room: retry from time to time, since an
+            XPUB socket never tells when a subscriber can take more.
+    """
+
+    def __init__(self, send: Callable[[list[Buffer]], bool], max_client_bytes: int, max_bytes: int,
+                 hold_seconds: float) -> None:
+        """
+        Args:
+            send: publishes frames, topic first; False if a subscriber's pipe is full and nothing was sent.
+            max_client_bytes: most that is held for one identity.
+            max_bytes: most that is held in all.
+            hold_seconds: how long a result is held.
+        """
+        self.send = send
+        self.max_client_bytes, self.max_bytes, self.hold_seconds = max_client_bytes, max_bytes, hold_seconds
+        self.subscribers: dict[bytes, int] = {}
+        self.held: dict[bytes, _Held] = {}
+        self.blocked: set[bytes] = set()
+        self.held_bytes = 0
+        self.counts = {"sent": 0, "held": 0, "dropped": 0, "expired": 0}
+
+    def subscription(self, message: bytes) -> tuple[bool, bytes] | None:
+        """A subscription message from the socket.
+
+        Returns:
+            (subscribe, topic) to register with the socket, or None if the message is refused: the empty identity
+            would hear everybody, and one with a terminator could hear another one's topic.
+        """
+        if len(message) < 2 or len(message) - 1 > MAX_IDENTITY or message[0] > SUBSCRIBED:
+            return None
+        identity = message[1:]
+        if TERMINATOR in identity:
+            return None
+        subscribe = message[0] == SUBSCRIBED
+        count = self.subscribers.get(identity, 0) + (1 if subscribe else -1)
+        if count > 0:
+            self.subscribers[identity] = count
+        else:
+            self.subscribers.pop(identity, None)
+        return subscribe, topic(identity)
+
+    def publish(self, identity: bytes, frames: Sequence[Buffer], now: float) -> bool:
+        """Send to ``identity``, or hold until it can be sent.
+
+        Returns:
+            True if the socket took it at once.
+        """
+        if identity in self.subscribers and identity not in self.held:
+            if self.send([topic(identity), *frames]):
+                self.counts["sent"] += 1
+                return True
+            self.blocked.add(identity)
+        nbytes = sum(map(len, frames))
+        held = self.held.get(identity)
+        if (held.nbytes if held else 0) + nbytes > self.max_client_bytes or self.held_bytes + nbytes > self.max_bytes:
+            self.counts["dropped"] += 1
+            logger.warning("dropped a result of %d bytes: %d bytes are held already for a client that does not read",
+                           nbytes, held.nbytes if held else self.held_bytes)
+            return False
+        if held is None:
+            held = self.held[identity] = _Held()
+        held.queue.append((now + self.hold_seconds, nbytes, list(frames)))
+        held.nbytes += nbytes
+        self.held_bytes += nbytes
+        self.counts["held"] += 1
+        return False
+
+    def deliver(self, identity: bytes) -> None:
+        """Send what is held for ``identity``, as far as it is subscribed and has room."""
+        held = self.held.get(identity)
+        self.blocked.discard(identity)
+        if held is None or identity not in self.subscribers:
+            return
+        while held.queue:
+            if not self.send([topic(identity), *held.queue[0][2]]):
+                self.blocked.add(identity)
+                return
+            self.counts["sent"] += 1
+            self._forget_first(held)
+        del self.held[identity]
+
+    def tick(self, now: float) -> None:
+        """Retry the blocked and forget the expired; call every few milliseconds while something is blocked."""
+        for identity in list(self.blocked):
+            self.deliver(identity)
+        for identity, held in list(self.held.items()):
+            while held.queue and held.queue[0][0] <= now:
+                self._forget_first(held)
+                self.counts["expired"] += 1
+            if not held.queue:
+                del self.held[identity]
+                self.blocked.discard(identity)
+
+    def deliverable(self) -> bool:
+        """Whether something is held for an identity that is subscribed."""
+        return any(identity in self.subscribers for identity in self.held)
+
+    def _forget_first(self, held: _Held) -> None:
+        _, nbytes, _ = held.queue.popleft()
+        held.nbytes -= nbytes
+        self.held_bytes -= nbytes

@@ -1,0 +1,82 @@
+"""Which device each worker gets, and how many threads."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+
+CPU = -1
+MAX_LOAD = 0.9
+"""A GPU counts as available while its load and its memory are used less than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What the driver says of one GPU; load and memory as fractions of 1."""
+
+    id: int
+    name: str
+    load: float
+    memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device for each worker.
+
+    Attributes:
+        devices: GPU id for each worker, CPU for none.
+        reason: what was decided and why, one line for the log.
+        warning: whether the user should look at that line.
+    """
+
+    devices: list[int]
+    reason: str
+    warning: bool = False
+
+
+def place(num_worker: int, cpu: bool, device_map: Sequence[int], gpus: Sequence[Gpu]) -> Placement:
+    """Devices for ``num_worker`` workers.
+
+    Args:
+        cpu: the user wants the CPU.
+        device_map: GPU ids the user wants, used in turn; empty: no wish.
+        gpus: what there is.
+    Raises:
+        ConfigError: ``device_map`` names a GPU that is not there.
+    """
+    if device_map:
+        there = [gpu.id for gpu in gpus]
+        missing = [str(device) for device in device_map if device not in there]
+        if missing:
+            found = f"found GPU {', '.join(map(str, there))}" if there else "found no GPU (is nvidia-smi on the PATH?)"
+            raise ConfigError(f"-device_map asks for GPU {', '.join(missing)} but {found}")
+        busy = [gpu.id for gpu in gpus if gpu.id in device_map and not _is_available(gpu)]
+        return Placement(_in_turn(device_map, num_worker), "as -device_map says" + (
+            f", though GPU {', '.join(map(str, busy))} is busy" if busy else ""), bool(busy))
+    if cpu:
+        return Placement([CPU] * num_worker, "as -cpu says")
+    if not gpus:
+        return Placement([CPU] * num_worker, "no GPU was found")
+    available = [gpu.id for gpu in sorted(gpus, key=lambda gpu: gpu.memory) if _is_available(gpu)][:num_worker]
+    if not available:
+        return Placement([CPU] * num_worker, f"all {len(gpus)} GPUs are busy (load or memory above "
+                         f"{MAX_LOAD:.0%}); -device_map uses them all the same", True)
+    if len(available) < num_worker:
+        return Placement(_in_turn(available, num_worker),
+                         f"{num_worker} workers share {len(available)} available GPU(s)", True)
+    return Placement(available, "the available GPUs with the most free memory")
+
+
+def _is_available(gpu: Gpu) -> bool:
+    return gpu.load < MAX_LOAD and gpu.memory < MAX_LOAD
+
+
+def _in_turn(devices: Sequence[int], count: int) -> list[int]:
+    return [devices[index % len(devices)] for index in range(count)]
+
+
+def threads_per_worker(cores: int, num_worker: int) -> int:
+    """Threads for each of ``num_worker`` workers that share ``cores`` cores."""
+    return max(1, cores // num_worker)

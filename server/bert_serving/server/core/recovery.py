@@ -1,0 +1,302 @@
+"""Which worker holds what, and what becomes of it when the worker dies, hangs or fails.
+
+Worker states::
+
+    STARTING ──ready──▶ READY ──lost──▶ LOST ──started──▶ STARTING
+        └──────────────lost────────────────▲        any ──stopped──▶ STOPPED
+
+A piece of a request is QUEUED (in the backlog), SENT (in a job in flight), or SUSPECT. When a worker dies, everything
+it held becomes suspect, without a strike: it may be innocent. Suspects run alone, on one worker at a time (the
+quarantine). A piece that fails or dies there is halved; a single text that kills its worker ``MAX_STRIKES`` times, or
+that raises or gives no finite vector alone, is guilty: its request fails, and no other one does.
+
+The table of jobs in flight is also what makes every answer single: rows of a job that is no longer in it are dropped.
+"""
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .batching import Backlog, Piece
+
+CREDIT = 2
+"""Jobs out on one worker: one running, one waiting, so that the worker never waits for the broker."""
+
+MAX_STRIKES = 3
+
+WORTH_WAITING = 0.03
+"""A second job waits behind a running one only if that is expected to end within this many seconds: the gap between
+two jobs costs 0.3 ms, while a short request that arrives meanwhile would wait for both."""
+
+TARGET_SECONDS = 0.5
+"""Jobs are cut so that they are expected to take at most this long."""
+
+MIN_JOB_TOKENS, FIRST_JOB_TOKENS, MAX_JOB_TOKENS = 1024, 4096, 65536
+
+HANG_FACTOR = 10
+"""A job that takes this many times as long as expected hangs (but see ``hang_seconds``)."""
+
+
+class WorkerState(Enum):
+    STARTING, READY, LOST, STOPPED = "starting", "ready", "lost", "stopped"
+
+
+TRANSITIONS = {
+    WorkerState.STARTING: {WorkerState.READY, WorkerState.LOST, WorkerState.STOPPED},
+    WorkerState.READY: {WorkerState.LOST, WorkerState.STOPPED},
+    WorkerState.LOST: {WorkerState.STARTING, WorkerState.STOPPED},
+    WorkerState.STOPPED: set(),
+}
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A job that a worker holds.
+
+    Attributes:
+        alone: it is one suspect piece, and nothing else is on that worker.
+        since: when the worker was first free to run it, on the broker's clock; None while another job is before it.
+    """
+
+    job: int
+    slot: int
+    pieces: list[Piece]
+    tokens: int
+    alone: bool
+    since: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One place for a worker; the process in it changes, which ``incarnation`` counts."""
+
+    slot: int
+    state: WorkerState = WorkerState.LOST
+    incarnation: int = 0
+    flights: dict[int, Flight] = field(default_factory=dict)
+    num_jobs: int = 0
+    num_sequences: int = 0
+    restarts: int = 0
+
+    def enter(self, state: WorkerState) -> None:
+        assert state in TRANSITIONS[self.state], f"worker {self.slot}: {self.state} -> {state}"
+        self.state = state
+
+
+class Fleet:
+    """The workers, the jobs in flight, the suspects, and the measured rate."""
+
+    def __init__(self, num_worker: int, backlog: Backlog, hang_seconds: float, credit: int = CREDIT) -> None:
+        """
+        Args:
+            num_worker: number of slots.
+            backlog: where jobs come from.
+            hang_seconds: least time without an answer after which a worker counts as hung.
+            credit: most jobs out on one worker.
+        """
+        self.workers = [Worker(slot) for slot in range(num_worker)]
+        self.backlog = backlog
+        self.hang_seconds = hang_seconds
+        self.credit = credit
+        self.flights: dict[int, Flight] = {}
+        self.suspects: deque[Piece] = deque()
+        self.quarantine: int | None = None
+        self.tokens_per_second = 0.0
+        self.num_redispatched = 0
+        self._next_job = 1
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def started(self, slot: int) -> int:
+        """A process is being started in ``slot``; its incarnation number."""
+        worker = self.workers[slot]
+        worker.enter(WorkerState.STARTING)
+        worker.incarnation += 1
+        return worker.incarnation
+
+    def ready(self, slot: int) -> None:
+        self.workers[slot].enter(WorkerState.READY)
+
+    def stopped(self, slot: int) -> None:
+        self.workers[slot].enter(WorkerState.STOPPED)
+
+    def is_current(self, slot: int, incarnation: int) -> bool:
+        """Whether a message comes from the process that is in the slot now."""
+        return slot < len(self.workers) and self.workers[slot].incarnation == incarnation
+
+    @property
+    def num_ready(self) -> int:
+        return sum(worker.state is WorkerState.READY for worker in self.workers)
+
+    def lost(self, slot: int) -> list[Piece]:
+        """The worker in ``slot`` is gone; what it held becomes suspect.
+
+        Returns:
+            Pieces found guilty: one text each, that killed its worker alone once too often.
+        """
+        worker = self.workers[slot]
+        worker.enter(WorkerState.LOST)
+        worker.restarts += 1
+        guilty: list[Piece] = []
+        flights = [self._land(job) for job in sorted(worker.flights)]
+        if self.quarantine == slot:
+            self.quarantine = None
+        for flight in flights:
+            if flight is None:
+                continue
+            for piece in flight.pieces:
+                if piece.request.finished:
+                    continue
+                self.num_redispatched += 1
+                piece.strikes += flight.alone
+                if flight.alone and piece.count > 1:
+                    self.suspects.extend(piece.halves())
+                elif piece.strikes >= MAX_STRIKES:
+                    guilty.append(piece)
+                else:
+                    self.suspects.append(piece)
+        return guilty
+
+    # ---- jobs out ----------------------------------------------------------------------------------------------------
+
+    def job_tokens(self) -> int:
+        """How many tokens a job may have, from the measured rate."""
+        if not self.tokens_per_second:
+            return FIRST_JOB_TOKENS
+        return int(min(max(self.tokens_per_second * TARGET_SECONDS, MIN_JOB_TOKENS), MAX_JOB_TOKENS))
+
+    def next_flight(self, now: float) -> Flight | None:
+        """The next job, given to a worker that can take it; None if there is no job or no such worker."""
+        if not self.backlog and not self.suspects:
+            return None
+        for worker in sorted(self.workers, key=lambda worker: len(worker.flights)):
+            if worker.state is not WorkerState.READY or len(worker.flights) >= self.credit:
+                continue
+            if self._takes_suspect(worker):
+                piece = self._next_suspect()
+                if piece is not None:
+                    return self._launch(worker, [piece], True, now)
+            if worker.slot == self.quarantine or not self.backlog:
+                continue
+            max_tokens = self.job_tokens()
+            if worker.flights and self.backlog.bulk_is_next(max_tokens) and not self._is_short(worker):
+                continue
+            pieces = self.backlog.take(max_tokens)
+            if pieces:
+                return self._launch(worker, pieces, False, now)
+        return None
+
+    def _takes_suspect(self, worker: Worker) -> bool:
+        """Whether this worker is the quarantine and idle; an idle worker becomes it when there is none."""
+        while self.suspects and self.suspects[0].request.finished:
+            self.suspects.popleft()
+        if not self.suspects:
+            if self.quarantine is not None and not self.workers[self.quarantine].flights:
+                self.quarantine = None
+            return False
+        if self.quarantine is None:
+            # Its last jobs end first; meanwhile it gets no new ones.
+            self.quarantine = worker.slot
+        return self.quarantine == worker.slot and not worker.flights
+
+    def _next_suspect(self) -> Piece | None:
+        while self.suspects:
+            piece = self.suspects.popleft()
+            if not piece.request.finished:
+                return piece
+        return None
+
+    def _is_short(self, worker: Worker) -> bool:
+        """Whether what the worker holds is expected to be done in no time."""
+        tokens = sum(flight.tokens for flight in worker.flights.values())
+        return tokens < self.tokens_per_second * WORTH_WAITING
+
+    def _launch(self, worker: Worker, pieces: list[Piece], alone: bool, now: float) -> Flight:
+        flight = Flight(self._next_job, worker.slot, pieces, sum(piece.tokens for piece in pieces), alone,
+                        None if worker.flights else now)
+        self._next_job += 1
+        self.flights[flight.job] = worker.flights[flight.job] = flight
+        return flight
+
+    def unsent(self, job: int) -> None:
+        """A job could not be handed over, so its worker's end is not its fault."""
+        self.flights[job].alone = False
+
+    def begun(self, job: int, now: float) -> None:
+        """The worker has begun a job: a sign of life."""
+        flight = self.flights.get(job)
+        if flight is not None:
+            flight.since = now
+
+    # ---- jobs in -----------------------------------------------------------------------------------------------------
+
+    def landed(self, job: int, now: float, num_tokens: int = 0, seconds: float = 0.0) -> Flight | None:
+        """A job has come back, done or failed.
+
+        Args:
+            num_tokens, seconds: what the worker computed and how long it took; they make the measured rate.
+        Returns:
+            The job; None if it was given up long ago, so that the rows are doubles.
+        """
+        flight = self._land(job)
+        if flight is None:
+            return None
+        worker = self.workers[flight.slot]
+        worker.num_jobs += 1
+        worker.num_sequences += sum(piece.count for piece in flight.pieces)
+        for waiting in worker.flights.values():
+            if waiting.since is None:
+                waiting.since = now
+            break
+        if num_tokens and seconds > 0:
+            rate = num_tokens / seconds
+            self.tokens_per_second = rate if not self.tokens_per_second else self.tokens_per_second * .8 + rate * .2
+        return flight
+
+    def failed(self, flight: Flight) -> list[Piece]:
+        """A job's worker could not do it, and lives: run its pieces alone, or smaller.
+
+        Returns:
+            Pieces found guilty.
+        """
+        return [piece for piece in flight.pieces if not piece.request.finished and self.suspect(piece, flight)]
+
+    def suspect(self, piece: Piece, flight: Flight) -> bool:
+        """A piece whose job failed, or whose vectors are not finite; True if it is guilty, else it runs again."""
+        self.num_redispatched += 1
+        if piece.count == 1 and len(flight.pieces) == 1:
+            return True
+        if len(flight.pieces) == 1:
+            self.suspects.extend(piece.halves())
+        else:
+            self.suspects.append(piece)
+        return False
+
+    def _land(self, job: int) -> Flight | None:
+        flight = self.flights.pop(job, None)
+        if flight is not None:
+            del self.workers[flight.slot].flights[job]
+        return flight
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def hung(self, now: float) -> list[int]:
+        """Slots whose worker has had its oldest job for far too long."""
+        slots = []
+        for worker in self.workers:
+            oldest = next(iter(worker.flights.values()), None)
+            if oldest is not None and oldest.since is not None and now - oldest.since > self.time_allowed(oldest):
+                slots.append(worker.slot)
+        return slots
+
+    def time_allowed(self, flight: Flight) -> float:
+        """Seconds after which a job's worker counts as hung."""
+        expected = flight.tokens / self.tokens_per_second if self.tokens_per_second else 0.0
+        return max(self.hang_seconds, HANG_FACTOR * expected)
+
+    def seconds_of_backlog(self) -> float:
+        """How long everything that waits would take, at the measured rate; at least a second when nothing is known."""
+        tokens = self.backlog.tokens + sum(flight.tokens for flight in self.flights.values())
+        rate = self.tokens_per_second * max(1, self.num_ready)
+        return tokens / rate if rate else 1.0

@@ -1,0 +1,253 @@
+"""Receives requests, refuses what is wrong or too much, queues the rest, and hands out jobs."""
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bert_serving.client import protocol
+from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, TooLargeError,
+                                        UnauthorizedError, UnavailableError, UnprocessableError, WorkerLostError)
+from bert_serving.client.protocol import ProtocolError
+
+from .assembly import Assembly
+from .batching import Backlog, Pending, Piece, estimate_tokens
+from .messages import Fault, Job, Rows
+from .recovery import Fleet
+from .sink import Sink, show
+from .statistics import Statistics
+
+logger = logging.getLogger(__name__)
+
+CONDEMNED_SECONDS = 600.0
+MAX_CONDEMNED = 10_000
+
+REQUEST_OPTIONS = ("timeout",)
+"""What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What may wait.
+
+    Attributes:
+        max_message_bytes: largest request.
+        max_bytes: most bytes of requests that wait or are computed.
+        max_size: most sentences of them.
+    """
+
+    max_message_bytes: int
+    max_bytes: int
+    max_size: int
+
+
+class Ventilator:
+    """The requests' way from the wire to the workers, and back to the sink."""
+
+    def __init__(self, limits: Limits, backlog: Backlog, fleet: Fleet, sink: Sink, statistics: Statistics,
+                 describe: Callable[[bytes], dict[str, Any]]) -> None:
+        """
+        Args:
+            describe: the values of a config or status reply to an identity.
+        """
+        self.limits, self.backlog, self.fleet = limits, backlog, fleet
+        self.sink, self.statistics, self.describe = sink, statistics, describe
+        self.pending: dict[int, Pending] = {}
+        self.outstanding: dict[tuple[bytes, bytes, int], Pending] = {}
+        self.nbytes = self.size = 0
+        self.draining = False
+        self.termination_wanted = False
+        self.condemned: OrderedDict[bytes, float] = OrderedDict()
+        self.counts = {"accepted": 0, "refused": 0, "expired": 0, "condemned": 0}
+        self._next_uid = 1
+        sink.on_finished = self._finished
+
+    # ---- in ----------------------------------------------------------------------------------------------------------
+
+    def receive(self, frames: Sequence[bytes], now: float, is_local: bool = True) -> None:
+        """One message from a client.
+
+        Args:
+            is_local: it came from this host (only then may it end the server).
+        """
+        nbytes = sum(map(len, frames))
+        try:
+            if nbytes > self.limits.max_message_bytes and len(frames) > 2:
+                raise TooLargeError(f"a request of {nbytes / 1e6:.1f} MB; the server accepts "
+                                    f"{self.limits.max_message_bytes / 1e6:.1f} MB; send it in smaller pieces")
+            message = protocol.decode_request(frames)
+        except TooLargeError as error:
+            self._refuse(frames[0], frames[2], error, now)
+            return
+        except ProtocolError as error:
+            if error.identity:
+                self._refuse(error.identity, error.request_id, error, now)
+            else:
+                self.counts["refused"] += 1
+                logger.warning("ignored a message that cannot be answered: %s", error)
+            return
+        if isinstance(message, protocol.Command):
+            self._command(message, now, is_local)
+        else:
+            self._request(message, hash(bytes(frames[1])), now)
+
+    def _refuse(self, identity: bytes, request_id: bytes, error: BertServingError, now: float) -> None:
+        self.counts["refused"] += 1
+        if 0 < len(identity) <= protocol.MAX_IDENTITY and protocol.TERMINATOR not in identity:
+            self.sink.refuse(identity, request_id, error, now)
+
+    def _command(self, command: protocol.Command, now: float, is_local: bool) -> None:
+        if command.name != protocol.TERMINATION:
+            self.statistics.command(command.identity)
+            self.sink.answer(command.identity, command.request_id, self.describe(command.identity), now)
+        elif is_local:
+            logger.info("asked to stop by a client on this host")
+            self.termination_wanted = True
+        else:
+            self._refuse(command.identity, command.request_id,
+                         UnauthorizedError("only clients on the server's own host may stop it"), now)
+
+    def _request(self, message: protocol.Request, payload_hash: int, now: float) -> None:
+        self.statistics.request(message.identity, len(message.texts), now)
+        # Two clients that share an identity may use one request id for different texts: those are two requests.
+        key = (message.identity, message.request_id, payload_hash)
+        if key in self.outstanding:
+            # Sent again by a client that saw the connection go: the answer to the first answers both.
+            logger.debug("repeated client=%s request=%s", show(message.identity), show(message.request_id))
+            return
+        error = self._objection(message, now)
+        if error is not None:
+            self._refuse(message.identity, message.request_id, error, now)
+            return
+        limit = self.backlog.sequence_limit
+        timeout = message.options.get("timeout")
+        request = Pending(
+            self._next_uid, message.identity, message.request_id, list(message.texts), message.nbytes,
+            sum(estimate_tokens(text, limit) for text in message.texts), now,
+            now + timeout / 1e3 if isinstance(timeout, (int, float)) and timeout >= 0 else None,
+            Assembly(len(message.texts)), key)
+        self._next_uid += 1
+        self.pending[request.uid] = self.outstanding[key] = request
+        self.nbytes += request.nbytes
+        self.size += request.size
+        self.counts["accepted"] += 1
+        self.backlog.add(request)
+        logger.debug("accepted client=%s request=%s size=%d", show(request.identity), show(request.request_id),
+                     request.size)
+
+    def _objection(self, message: protocol.Request, now: float) -> BertServingError | None:
+        """Why a well-formed request is not accepted; None if it is."""
+        if self.draining:
+            return UnavailableError("the server is stopping; send the request again later, or to another server")
+        if self.pending and (self.nbytes + message.nbytes > self.limits.max_bytes
+                             or self.size + len(message.texts) > self.limits.max_size):
+            seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
+            return OverloadedError(f"the queue is full with {self.size} sentences of {self.nbytes / 1e6:.1f} MB; "
+                                   f"try again in {seconds} seconds", retry_after=seconds)
+        if self.condemned:
+            for index, text in enumerate(message.texts):
+                if self.condemned.get(_digest(text), now) > now:
+                    self.counts["condemned"] += 1
+                    return UnprocessableError(f"text {index} could not be encoded when it was last sent, "
+                                              f"and is refused for now", index=index)
+        return None
+
+    def _finished(self, request: Pending) -> None:
+        if self.pending.pop(request.uid, None) is not None:
+            self.nbytes -= request.nbytes
+            self.size -= request.size
+            if request.key is not None:
+                self.outstanding.pop(request.key, None)
+
+    # ---- out and back ------------------------------------------------------------------------------------------------
+
+    def next_job(self, now: float) -> Job | None:
+        """A job for a worker that can take one; None if there is none."""
+        flight = self.fleet.next_flight(now)
+        if flight is None:
+            return None
+        worker = self.fleet.workers[flight.slot]
+        return Job(flight.slot, worker.incarnation, flight.job,
+                   [text for piece in flight.pieces for text in piece.texts])
+
+    def rows(self, rows: Rows, now: float) -> None:
+        """A job is done."""
+        flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0))
+        if flight is None:
+            return
+        if not rows.bad:
+            self.sink.add(flight.pieces, rows, now)
+            return
+        # Texts whose vectors are not finite: what stands beside them is fine, unless it is of the same piece.
+        bad, sequence, good = set(rows.bad), 0, []
+        for piece in flight.pieces:
+            if bad.isdisjoint(range(sequence, sequence + piece.count)):
+                good.append((piece, sequence))
+            elif not piece.request.finished and self.fleet.suspect(piece, flight):
+                self._condemn(piece, "its vector is not finite", now)
+            sequence += piece.count
+        for piece, sequence in good:
+            self.sink.add([piece], _cut(rows, sequence, piece.count), now)
+
+    def fault(self, fault: Fault, now: float) -> None:
+        """A worker could not do a job."""
+        flight = self.fleet.landed(fault.job, now)
+        if flight is not None:
+            logger.warning("job %d of %d sequences failed on worker %d: %s", fault.job,
+                           sum(piece.count for piece in flight.pieces), fault.slot, fault.message)
+            for piece in self.fleet.failed(flight):
+                self._condemn(piece, fault.message, now)
+
+    def lost(self, slot: int, now: float) -> None:
+        """A worker is gone."""
+        for piece in self.fleet.lost(slot):
+            self._condemn(piece, f"it ended {piece.strikes} workers, each time alone", now)
+
+    def _condemn(self, piece: Piece, reason: str, now: float) -> None:
+        self.condemned[_digest(piece.texts[0])] = now + CONDEMNED_SECONDS
+        while len(self.condemned) > MAX_CONDEMNED:
+            self.condemned.popitem(last=False)
+        self.sink.fail(piece.request, UnprocessableError(
+            f"text {piece.offset} cannot be encoded: {reason}", index=piece.offset), now)
+
+    # ---- time --------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Forget requests whose clients have stopped waiting, before they are computed."""
+        for request in [request for request in self.pending.values()
+                        if request.deadline is not None and request.deadline <= now]:
+            self.counts["expired"] += 1
+            self.sink.fail(request, DeadlineError("the request's own deadline passed before it was computed"), now)
+        while self.condemned and next(iter(self.condemned.values())) <= now:
+            self.condemned.popitem(last=False)
+
+    def fail_all(self, error: BertServingError, now: float) -> None:
+        """End every request with ``error``."""
+        for request in list(self.pending.values()):
+            self.sink.fail(request, error, now)
+        self.backlog.clear()
+        self.fleet.suspects.clear()
+
+    def no_worker(self, reason: str, now: float) -> None:
+        """No worker will come back."""
+        self.fail_all(WorkerLostError(f"no worker is left: {reason}"), now)
+
+
+def _digest(text: Any) -> bytes:
+    return hashlib.blake2b(json.dumps(text).encode("ascii"), digest_size=16).digest()
+
+
+def _cut(rows: Rows, start: int, count: int) -> Rows:
+    """The part of a job's rows that belongs to ``count`` sequences from ``start`` on."""
+    def part(values: list[Any] | None) -> list[Any] | None:
+        return values and values[start:start + count]
+
+    first, last = start, start + count
+    if rows.lengths:
+        first, last = sum(rows.lengths[:start]), sum(rows.lengths[:start + count])
+    return Rows(rows.slot, rows.incarnation, rows.job, rows.array[first:last], part(rows.lengths),
+                part(rows.contents), part(rows.specials), part(rows.tokens))

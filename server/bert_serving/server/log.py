@@ -1,0 +1,72 @@
+"""Where log lines go and what they look like: one handler, a colour for each stage, on a terminal only.
+
+Everybody else writes ``logger = logging.getLogger(__name__)`` and nothing more.
+"""
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+from termcolor import colored
+
+COLORS = {"VENTILATOR": "magenta", "SINK": "green", "WORKER": "yellow", "GRAPHOPT": "cyan", "PROXY": "red",
+          "SERVER": "blue"}
+
+STAGES = {
+    "core.ventilator": "VENTILATOR",
+    "core.recovery": "VENTILATOR",
+    "core.sink": "SINK",
+    "core.outlet": "SINK",
+    "engine": "GRAPHOPT",
+    "proxy": "PROXY",
+}
+"""Module below bert_serving.server -> the stage whose name its lines carry; the rest is SERVER."""
+
+
+class Formatter(logging.Formatter):
+    """``I 12:34:56.789 VENTILATOR: message``: level, local time, stage, message."""
+
+    def __init__(self, stage: str | None, in_color: bool) -> None:
+        """
+        Args:
+            stage: name of this process's stage; None: by the module that logs.
+            in_color: whether the stage's name is coloured.
+        """
+        super().__init__("%(asctime)s", "%H:%M:%S")
+        self.stage, self.in_color = stage, in_color
+
+    def format(self, record: logging.LogRecord) -> str:
+        stage = self.stage or _stage_of(record.name)
+        shown = f"{stage:<10}"
+        if self.in_color:
+            shown = colored(shown, COLORS[stage.split("-")[0]], force_color=True)
+        time = f"{self.formatTime(record, self.datefmt)}.{int(record.msecs):03d}"
+        line = f"{record.levelname[0]} {time} {shown} {record.getMessage()}"
+        return line + "\n" + self.formatException(record.exc_info) if record.exc_info else line
+
+
+def _stage_of(module: str) -> str:
+    module = module.removeprefix("bert_serving.server.")
+    for prefix, stage in STAGES.items():
+        if module == prefix or module.startswith(prefix + "."):
+            return stage
+    return "SERVER"
+
+
+def set_up(verbose: bool, stage: str | None = None, stream: TextIO | None = None) -> None:
+    """Send this process's log lines to ``stream`` (default: standard error).
+
+    Args:
+        verbose: every request too.
+        stage: see Formatter.
+    """
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    in_color = bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and "NO_COLOR" not in os.environ)
+    handler.setFormatter(Formatter(stage, in_color))
+    root = logging.getLogger("bert_serving")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.propagate = False

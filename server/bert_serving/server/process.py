@@ -1,0 +1,153 @@
+"""Child processes, both ends: exec'd (never forked), in a session of their own, gone when their parent is gone.
+
+The parent keeps two pipes to a child. The child's standard input carries one line of JSON, its orders, and then stays
+open: its end tells the child that the parent is gone. The other pipe is held open by the child alone: its end tells the
+parent, in the same poll loop as everything else, that the child is gone.
+"""
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
+
+
+class Child:
+    """A Python module that runs as a process.
+
+    Attributes:
+        pid: its process id.
+        sentinel: file descriptor that becomes readable when the process is gone.
+        output: file descriptor of its standard output if that is piped, else None.
+    """
+
+    def __init__(self, module: str, orders: dict[str, Any], *, piped_output: bool = False,
+                 environ: dict[str, str] | None = None) -> None:
+        """
+        Args:
+            module: run as ``python -m module``.
+            orders: what the child reads from its standard input with ``read_orders``.
+            piped_output: read its standard output instead of sending it to standard error.
+            environ: variables to set beside those of this process.
+        """
+        self.sentinel, held_by_child = os.pipe()
+        try:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=(held_by_child,),
+                stdout=subprocess.PIPE if piped_output else sys.stderr.fileno() if _has_descriptor() else None,
+                start_new_session=True, env={**os.environ, **(environ or {})})
+        except OSError:
+            os.close(self.sentinel)
+            raise
+        finally:
+            os.close(held_by_child)
+        self.pid = self.popen.pid
+        self.output = self.popen.stdout.fileno() if self.popen.stdout else None
+        if self.output is not None:
+            os.set_blocking(self.output, False)
+        self._received = b""
+        assert self.popen.stdin is not None
+        try:
+            self.popen.stdin.write(json.dumps({**orders, "parent": os.getpid(), "held": held_by_child}).encode() + b"\n")
+            self.popen.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is gone already; its sentinel says so
+
+    def read_messages(self) -> list[dict[str, Any]] | None:
+        """The lines of JSON that the child has written since the last call; None at the end of its output.
+
+        Raises:
+            ValueError: a line is no JSON object.
+        """
+        assert self.output is not None
+        try:
+            received = os.read(self.output, 65536)
+        except BlockingIOError:
+            return []
+        if not received:
+            return None
+        *lines, self._received = (self._received + received).split(b"\n")
+        return [dict(json.loads(line)) for line in lines]
+
+    def kill(self) -> None:
+        """End it now; it has no say. A child in a session of its own has a group of its own: all of it goes."""
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: int) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is gone, after at most ``seconds``."""
+        try:
+            self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def forget(self) -> str:
+        """Close what is left of a child that is gone; how it ended, in words."""
+        try:
+            code = self.popen.wait(5)
+        except subprocess.TimeoutExpired:
+            # Its sentinel says that it is gone, and yet it is there: it closed the descriptor itself.
+            self.kill()
+            code = self.popen.wait()
+        os.close(self.sentinel)
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _has_descriptor() -> bool:
+    try:
+        sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        return False
+    return True
+
+
+def read_orders(name: str) -> dict[str, Any]:
+    """First thing in a child: take the orders, and see to it that this process goes when its parent goes.
+
+    Args:
+        name: what ``ps`` and ``top`` show for it, 15 characters at most.
+    """
+    orders: dict[str, Any] = json.loads(_read_line(0))
+    os.set_inheritable(orders["held"], False)
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    if os.getppid() != orders["parent"]:
+        os._exit(1)  # it went before we could ask to be told
+    # Ctrl-C is for the parent, which will tell.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return orders
+
+
+def _read_line(descriptor: int) -> bytes:
+    """Up to the end of the line and no further: what comes after it is the end of the parent."""
+    line = b""
+    while not line.endswith(b"\n"):
+        received = os.read(descriptor, 4096)
+        if not received:
+            break
+        line += received
+    return line
+
+
+def environment_for(verbose: bool) -> dict[str, str]:
+    """Variables for children that import TensorFlow: without them it tells its life story on standard error."""
+    return {} if verbose else {"TF_CPP_MIN_LOG_LEVEL": "3"}

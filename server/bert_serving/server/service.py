@@ -1,0 +1,346 @@
+"""The server as an object: from options to a running broker with its children."""
+from __future__ import annotations
+
+import argparse
+import logging
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import zmq
+
+from bert_serving.client import protocol
+from bert_serving.client.errors import DeadlineError
+
+from . import __version__, machine
+from .config import PoolingStrategy, ServerConfig
+from .core import placement
+from .core.batching import Backlog
+from .core.outlet import Outlet
+from .core.placement import CPU, Placement
+from .core.recovery import CREDIT, Fleet
+from .core.sink import Sink
+from .core.statistics import Statistics
+from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
+from .engine.base import EngineSettings
+from .engine.freeze import cache_directory, cached_graph, tensorflow_version
+from .engine.models import Model, settle
+from .errors import ConfigError, StartError
+from .launchers.local import LocalLauncher
+from .process import environment_for
+from .stages import endpoints
+from .stages.broker import Broker
+from .supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+MB = 1_000_000
+
+
+class Service:
+    """One server: made from options, run once, by one thread."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        """
+        Raises:
+            StartError: the model, a port or an option is wrong.
+        """
+        self.started = time.monotonic()
+        self.start_time = datetime.now()
+        # What is quickly found to be wrong comes first: ports, devices, then the model.
+        self.run_directory = endpoints.RunDirectory()
+        self.context = zmq.Context()
+        try:
+            self._bind(config)
+            self.placement = _place(config)
+            self.model = settle(config)
+        except BaseException:
+            self.run_directory.remove()
+            self.context.destroy(linger=0)
+            raise
+        self.config = self.model.config
+        self._furnish()
+
+    def _bind(self, config: ServerConfig) -> None:
+        max_message_bytes = int(config.max_message_mb * MB)
+        front, self.port = endpoints.front(self.context, config.host, config.port, max_message_bytes)
+        outlet, self.port_out = endpoints.outlet(self.context, config.host, config.port_out)
+        self.result_endpoint = self.run_directory.endpoint("results")
+        self.job_endpoints = [self.run_directory.endpoint(f"jobs-{slot}") for slot in range(config.num_worker)]
+        self.broker = Broker(front, outlet, endpoints.results(self.context, self.result_endpoint),
+                             [endpoints.pipe(self.context, endpoint) for endpoint in self.job_endpoints])
+
+    def _furnish(self) -> None:
+        """Make the rooms and join them in the broker."""
+        config, settings = self.config, self.model.settings
+        sequence_limit = settings.max_seq_len or settings.max_position_embeddings
+        backlog = Backlog(config.max_batch_size, config.priority_batch_size, sequence_limit)
+        on_gpu = any(device != CPU for device in self.placement.devices)
+        self.fleet = Fleet(config.num_worker, backlog, config.job_timeout, config.prefetch_size if on_gpu else CREDIT)
+        self.outlet = Outlet(self.broker.publish, int(config.max_held_client_mb * MB), int(config.max_held_mb * MB),
+                             config.hold_timeout)
+        longest = settings.max_position_embeddings
+        sink = Sink(self.outlet, longest if config.fixed_embed_length else settings.max_seq_len, longest)
+        self.statistics = Statistics(self.started)
+        limits = Limits(max_message_bytes=int(config.max_message_mb * MB), max_bytes=int(config.max_queue_mb * MB),
+                        max_size=config.max_queue_size)
+        self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.statistics, self.describe)
+        self.supervisor = self._supervisor(settings)
+        self.broker.join(self.ventilator, self.outlet, self.supervisor)
+
+    def _supervisor(self, settings: EngineSettings) -> Supervisor:
+        config = self.config
+        freeze_orders = None
+        if settings.engine == "graph":
+            cache = cache_directory(config.graph_tmp_dir)
+            graph = cached_graph(settings, cache)
+            if graph is None:
+                freeze_orders = {"settings": settings.to_json(), "cache_dir": str(cache)}
+            else:
+                logger.info("taking the frozen graph from %s", graph)
+        else:
+            graph = None
+        threads = placement.threads_per_worker(machine.allowed_cores(), config.num_worker)
+        worker_orders = [{
+            "jobs": endpoint, "results": self.result_endpoint, "verbose": config.verbose,
+            "show_tokens": config.show_tokens_to_client,
+            "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
+                         "num_threads": threads},
+        } for endpoint, device in zip(self.job_endpoints, self.placement.devices)]
+        proxy_orders = None
+        if config.http_port is not None:
+            proxy_orders = {"ip": _connectable(config.host), "port": self.port, "port_out": self.port_out,
+                            "host": "0.0.0.0" if config.host == "*" else config.host, "http_port": config.http_port,
+                            "max_connect": config.http_max_connect, "cors": config.cors, "verbose": config.verbose}
+        return Supervisor(
+            self.fleet, LocalLauncher(), worker_orders, freeze_orders=freeze_orders, proxy_orders=proxy_orders,
+            start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
+            send_stop=lambda slot, frames: self.broker.pipes[slot].send_multipart(frames),
+            on_ready=self._ready, environ=environment_for(config.verbose))
+
+    def _worker_lost(self, slot: int) -> None:
+        self.broker.drain_results()
+        self.ventilator.lost(slot, time.monotonic())
+
+    def _ready(self) -> None:
+        logger.info("all set, ready to serve request!")
+        logger.info("ready: port=%d port_out=%d http_port=%s seconds=%.2f", self.port, self.port_out,
+                    self.supervisor.http_port, time.monotonic() - self.started)
+        self.on_ready()
+
+    def on_ready(self) -> None:
+        """Called once, when every worker is ready; meant to be replaced."""
+
+    def run(self) -> None:
+        """Serve until asked to stop.
+
+        Raises:
+            StartError: the server cannot start, or cannot go on.
+        """
+        self._show_banner()
+        try:
+            self.broker.run(self.config.drain_timeout)
+        finally:
+            self.broker.close(self.context)
+            self.run_directory.remove()
+            logger.info("stopped")
+
+    def _show_banner(self) -> None:
+        model, settings = self.model, self.model.settings
+        logger.info("bert-serving-server %s on Python %s", __version__, platform.python_version())
+        logger.info("model: %s%s", model.name, f" in {model.path}" if model.path else "")
+        if model.layers:
+            logger.info("layers: %d of %d kept, %d pruned", model.layers_kept, model.layers,
+                        model.layers - model.layers_kept)
+        for name, source in model.provenance.items():
+            value = getattr(self.config, name)
+            shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            logger.info("%s: %s (%s)", name, "NONE" if value is None else shown, source)
+        cores = machine.allowed_cores()
+        log = logger.warning if self.placement.warning else logger.info
+        for slot, device in enumerate(self.placement.devices):
+            log("worker %d: %s (%s), %d threads of %d cores", slot, "CPU" if device == CPU else f"GPU {device}",
+                self.placement.reason, placement.threads_per_worker(cores, self.config.num_worker), cores)
+        logger.info("engine: %s%s", settings.engine, ", half precision" if settings.fp16 else "")
+        logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
+        if self.config.host not in ("127.0.0.1", "localhost", "::1"):
+            logger.warning("every host that reaches %s can use this server, and nothing is encrypted", self.config.host)
+
+    def describe(self, identity: bytes) -> dict[str, Any]:
+        """The values of a config or status reply: everything that original clients read, and our own."""
+        now = time.monotonic()
+        ventilator, fleet = self.ventilator, self.fleet
+        runtime = {
+            "client": identity.decode("ascii", "backslashreplace"),
+            "num_process": self.supervisor.num_processes,
+            "ventilator -> worker": self.job_endpoints,
+            "worker -> sink": self.result_endpoint,
+            "ventilator <-> sink": "inside one process",
+            "server_current_time": str(datetime.now()),
+            "num_concurrent_socket": len(self.job_endpoints),
+            "statistic": self.statistics.to_status(now),
+        }
+        static = {
+            "tensorflow_version": tensorflow_version().split("."),
+            "python_version": sys.version,
+            "server_version": self.config.report_version,
+            "pyzmq_version": zmq.pyzmq_version(),
+            "zmq_version": zmq.zmq_version(),
+            "server_start_time": str(self.start_time),
+        }
+        ours = {
+            "bert_serving_version": __version__,
+            "protocol_version": protocol.PROTOCOL_VERSION,
+            "request_options": list(REQUEST_OPTIONS),
+            "port": self.port, "port_out": self.port_out, "http_port": self.supervisor.http_port,
+            "ready": self.supervisor.is_ready,
+            "model_name": self.model.name,
+            "device_map": [device for device in self.placement.devices if device != CPU],
+            "queue": {
+                "requests": len(ventilator.pending), "sentences": ventilator.size, "bytes": ventilator.nbytes,
+                "seconds": round(fleet.seconds_of_backlog(), 3) if ventilator.pending else 0.0,
+                "held_bytes": self.outlet.held_bytes,
+            },
+            "counts": {**ventilator.counts, **self.outlet.counts, "redispatched": fleet.num_redispatched},
+            "tokens_per_second": round(fleet.tokens_per_second, 1),
+            "workers": [{
+                "state": worker.state.value, "device": self.placement.devices[worker.slot], "jobs": worker.num_jobs,
+                "sentences": worker.num_sequences, "restarts": worker.restarts, "out": len(worker.flights),
+            } for worker in fleet.workers],
+        }
+        return {**runtime, **self.config.to_status(), **static, **ours}
+
+
+def _place(config: ServerConfig) -> Placement:
+    if config.engine == "echo":
+        if config.device_map:
+            raise ConfigError("-device_map is for engines that compute; -engine echo does not")
+        return Placement([CPU] * config.num_worker, "engine echo computes nothing")
+    looked = [] if config.cpu else machine.gpus()
+    return placement.place(config.num_worker, config.cpu, config.device_map, looked)
+
+
+def _connectable(host: str) -> str:
+    """The address by which a process of this machine reaches what is bound to ``host``."""
+    return "127.0.0.1" if host in ("*", "0.0.0.0") else host
+
+
+class BertServer(threading.Thread):
+    """A server in a thread of this process; its workers are processes of their own.
+
+    ::
+
+        with BertServer(get_args_parser().parse_args(["-port", "5555"])):
+            ...  # ready here
+
+    Attributes:
+        is_ready: set when every worker is ready.
+        error: why it ended, if it ended by a failure.
+        port, port_out: the ports in use.
+    """
+
+    def __init__(self, args: argparse.Namespace | ServerConfig) -> None:
+        """
+        Args:
+            args: as ``get_args_parser().parse_args()`` gives them, or a ServerConfig.
+        Raises:
+            StartError: the model, a port or an option is wrong.
+        """
+        super().__init__(name="bert-server")
+        self.service = Service(ServerConfig.from_args(args))
+        self.service.on_ready = self._on_ready
+        self.port, self.port_out = self.service.port, self.service.port_out
+        self.is_ready = threading.Event()
+        self.error: StartError | None = None
+        self._settled = threading.Event()
+
+    def _on_ready(self) -> None:
+        self.is_ready.set()
+        self._settled.set()
+
+    def run(self) -> None:
+        try:
+            self.service.run()
+        except StartError as error:
+            self.error = error
+            logger.error("%s", error)
+        finally:
+            self._settled.set()
+
+    def wait(self) -> None:
+        """Return when the server is ready.
+
+        Raises:
+            StartError: it ended before.
+        """
+        self._settled.wait()
+        if not self.is_ready.is_set():
+            raise self.error or StartError("the server was stopped before it was ready")
+
+    def close(self) -> None:
+        """Finish what was accepted, stop every process, free the ports."""
+        self.service.broker.stop()
+        if self.is_alive():
+            self.join()
+
+    def __enter__(self) -> BertServer:
+        self.start()
+        try:
+            self.wait()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    @staticmethod
+    def shutdown(args: argparse.Namespace | None = None, *, ip: str = "localhost", port: int = 5555,
+                 timeout: int = 5000) -> None:
+        """Ask the server at ``ip:port`` to stop; it honours that from its own host only.
+
+        Args:
+            args: an object with ``ip``, ``port`` and ``timeout``, as the original took; or give them by name.
+            timeout: milliseconds to reach it.
+        Raises:
+            DeadlineError: nothing listens there.
+        """
+        ip, port = getattr(args, "ip", ip), getattr(args, "port", port)
+        timeout = getattr(args, "timeout", timeout)
+        context = zmq.Context()
+        try:
+            socket = context.socket(zmq.PUSH)
+            socket.setsockopt(zmq.IMMEDIATE, 1)  # queue only on a connection that stands
+            socket.linger = socket.sndtimeo = timeout
+            socket.connect(f"tcp://{ip}:{port}")
+            socket.send_multipart(protocol.encode_termination())
+            socket.close()
+        except zmq.Again as error:
+            raise DeadlineError(f"no server answers on {ip}:{port} within {timeout} ms") from error
+        finally:
+            context.destroy(linger=timeout)
+
+
+def serve(config: ServerConfig, on_service: Callable[[Service], None] = lambda service: None) -> int:
+    """Run a server in this thread, the process's main one, until it is told to stop; the process's exit code."""
+    try:
+        service = Service(config)
+        signal.signal(signal.SIGTERM, service.broker.on_signal)
+        signal.signal(signal.SIGINT, service.broker.on_signal)
+        on_service(service)
+        service.run()
+    except StartError as error:
+        logger.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+__all__ = ["BertServer", "PoolingStrategy", "Service", "serve"]

@@ -1,0 +1,301 @@
+"""The broker's loop: every socket, every child and the clock in one poll; each event goes to the room that decides.
+
+Nothing is decided here. One loop, because one table of jobs in flight makes "answered once" simple, and because nothing
+was faster (docs/decisions).
+"""
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket as sockets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import zmq
+
+from bert_serving.client.errors import UnavailableError
+from bert_serving.client.protocol import TERMINATION, Buffer
+
+from ..core import messages
+from ..core.messages import Fault, Pulse, Ready, Rows
+from ..core.outlet import Outlet
+from ..core.ventilator import Ventilator
+from ..errors import StartError
+from .endpoints import NOBLOCK, SNDMORE
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 64
+"""Messages taken from one socket before the others have their turn."""
+
+RETRY_MS = 5
+TICK_MS = 100
+COPY_BELOW = 65536
+"""Bytes below which libzmq copies a frame faster than it shares it."""
+
+QUIET_SECONDS, MOST_QUIET_SECONDS = 0.25, 1.0
+"""A stopping server goes on refusing requests until none came for this long, but not for longer than that."""
+
+LOOPBACK = ("127.", "::1", "::ffff:127.")
+
+
+class Keeper(Protocol):
+    """What the loop needs of the supervisor."""
+
+    failure: StartError | None
+
+    def start(self, watch: Callable[[int, Callable[[], None]], None], unwatch: Callable[[int], None]) -> None: ...
+    def on_ready(self, message: Ready) -> None: ...
+    def on_start_fault(self, message: Fault) -> None: ...
+    def tick(self, now: float) -> None: ...
+    def stop(self) -> None: ...
+
+
+class Broker:
+    """Ventilator, sink and supervisor, joined.
+
+    Sockets: ``front`` PULL and ``outlet_socket`` XPUB toward clients, ``results`` PULL and one PUSH of ``pipes`` for
+    each worker.
+    """
+
+    def __init__(self, front: zmq.Socket[Any], outlet_socket: zmq.Socket[Any], results: zmq.Socket[Any],
+                 pipes: list[zmq.Socket[Any]]) -> None:
+        self.front, self.outlet_socket, self.results, self.pipes = front, outlet_socket, results, pipes
+        self.waker, self._wake_end = sockets.socketpair()
+        self.waker.setblocking(False)
+        self._wake_end.setblocking(False)
+        self.poller = zmq.Poller()
+        self.handlers: dict[Any, Callable[[], None]] = {}
+        self._last_tick = 0.0
+        self._stop_asked = 0
+        for source, handler in ((front, self.on_request), (outlet_socket, self.on_subscription),
+                                (results, self.on_result), (self.waker.fileno(), self.on_wake)):
+            self.watch(source, handler)
+
+    def join(self, ventilator: Ventilator, outlet: Outlet, keeper: Keeper) -> None:
+        """Give the loop its rooms."""
+        self.ventilator, self.outlet, self.keeper = ventilator, outlet, keeper
+
+    def watch(self, source: Any, handler: Callable[[], None]) -> None:
+        self.handlers[source] = handler
+        self.poller.register(source, zmq.POLLIN)
+
+    def unwatch(self, source: Any) -> None:
+        del self.handlers[source]
+        self.poller.unregister(source)
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def step(self, timeout_ms: int = TICK_MS) -> None:
+        """Handle whatever is waiting; return after at most ``timeout_ms``."""
+        if self.outlet.blocked:
+            timeout_ms = min(timeout_ms, RETRY_MS)
+        for source, _ in self.poller.poll(timeout_ms):
+            if source in self.handlers:  # an earlier handler may have ended its watch
+                self.handlers[source]()
+        self.dispatch()
+        now = time.monotonic()
+        if now - self._last_tick >= TICK_MS / 1e3 or self.outlet.blocked:
+            self._last_tick = now
+            self.outlet.tick(now)
+            self.ventilator.expire(now)
+            self.keeper.tick(now)
+
+    def run(self, drain_seconds: float) -> None:
+        """Serve until asked to stop, then finish what there is.
+
+        Args:
+            drain_seconds: most time for the requests that were accepted before.
+        Raises:
+            StartError: the server cannot go on; every request that waited has been told.
+        """
+        self.keeper.start(self.watch, self.unwatch)
+        while not self._stop_asked and self.keeper.failure is None and not self.ventilator.termination_wanted:
+            self.step()
+        self.ventilator.draining = True
+        if self.keeper.failure is None:
+            self.drain(time.monotonic() + drain_seconds)
+        self.finish(self.keeper.failure)
+        self.keeper.stop()
+        if self.keeper.failure is not None:
+            raise self.keeper.failure
+
+    def drain(self, until: float) -> None:
+        """Go on until every accepted request has had its answer, or time is up, or somebody insists."""
+        if self.ventilator.pending:
+            logger.info("stopping: finishing %d requests first", len(self.ventilator.pending))
+        while self.ventilator.pending and time.monotonic() < until and self._stop_asked < 2 \
+                and self.keeper.failure is None:
+            self.step()
+
+    def finish(self, failure: StartError | None) -> None:
+        """Fail what is left, and refuse what still comes until it is quiet."""
+        now = time.monotonic()
+        left = len(self.ventilator.pending)
+        if failure is not None:
+            self.ventilator.no_worker(str(failure), now)
+        else:
+            self.ventilator.fail_all(UnavailableError("the server stopped before it got to this request"), now)
+        if left:
+            logger.warning("%d requests were ended with an error", left)
+        if self._stop_asked > 1:
+            return
+        end = now + MOST_QUIET_SECONDS
+        quiet = now + QUIET_SECONDS
+        while now < min(quiet, end) or (now < end and self.outlet.deliverable()):
+            refused = self.ventilator.counts["refused"]
+            self.step(20)
+            now = time.monotonic()
+            if self.ventilator.counts["refused"] > refused:
+                quiet = now + QUIET_SECONDS
+
+    def stop(self) -> None:
+        """Ask the loop to end; safe from any thread and from a signal handler. A second time: at once."""
+        self._stop_asked += 1
+        try:
+            self._wake_end.send(b"\0")
+        except (BlockingIOError, OSError):
+            pass  # it has been woken already, or has ended
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """For signal.signal: SIGTERM drains, a second one or SIGINT ends at once."""
+        if number == signal.SIGINT:
+            self._stop_asked += 1
+        self.stop()
+
+    def on_wake(self) -> None:
+        try:
+            self.waker.recv(64)
+        except BlockingIOError:
+            pass
+
+    def close(self, context: zmq.Context[Any]) -> None:
+        """Free the ports and give the last replies three seconds to leave."""
+        for socket in (self.front, self.outlet_socket):
+            socket.unbind(socket.getsockopt_string(zmq.LAST_ENDPOINT))
+        # LINGER 0 would abort the process if a client leaves in the middle of a large reply (libzmq 4.3.5).
+        self.front.close(linger=100)
+        self.outlet_socket.close(linger=3000)
+        self.results.close(linger=100)
+        for pipe in self.pipes:
+            pipe.close(linger=100)
+        self.waker.close()
+        self._wake_end.close()
+        # term() waits for the linger, and now and then for ever: let a thread wait that nobody waits for.
+        waiting = threading.Thread(target=context.term, daemon=True)
+        waiting.start()
+        waiting.join(4)
+
+    # ---- clients -----------------------------------------------------------------------------------------------------
+
+    def on_request(self) -> None:
+        now = time.monotonic()
+        for _ in range(MOST_AT_ONCE):
+            try:
+                first = self.front.recv(NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            frames = [first.bytes]
+            if first.more:
+                frames += self.front.recv_multipart(NOBLOCK)
+            is_local = frames[1:2] != [TERMINATION] or _is_loopback(first)
+            self.ventilator.receive(frames, now, is_local)
+
+    def on_subscription(self) -> None:
+        socket = self.outlet_socket
+        for _ in range(MOST_AT_ONCE):
+            # One at a time: the option applies to the connection that the last message came from.
+            try:
+                message = socket.recv(NOBLOCK)
+            except zmq.Again:
+                return
+            if socket.getsockopt(zmq.RCVMORE):  # no subscription, but what somebody published to us
+                socket.recv_multipart()
+                continue
+            change = self.outlet.subscription(message)
+            if change is None:
+                continue
+            subscribe, topic = change
+            socket.setsockopt(zmq.SUBSCRIBE if subscribe else zmq.UNSUBSCRIBE, topic)
+            if subscribe:
+                self.outlet.deliver(message[1:])
+
+    def publish(self, frames: list[Buffer]) -> bool:
+        """The outlet's ``send``: False if a subscriber's pipe is full."""
+        try:
+            self.outlet_socket.send(frames[0], NOBLOCK | SNDMORE)
+        except zmq.Again:
+            return False
+        for frame in frames[1:-1]:
+            self.outlet_socket.send(frame, SNDMORE, copy=len(frame) < COPY_BELOW)
+        self.outlet_socket.send(frames[-1])
+        return True
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def on_result(self) -> None:
+        for _ in range(MOST_AT_ONCE):
+            try:
+                frames: list[Any] = [self.results.recv(NOBLOCK)]
+            except zmq.Again:
+                return
+            while self.results.getsockopt(zmq.RCVMORE):
+                # The vectors are the third frame; they are read where libzmq put them.
+                frames.append(self.results.recv(copy=len(frames) < 2))
+            if len(frames) > 2:
+                frames[2] = frames[2].buffer
+            self.on_message(messages.decode_from_worker(frames))
+
+    def drain_results(self) -> None:
+        """Take what has arrived from workers; before one is declared lost, so that its last rows count."""
+        while self.results.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self.on_result()
+
+    def on_message(self, message: messages.FromWorker) -> None:
+        now = time.monotonic()
+        if isinstance(message, Rows):
+            self.ventilator.rows(message, now)
+        elif not self.ventilator.fleet.is_current(message.slot, message.incarnation):
+            return
+        elif isinstance(message, Ready):
+            self.keeper.on_ready(message)
+        elif isinstance(message, Fault):
+            if message.job:
+                self.ventilator.fault(message, now)
+            else:
+                self.keeper.on_start_fault(message)
+        elif isinstance(message, Pulse):
+            self.ventilator.fleet.begun(message.job, now)
+
+    def dispatch(self) -> None:
+        """Hand out jobs while there are jobs and workers for them."""
+        now = time.monotonic()
+        while True:
+            job = self.ventilator.next_job(now)
+            if job is None:
+                return
+            head, body = messages.encode_to_worker(job)
+            try:
+                self.pipes[job.slot].send(head, NOBLOCK | SNDMORE)
+            except zmq.Again:
+                # The pipe has room for more than the credit, so the worker has just gone. Its sentinel will tell.
+                self.ventilator.fleet.unsent(job.job)
+            else:
+                self.pipes[job.slot].send(body)
+
+
+def _is_loopback(frame: zmq.Frame) -> bool:
+    try:
+        address = frame.get("Peer-Address")
+    except zmq.ZMQError:
+        return False
+    return isinstance(address, str) and address.startswith(LOOPBACK)
+
+
+def exit_now(code: int) -> None:
+    """End this process without waiting for libzmq's threads, which do not always end."""
+    logging.shutdown()
+    os._exit(code)

@@ -1,0 +1,170 @@
+"""The worker's process: takes a job, tokenizes, runs the engine, answers rows or a fault.
+
+Started by the server as ``python -m bert_serving.server.stages.worker``, with its orders on standard input.
+"""
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import zmq
+
+from bert_serving.client.errors import BertServingError
+
+from .. import log
+from ..core import messages
+from ..core.messages import Fault, Job, Pulse, Ready, Rows, Stop, Text
+from ..engine.base import Engine, EngineSettings, create, create_tokenizer, features, prove
+from ..errors import StartError
+from ..process import read_orders
+from . import endpoints
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """One engine behind one pipe.
+
+    Sockets: ``jobs`` PULL, ``results`` PUSH.
+    """
+
+    def __init__(self, jobs: zmq.Socket[Any], results: zmq.Socket[Any], slot: int, incarnation: int,
+                 settings: EngineSettings, show_tokens: bool) -> None:
+        self.jobs, self.results = jobs, results
+        self.slot, self.incarnation = slot, incarnation
+        self.settings, self.show_tokens = settings, show_tokens
+        self.tokenizer = create_tokenizer(settings)
+        self.engine: Engine | None = None
+
+    def load(self) -> None:
+        """Load the engine, prove it, and say so.
+
+        Raises:
+            StartError: it cannot run here, or what it computes is wrong.
+        """
+        started = time.monotonic()
+        self.engine = create(self.settings)
+        prove(self.engine, self.tokenizer, self.settings)
+        self.send(Ready(self.slot, self.incarnation, {
+            "pid": os.getpid(), "device": self.settings.device, "num_threads": self.settings.num_threads,
+            "about": self.engine.describe(), "seconds": round(time.monotonic() - started, 2)}))
+
+    def step(self) -> bool:
+        """Take one job and answer it; False if there will be no more."""
+        message = messages.decode_to_worker(self.jobs.recv_multipart())
+        if isinstance(message, Stop):
+            return False
+        if message.incarnation == self.incarnation:  # else it was meant for our predecessor, and is given again
+            self.send(Pulse(self.slot, self.incarnation, message.job))
+            self.send(self.run(message))
+        return True
+
+    def run(self, job: Job) -> Rows | Fault:
+        """The rows of a job, or what is wrong."""
+        try:
+            return self._rows(job)
+        except BertServingError as error:
+            return Fault(self.slot, self.incarnation, job.job, error.code, error.message, error.index)
+        except Exception as error:  # whatever the engine raises is an answer, not the worker's end
+            logger.exception("job %d failed", job.job)
+            return Fault(self.slot, self.incarnation, job.job, "internal", f"{type(error).__name__}: {error}"[:500])
+
+    def _rows(self, job: Job) -> Rows:
+        assert self.engine is not None
+        started = time.monotonic()
+        texts, places = _distinct(job.sequences)
+        batch = features(texts, self.tokenizer, self.settings)
+        tokenized = time.monotonic()
+        array = self.engine.encode(batch)
+        num_tokens = sum(map(len, batch))
+        computed = time.monotonic()
+        seconds = {"tokenize": tokenized - started, "compute": computed - tokenized}
+        lengths = contents = specials = None
+        if self.engine.token_level:
+            bad = _bad_sequences(array, [len(sequence) for sequence in batch])
+            if places is not None:
+                starts = np.cumsum([0, *map(len, batch)])
+                array = np.concatenate([array[starts[place]:starts[place + 1]] for place in places])
+        else:
+            bad = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
+            if places is not None:
+                array = array[places]
+        if places is not None:
+            batch = [batch[place] for place in places]
+            unique_bad = set(bad)
+            bad = [sequence for sequence, place in enumerate(places) if place in unique_bad]
+        if self.engine.token_level:
+            lengths = [len(sequence) for sequence in batch]
+            specials = [sequence.num_special for sequence in batch]
+            bare = self.settings.no_special_token
+            contents = [length if bare and isinstance(text, list) and text and special == 2 else length - special
+                        for text, length, special in zip(job.sequences, lengths, specials)]
+        return Rows(self.slot, self.incarnation, job.job, array, lengths, contents, specials,
+                    [sequence.tokens for sequence in batch] if self.show_tokens else None,
+                    num_tokens, seconds, bad)
+
+    def send(self, message: messages.FromWorker) -> None:
+        frames = messages.encode_from_worker(message)
+        self.results.send_multipart(frames, copy=len(frames[-1]) < 65536)
+
+
+def _distinct(texts: Sequence[Text]) -> tuple[list[Text], list[int] | None]:
+    """Each text once, and for each of ``texts`` its place among them; None if all are distinct anyway."""
+    places: dict[str | tuple[str, ...], int] = {}
+    order = [places.setdefault(text if isinstance(text, str) else tuple(text), len(places)) for text in texts]
+    if len(places) == len(texts):
+        return list(texts), None
+    return [key if isinstance(key, str) else list(key) for key in places], order
+
+
+def _bad_sequences(array: np.ndarray, lengths: Sequence[int]) -> list[int]:
+    """Sequences of a token-level result that hold something not finite."""
+    finite = np.isfinite(array).all(axis=1)
+    if finite.all():
+        return []
+    starts = np.cumsum([0, *lengths[:-1]])
+    return np.flatnonzero(~np.logical_and.reduceat(finite, starts)).tolist()
+
+
+def main() -> None:
+    orders = read_orders("bert-worker")
+    slot, incarnation = orders["slot"], orders["incarnation"]
+    log.set_up(orders["verbose"], f"WORKER-{slot}")
+    context = zmq.Context()
+    jobs, results = endpoints.worker_end(context, orders["jobs"], orders["results"])
+    try:
+        worker = Worker(jobs, results, slot, incarnation, EngineSettings.from_json(orders["settings"]),
+                        orders["show_tokens"])
+        worker.load()
+    except Exception as error:
+        if not isinstance(error, StartError):
+            logger.exception("the engine cannot be loaded")
+        fault = Fault(slot, incarnation, 0, type(error).__name__, f"{error}"[:1000])
+        results.send_multipart(messages.encode_from_worker(fault))
+        results.close(linger=2000)
+        context.term()
+        sys.exit(getattr(error, "exit_code", 1))
+    gc.freeze()  # what is loaded by now stays; let collections skip it
+    poller = zmq.Poller()
+    poller.register(jobs, zmq.POLLIN)
+    poller.register(0, zmq.POLLIN)  # standard input: readable when the server is gone
+    running = True
+    while running:
+        ready = dict(poller.poll())
+        if 0 in ready:
+            break
+        running = worker.step()
+    logger.debug("stopped")
+    results.close(linger=1000)
+    # TensorFlow's own threads can take seconds to end, and libzmq's now and then for ever.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""Starts, watches, replaces and stops the children: the process that freezes the graph, the workers, the HTTP proxy."""
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .core.messages import Fault, Ready, Stop, encode_to_worker
+from .core.recovery import Fleet, Worker, WorkerState
+from .errors import BY_NAME, EngineError, StartError, WorkerStartError
+from .launchers.base import Handle, Launcher
+from .process import Child
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILED_STARTS = 5
+"""A worker that dies this often in a row before it is ready is given up."""
+
+BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.25, 10.0
+STOP_SECONDS = 2.0
+"""Time for a child to end by itself once it is told to."""
+
+Watch = Callable[[int, Callable[[], None]], None]
+
+
+class Supervisor:
+    """The children's keeper.
+
+    Attributes:
+        failure: why the server cannot go on; None while it can.
+        is_ready: every worker has been ready once, and the proxy too.
+        http_port: the proxy's port, once it is ready.
+    """
+
+    def __init__(self, fleet: Fleet, launcher: Launcher, worker_orders: list[dict[str, Any]], *,
+                 freeze_orders: dict[str, Any] | None, proxy_orders: dict[str, Any] | None, start_timeout: float,
+                 on_worker_lost: Callable[[int], None], send_stop: Callable[[int, list[bytes]], None],
+                 on_ready: Callable[[], None], environ: dict[str, str]) -> None:
+        """
+        Args:
+            worker_orders: for each slot what its worker is told (see stages.worker).
+            freeze_orders: what the freezing process is told; None: the graph is there, or none is needed.
+            proxy_orders: what the proxy is told; None: there is none.
+            start_timeout: seconds for each phase of the start.
+            on_worker_lost: called with the slot of a worker that is gone.
+            send_stop: sends frames to the worker of a slot.
+            on_ready: called when everything is ready for the first time.
+            environ: variables to set for the children.
+        """
+        self.fleet, self.launcher = fleet, launcher
+        self.worker_orders, self.freeze_orders, self.proxy_orders = worker_orders, freeze_orders, proxy_orders
+        self.start_timeout = start_timeout
+        self.on_worker_lost, self.send_stop, self.announce_ready = on_worker_lost, send_stop, on_ready
+        self.environ = environ
+        self.failure: StartError | None = None
+        self.is_ready = False
+        self.http_port: int | None = None
+        self.handles: dict[int, Handle] = {}
+        self.about: dict[int, dict[str, Any]] = {}
+        self.freezer: Child | None = None
+        self.proxy: Child | None = None
+        self.num_processes = 0
+        self._failed_starts = [0] * len(worker_orders)
+        self._proxy_failures = 0
+        self._reasons: dict[int, StartError] = {}
+        self._due: dict[int, float] = {}
+        self._proxy_due: float | None = None
+        self._phase: tuple[str, float] | None = None
+        self._seen: set[int] = set()
+        self._stopping = False
+
+    def start(self, watch: Watch, unwatch: Callable[[int], None]) -> None:
+        """Begin the first phase; the rest follows as the children report."""
+        self._watch, self._unwatch = watch, unwatch
+        if self.freeze_orders is not None:
+            self._begin_phase("the graph to be frozen")
+            self.freezer = Child("bert_serving.server.engine.freeze", self.freeze_orders, piped_output=True,
+                                 environ=self.environ)
+            self._listen(self.freezer, self._on_frozen, self._on_freezer_gone)
+        else:
+            self._start_workers()
+
+    # ---- freezing the graph ------------------------------------------------------------------------------------------
+
+    def _on_frozen(self, message: dict[str, Any]) -> None:
+        if "error" in message:
+            error = BY_NAME.get(message["error"]["name"], StartError)
+            self._fail(error(message["error"]["message"]))
+            return
+        logger.info("froze %s of %s layers in %.1f s: %.1f MB, kept in %s", message["layers_kept"], message["layers"],
+                    message["seconds"], message["bytes"] / 1e6, message["path"])
+        self.frozen_graph = message["path"]
+        for orders in self.worker_orders:
+            orders["settings"]["frozen_graph"] = message["path"]
+        self._start_workers()
+
+    def _on_freezer_gone(self, how: str) -> None:
+        self.freezer = None
+        if not self.handles and not self._stopping:
+            self._fail(EngineError(f"the process that freezes the graph was {how}; its last lines above may say why"
+                                   if how.startswith("killed") else
+                                   f"the process that freezes the graph {how}; its last lines above may say why"))
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def _start_workers(self) -> None:
+        self._begin_phase("the workers to be ready")
+        for slot in range(len(self.worker_orders)):
+            self._start_worker(slot)
+
+    def _start_worker(self, slot: int) -> None:
+        self._due.pop(slot, None)
+        incarnation = self.fleet.started(slot)
+        handle = self.launcher.start({**self.worker_orders[slot], "slot": slot, "incarnation": incarnation})
+        self.handles[slot] = handle
+        self._watch(handle.sentinel, lambda: self._on_worker_gone(slot))
+
+    def on_ready(self, message: Ready) -> None:
+        """A worker has proved itself."""
+        slot = message.slot
+        self.fleet.ready(slot)
+        self.about[slot] = message.about
+        self._failed_starts[slot] = 0
+        self._seen.add(slot)
+        logger.info("worker %d is ready and listening after %.1f s: %s, process %d", slot, message.about["seconds"],
+                    message.about["about"], message.about["pid"])
+        if not self.is_ready and len(self._seen) == len(self.worker_orders):
+            self._start_proxy()
+
+    def on_start_fault(self, message: Fault) -> None:
+        """A worker says why it cannot start; it ends by itself."""
+        error = BY_NAME.get(message.code, WorkerStartError)
+        self._reasons[message.slot] = error(message.message)
+
+    def _on_worker_gone(self, slot: int) -> None:
+        handle = self.handles.pop(slot)
+        self._unwatch(handle.sentinel)
+        how = handle.forget()
+        was_ready = self.fleet.workers[slot].state is WorkerState.READY
+        self.on_worker_lost(slot)
+        if self._stopping:
+            return
+        reason = self._reasons.pop(slot, None)
+        if was_ready:
+            logger.warning("worker %d was lost (%s); what it held goes to another worker, and it is replaced", slot, how)
+            self._start_worker(slot)
+            return
+        self._failed_starts[slot] += 1
+        logger.warning("worker %d did not become ready (%s)%s", slot, how, f": {reason}" if reason else "")
+        if reason is not None and not self.is_ready:
+            self._fail(reason)  # it knows why, so another attempt would end the same
+        elif self._failed_starts[slot] >= MAX_FAILED_STARTS:
+            self._give_up(slot, how, reason)
+        else:
+            self._due[slot] = time.monotonic() + min(
+                BACKOFF_SECONDS * 2 ** (self._failed_starts[slot] - 1), MAX_BACKOFF_SECONDS)
+
+    def _give_up(self, slot: int, how: str, reason: StartError | None) -> None:
+        text = f"worker {slot} did not become ready in {MAX_FAILED_STARTS} attempts (the last one {how})"
+        if self.is_ready and any(worker.state is WorkerState.READY for worker in self.fleet.workers):
+            logger.error("%s; going on with %d workers, trying again now and then", text, self.fleet.num_ready)
+            self._due[slot] = time.monotonic() + MAX_BACKOFF_SECONDS
+        else:
+            self._fail(reason or WorkerStartError(f"{text}; its last lines above may say why"))
+
+    # ---- the HTTP proxy ----------------------------------------------------------------------------------------------
+
+    def _start_proxy(self) -> None:
+        if self.proxy_orders is None:
+            self._all_ready()
+            return
+        if not self.is_ready:
+            self._begin_phase("the HTTP proxy to be ready")
+        self._proxy_due = None
+        self.proxy = Child("bert_serving.server.proxy", self.proxy_orders, piped_output=True)
+        self._listen(self.proxy, self._on_proxy, self._on_proxy_gone)
+
+    def _on_proxy(self, message: dict[str, Any]) -> None:
+        if "error" in message:
+            error = BY_NAME.get(message["error"]["name"], StartError)(message["error"]["message"])
+            if not self.is_ready:
+                self._fail(error)
+            else:
+                logger.error("the HTTP proxy cannot start: %s", error)
+        elif message.get("ready"):
+            self.http_port = message["http_port"]
+            assert self.proxy_orders is not None
+            self.proxy_orders["http_port"] = self.http_port  # the next one gets the same
+            self._proxy_failures = 0
+            if not self.is_ready:
+                self._all_ready()
+
+    def _on_proxy_gone(self, how: str) -> None:
+        self.proxy = None
+        if self._stopping or self.failure is not None:
+            return
+        self._proxy_failures += 1
+        if not self.is_ready and self._proxy_failures >= MAX_FAILED_STARTS:
+            self._fail(StartError(f"the HTTP proxy {how} before it was ready; its last lines above may say why"))
+            return
+        logger.warning("the HTTP proxy was lost (%s); it is replaced", how)
+        self._proxy_due = time.monotonic() + min(BACKOFF_SECONDS * 2 ** (self._proxy_failures - 1), MAX_BACKOFF_SECONDS)
+
+    # ---- all of them -------------------------------------------------------------------------------------------------
+
+    def _listen(self, child: Child, on_message: Callable[[dict[str, Any]], None],
+                on_gone: Callable[[str], None]) -> None:
+        """Watch a child that reports on its standard output."""
+        output = child.output
+        assert output is not None
+
+        watching = True
+
+        def readable() -> None:
+            nonlocal watching
+            try:
+                messages = child.read_messages()
+            except ValueError:
+                logger.exception("a child said something that is no message")
+                return
+            if messages is None and watching:
+                watching = False
+                self._unwatch(output)
+            for message in messages or ():
+                on_message(message)
+
+        def gone() -> None:
+            while watching:
+                readable()  # its last words
+            self._unwatch(child.sentinel)
+            on_gone(child.forget())
+
+        self._watch(output, readable)
+        self._watch(child.sentinel, gone)
+
+    def _all_ready(self) -> None:
+        self.is_ready = True
+        self._phase = None
+        self.num_processes = len(self.handles) + (self.proxy is not None) + 1
+        self.announce_ready()
+
+    def _begin_phase(self, waiting_for: str) -> None:
+        self._phase = (waiting_for, time.monotonic() + self.start_timeout)
+        logger.info("waiting for %s", waiting_for)
+
+    def _fail(self, error: StartError) -> None:
+        if self.failure is None:
+            self.failure = error
+
+    def tick(self, now: float) -> None:
+        """What is due by the clock: restarts, hung workers, a start that takes too long."""
+        for slot in [slot for slot, due in self._due.items() if due <= now]:
+            self._start_worker(slot)
+        if self._proxy_due is not None and self._proxy_due <= now:
+            self._start_proxy()
+        for slot in self.fleet.hung(now):
+            handle = self.handles.get(slot)
+            if handle is not None and self.fleet.workers[slot].state is WorkerState.READY:
+                oldest = next(iter(self.fleet.workers[slot].flights.values()))
+                logger.warning("worker %d has had a job of about %d tokens for more than %.1f s; it is replaced", slot,
+                               oldest.tokens, self.fleet.time_allowed(oldest))
+                oldest.since = now  # once is enough; its sentinel tells the rest
+                handle.kill()
+        if self._phase is not None and now > self._phase[1]:
+            self._fail(WorkerStartError(f"waited {self.start_timeout:g} seconds for {self._phase[0]}; "
+                                        f"-start_timeout sets how long"))
+
+    def stop(self) -> None:
+        """Tell every child to end, and see to it that they do."""
+        self._stopping = True
+        for worker in self.fleet.workers:
+            if worker.slot in self.handles:
+                self._stop_worker(worker)
+        for child in (self.freezer, self.proxy):
+            if child is not None:
+                child.signal(15)
+        end = time.monotonic() + STOP_SECONDS
+        children: list[Handle] = [*self.handles.values()]
+        children += [child for child in (self.freezer, self.proxy) if child is not None]
+        for child in children:
+            if not child.wait(max(0.0, end - time.monotonic())):
+                child.kill()
+            child.forget()
+        self.handles.clear()
+        self.freezer = self.proxy = None
+
+    def _stop_worker(self, worker: Worker) -> None:
+        if worker.state is WorkerState.READY and not worker.flights:
+            self.send_stop(worker.slot, encode_to_worker(Stop(worker.slot, worker.incarnation)))
+        else:
+            self.handles[worker.slot].kill()
