@@ -2,10 +2,11 @@
 import gzip
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
-from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError, PoolExhaustedError,
+from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError,
                                         UnprocessableError)
 from bert_serving.server.proxy.app import create_app
 
@@ -161,13 +162,46 @@ def test_overloaded_says_when_to_come_back(http, fake, seconds, header):
 
 
 @pytest.mark.parametrize("path", ["/encode", "/status/server", "/status/client"])
-def test_every_pooled_client_busy(http, fake, path):
-    fake.error = PoolExhaustedError("all 10 clients are busy")
-    response = http.post(path, json={"id": 1, "texts": ["a"]}) if path == "/encode" else http.get(path)
+def test_no_turn_within_patience(fake, path):
+    begun, gate = Event(), Event()
+
+    def encode(texts, is_tokenized):
+        begun.set()
+        assert gate.wait(20)
+        return [[1.0]]
+
+    fake.encode = encode
+    app = create_app(fake, max_connect=1, patience=0)
+    body = {"id": 1, "texts": ["a"]}
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(app.test_client().post, "/encode", json=body)
+        assert begun.wait(20)
+        response = app.test_client().open(path, method="POST" if path == "/encode" else "GET", json=body)
+        gate.set()
+        assert first.result(20).status_code == 200
     assert response.status_code == 429
     assert response.headers["Retry-After"] == "1"
-    assert strict(response) == {"type": "RuntimeError", "description": "all 10 clients are busy", "status": 429,
-                                "code": "overloaded"}
+    assert strict(response) == {
+        "type": "RuntimeError", "status": 429, "code": "overloaded",
+        "description": "Too many concurrent connections: 1 requests are being handled, and none ended within 0 "
+                       "seconds; try again, or raise -http_max_connect"}
+    assert app.test_client().open(path, method="POST" if path == "/encode" else "GET", json=body).status_code == 200
+
+
+def test_a_turn_comes_back_after_an_error(fake):
+    http = create_app(fake, max_connect=1, patience=0).test_client()
+    fake.error = OverloadedError("the queue is full")
+    for _ in range(3):
+        assert http.post("/encode", json={"id": 1, "texts": ["a"]}).status_code == 429
+        assert strict(http.get("/status/server"))["type"] == "OverloadedError"
+
+
+def test_more_requests_than_turns_wait(fake):
+    app = create_app(fake, max_connect=2, patience=20)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: app.test_client().post("/encode", json={"id": number, "texts": ["a"]}),
+                                range(50)))
+    assert [strict(answer)["id"] for answer in answers] == list(range(50))
 
 
 @pytest.mark.parametrize("error", [TimeoutError("no answer"), DeadlineError("no answer")])

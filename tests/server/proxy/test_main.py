@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 from bert_serving.server.process import Child
 
-ORDERS = {"port": 1, "port_out": 2, "http_port": 0, "max_connect": 1, "drain_timeout": 5}
+ORDERS = {"port": 1, "port_out": 2, "http_port": 0, "max_connect": 1, "patience": 0, "drain_timeout": 5}
 
 
 @pytest.fixture
@@ -31,9 +31,11 @@ def start():
 
 def says(child):
     """The proxy's next message."""
-    while (message := child.read_message()) is None:
+    while not (messages := child.read_messages()):
+        assert messages is not None, "the proxy ended without a word"
         assert select.select([child.output], [], [], 20)[0], "the proxy says nothing"
-    return message
+    assert len(messages) == 1
+    return messages[0]
 
 
 def ready(child):
@@ -45,7 +47,7 @@ def ready(child):
 
 
 def busy(port):
-    """Whether the only pooled client is encoding: another encode is refused then."""
+    """Whether the only pooled client is encoding: everything else is refused then."""
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/status/client", timeout=20).close()
     except urllib.error.HTTPError as error:
@@ -60,7 +62,7 @@ def test_sigterm_ends_it(start):
     port = ready(child)
     os.kill(child.pid, signal.SIGTERM)
     assert child.popen.wait(20) == 0
-    assert os.read(child.output, 100) == b""
+    assert child.read_messages() is None
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 5)
 

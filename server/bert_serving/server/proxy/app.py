@@ -5,7 +5,9 @@ import json
 import logging
 import math
 import time
-from threading import Event
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore, Event
 from typing import Any, Protocol
 
 from bert_serving.client.errors import (BertServingError, DeadlineError, PoolExhaustedError, TooLargeError,
@@ -51,16 +53,30 @@ def _finite(value: Any) -> Any:
     return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def create_app(client: PooledClient, cors: str = "*", max_message_mb: float = 64,
-               stopping: Event | None = None) -> Flask:
+def create_app(client: PooledClient, cors: str = "*", max_connect: int = 10, patience: float = 10,
+               max_message_mb: float = 64, stopping: Event | None = None) -> Flask:
     """The WSGI application.
 
     Args:
-        client: answers every request; called from several threads at a time.
+        client: answers every request; called from ``max_connect`` threads at a time.
         cors: origin that browsers may call from, or ``*``.
+        max_connect: requests that ask the client at the same time; the others wait for their turn.
+        patience: how long they wait, in seconds, before they are refused.
         max_message_mb: largest body of a request, in megabytes.
         stopping: once it is set, new requests are refused.
     """
+    turns = BoundedSemaphore(max_connect)
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        if not turns.acquire(timeout=patience):
+            raise PoolExhaustedError(f"Too many concurrent connections: {max_connect} requests are being handled, and "
+                                     f"none ended within {patience:g} seconds; try again, or raise -http_max_connect")
+        try:
+            yield
+        finally:
+            turns.release()
+
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=int(max_message_mb * 1e6), JSON_ADD_STATUS=True)
     CORS(app, origins=cors)
@@ -71,12 +87,13 @@ def create_app(client: PooledClient, cors: str = "*", max_message_mb: float = 64
     @app.post("/encode")
     def encode() -> Response:
         call = _encode_call(request.get_json())
-        try:
-            result = client.encode(call["texts"], is_tokenized=call["is_tokenized"])
-        except BertServingError:
-            raise
-        except (TypeError, ValueError) as error:  # how the client refuses texts, before anything is sent
-            raise _bad_request(type(error), str(error)) from error
+        with turn():
+            try:
+                result = client.encode(call["texts"], is_tokenized=call["is_tokenized"])
+            except BertServingError:
+                raise
+            except (TypeError, ValueError) as error:  # how the client refuses texts, before anything is sent
+                raise _bad_request(type(error), str(error)) from error
         # The vectors stand under both names and are made into text once: that is where the time goes.
         vectors, request_id = app.json.dumps(result, separators=(",", ":")), app.json.dumps(call["id"])
         body = f'{{"id":{request_id},"result":{vectors},"results":{vectors},"status":200}}\n'
@@ -85,13 +102,15 @@ def create_app(client: PooledClient, cors: str = "*", max_message_mb: float = 64
     @app.get("/status/server")
     @as_json
     def server_status() -> dict[str, Any]:
-        return {**client.server_status, "status": 200}
+        with turn():
+            return {**client.server_status, "status": 200}
 
     @app.get("/status/client")
     @as_json
     def client_status() -> dict[str, Any]:
         # FlaskJSON writes the identity's bytes and the set of pending requests as lists, as the original did.
-        return {**client.status, "status": 200}
+        with turn():
+            return {**client.status, "status": 200}
 
     _answer_every_error(app)
 

@@ -16,7 +16,7 @@ from ..errors import ConfigError, PortError
 from .app import create_app
 
 SPARE_THREADS = 4
-"""More than there are pooled clients, so that a refusal ("too many at the same time") needs no wait."""
+"""More than there are pooled clients, so that some requests can wait for a client, and be refused, meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,8 @@ class Settings:
     Attributes:
         ip, port, port_out: where the server is.
         host, http_port: what to bind; port 0 is any free one.
-        max_connect: requests handled at the same time.
+        max_connect: requests handled at the same time, each by a client of its own.
+        patience: longest wait for one of those clients, in seconds.
         cors: origin that browsers may call from.
         max_message_mb: largest body of a request, in megabytes.
         timeout: longest wait for the server's answer, in seconds.
@@ -40,6 +41,7 @@ class Settings:
     ip: str = "127.0.0.1"
     host: str = "127.0.0.1"
     max_connect: int = 10
+    patience: float = 10
     cors: str = "*"
     max_message_mb: float = 64
     timeout: float = 300
@@ -92,7 +94,8 @@ class Proxy:
         self.client = ConcurrentBertClient(
             max_concurrency=settings.max_connect, ip=settings.ip, port=settings.port, port_out=settings.port_out,
             output_fmt="list", ignore_all_checks=True, timeout=int(settings.timeout * 1000))
-        app = create_app(self.client, settings.cors, settings.max_message_mb, self.stopping)
+        app = create_app(self.client, settings.cors, settings.max_connect, settings.patience,
+                         settings.max_message_mb, self.stopping)
         self.channels: dict[int, Any] = {}
         # Connections may wait in keep-alive without a thread, so more of them than threads do no harm.
         self.server: BaseWSGIServer = create_server(

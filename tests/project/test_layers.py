@@ -1,0 +1,134 @@
+"""Who may import whom. These two tables are the architecture; docs/architecture.md explains them."""
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {package: ROOT / package / "bert_serving" for package in ("client", "server")}
+
+# Room -> the rooms it may import from, beside itself. "client.x" is bert_serving.client.x and all that is below it; a
+# module belongs to the longest room that it is in, and an import may reach whatever is in one of the named rooms.
+ROOMS = {
+    "client.errors": [],
+    "client.protocol": ["client.errors"],
+    "client.exchange": ["client.protocol", "client.errors"],
+    "client": ["client"],
+    "server.errors": ["client.errors"],
+    "server.log": [],
+    "server.process": [],
+    "server.config": ["server.errors"],
+    "server.core": ["server.errors", "client.protocol", "client.errors"],
+    "server.machine": ["server.core"],
+    "server.engine": ["server.core", "server.config", "server.errors", "server.log", "server.process"],
+    "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",
+                      "client.protocol", "client.errors"],
+    "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process"],
+    "server.proxy": ["client", "server.errors", "server.log", "server.process"],
+    "server.benchmark": ["client", "server.supervisor", "server.config"],
+    "server": ["server", "client"],
+}
+
+# A library that is heavy, optional or particular -> the only rooms that may import it, inside functions too.
+GUESTS = {
+    "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service"],
+    "tensorflow": ["server.engine"],
+    "ai_edge_litert": ["server.engine"],
+    "safetensors": ["server.engine"],
+    "tokenizers": ["server.core"],
+    "flask": ["server.proxy"],
+    "flask_cors": ["server.proxy"],
+    "flask_compress": ["server.proxy"],
+    "flask_json": ["server.proxy"],
+    "werkzeug": ["server.proxy"],
+    "waitress": ["server.proxy"],
+    "ray": ["server.launchers"],
+    "matplotlib": ["server.benchmark"],
+    "GPUtil": ["server.machine"],
+    "termcolor": ["server.log"],
+}
+
+
+def module_name(path):
+    """``client.protocol`` for .../client/bert_serving/client/protocol.py; a package is named like its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts[2:]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {path: module_name(path) for folder in PACKAGES.values() for path in sorted(folder.rglob("*.py"))}
+MODULES = set(FILES.values())
+
+
+def within(module, rooms):
+    return any(module == room or module.startswith(room + ".") for room in rooms)
+
+
+def room_of(module):
+    return max((room for room in ROOMS if within(module, [room])), key=len)
+
+
+def imports(source, module, is_package=False):
+    """Absolute names of what ``source`` imports anywhere; ours are named by module, without ``bert_serving``."""
+    package = f"bert_serving.{module}".split(".")[: None if is_package else -1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            stem = ".".join(base + ([node.module] if node.module else []))
+            inner = {alias.name: f"{stem}.{alias.name}" for alias in node.names}
+            names = [name if name.removeprefix("bert_serving.") in MODULES else stem for name in inner.values()]
+        else:
+            continue
+        yield from (name.removeprefix("bert_serving.") for name in names)
+
+
+def complaints(source, module, is_package=False):
+    room = room_of(module)
+    for name in imports(source, module, is_package):
+        if name in ("client", "server") and module.startswith(name):
+            continue  # the package's own version; its __init__ imports nothing on its own
+        if name.split(".")[0] in ("client", "server") and not within(name, [room, *ROOMS[room]]):
+            yield f"{module} is in room {room} and imports {name}"
+        guest = name.split(".")[0]
+        if guest in GUESTS and not within(module, GUESTS[guest]):
+            yield f"{module} imports {guest}, which only {', '.join(GUESTS[guest])} may"
+
+
+@pytest.mark.parametrize("path", FILES, ids=FILES.get)
+def test_imports_point_the_allowed_way(path):
+    assert not list(complaints(path.read_text(encoding="utf-8"), FILES[path], path.name == "__init__.py"))
+
+
+@pytest.mark.parametrize("module, source", [
+    ("client.protocol", "import zmq"),
+    ("client.protocol", "from .client import BertClient"),
+    ("client.client", "from bert_serving.server import config"),
+    ("server.core.sink", "def f():\n    import zmq"),
+    ("server.core.sink", "from ..config import ServerConfig"),
+    ("server.core.sink", "from .. import config"),
+    ("server.stages.worker", "def f():\n    import tensorflow as tf"),
+    ("server.stages.worker", "from bert_serving.client.client import BertClient"),
+    ("server.cli", "from flask.json import loads"),
+    ("server.proxy.app", "from ..config import ServerConfig"),
+    ("server.config", "from bert_serving.server.core import messages"),
+])
+def test_the_rules_bite(module, source):
+    assert list(complaints(source, module))
+
+
+@pytest.mark.parametrize("module, source", [
+    ("client.client", "import zmq\nfrom . import protocol"),
+    ("server.core.sink", "from bert_serving.client.errors import RequestError\nfrom .messages import Job"),
+    ("server.config", "from . import __version__"),
+    ("server.engine.graph", "def f():\n    import tensorflow as tf"),
+])
+def test_the_rules_allow(module, source):
+    assert not list(complaints(source, module))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_bert_serving_is_a_namespace(package):
+    """Two pip packages share the name; an ``__init__.py`` in one would hide the other (PEP 420)."""
+    assert not (PACKAGES[package] / "__init__.py").exists()
+    assert (PACKAGES[package] / package / "__init__.py").exists()
