@@ -26,6 +26,9 @@ class BertServingError(Exception):
     code = "internal"
     http_status = 500
 
+    failed_request: Optional[int] = None
+    """Id of the request that failed, on the errors that a client raises for one."""
+
     def __init__(self, message: str, *, index: Optional[int] = None, retry_after: Optional[float] = None) -> None:
         """
         Args:

@@ -20,6 +20,7 @@ server, which registers ``identity NUL`` for it, never matches one identity with
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Union
 
@@ -201,7 +202,7 @@ def check_texts(texts: Any) -> Texts:
                 if type(token) is not str:
                     raise RequestError("element %d holds a %s; expected a list of strings"
                                        % (index, type(token).__name__), index=index)
-    return texts  # type: ignore[no-any-return]
+    return texts
 
 
 def _decode_options(frame: Buffer) -> Dict[str, Any]:
@@ -255,25 +256,41 @@ def decode_reply(frames: Sequence[Buffer]) -> Union[Result, Status, Failure]:
     """What the server answered; reads replies of every server since 1.5.7.
 
     Raises:
-        ProtocolError: the frames are no reply.
+        ProtocolError: the frames are no reply; its ``request_id`` is that of the reply, or ``b"0"`` if there is none.
     """
-    if len(frames) < 3 or not _is_number(bytes(frames[-1])):
+    last = bytes(frames[-1]) if len(frames) >= 3 else b""
+    if not _is_number(last):
         raise ProtocolError("a reply of %d frames without a request id at its end" % len(frames))
-    request_id = int(bytes(frames[-1]))
+    request_id = int(last)
     try:
         header = json.loads(bytes(frames[1]))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError("the header of a reply is not JSON") from error
+        raise ProtocolError("the header of a reply is not JSON", request_id=last) from error
     if type(header) is not dict:
-        raise ProtocolError("the header of a reply is a %s; expected an object" % type(header).__name__)
+        raise ProtocolError("the header of a reply is a %s; expected an object" % type(header).__name__,
+                            request_id=last)
     if len(frames) == 3:
         return Status(request_id, header)
     if isinstance(header.get("error"), dict):
         return Failure(request_id, from_wire(header["error"]))
+    # "" from servers that show no tokens, absent before 1.8.0.
+    tokens = header.get("tokens") or None
     try:
         # frombuffer over bytes gives a read-only array, as the original did.
-        embedding = np.frombuffer(frames[2], dtype=str(header["dtype"])).reshape(header["shape"])
+        embedding = np.frombuffer(frames[2], dtype=_dtype(header["dtype"])).reshape(_shape(header["shape"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise ProtocolError("a result whose header does not fit its vectors: %s" % error) from error
-    # "" from servers that show no tokens, absent before 1.8.0.
-    return Result(request_id, embedding, header.get("tokens") or None)
+        raise ProtocolError("a result whose header does not fit its vectors: %s" % error, request_id=last) from error
+    return Result(request_id, embedding, tokens)
+
+
+def _dtype(name: Any) -> "np.dtype[Any]":
+    # By name only: np.dtype() also evaluates small languages, and raises whatever their parsers raise.
+    if type(name) is not str or not re.fullmatch(r"(float|u?int)(8|16|32|64)|bool", name):
+        raise ValueError("dtype %.50r; expected the name of a number type" % (name,))
+    return np.dtype(name)
+
+
+def _shape(shape: Any) -> List[int]:
+    if type(shape) is not list or not all(type(size) is int and 0 <= size < 2 ** 40 for size in shape):
+        raise ValueError("shape %.50r; expected a list of sizes" % (shape,))
+    return shape

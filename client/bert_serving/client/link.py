@@ -1,0 +1,127 @@
+"""A socket to the server that knows whether anyone is at the other end."""
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from typing import Any, Dict
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+LINGER_MS = 1000
+"""How long a closed socket goes on sending what is still unsent.
+
+Not 0: libzmq 4.3.5 aborts the process when a socket without linger closes on a half-sent message.
+"""
+
+# Older libzmq has no handshake events; a TCP connection is then the best that can be known.
+_READY = getattr(zmq, "EVENT_HANDSHAKE_SUCCEEDED", 0) or zmq.EVENT_CONNECTED
+_REFUSED = getattr(zmq, "EVENT_HANDSHAKE_FAILED_PROTOCOL", 0) | getattr(zmq, "EVENT_HANDSHAKE_FAILED_NO_DETAIL", 0)
+_LOST = zmq.EVENT_DISCONNECTED
+_STOPPED = zmq.EVENT_MONITOR_STOPPED
+
+_contexts: Dict[int, "zmq.Context[zmq.Socket[bytes]]"] = {}
+_contexts_lock = threading.Lock()
+_names = itertools.count()
+
+
+def context() -> "zmq.Context[zmq.Socket[bytes]]":
+    """The one context of this process. It is never terminated: ``term`` can hang, and exit does not need it."""
+    with _contexts_lock:
+        pid = os.getpid()
+        if pid not in _contexts:  # a forked child must not touch its parent's, nor let go of it
+            fresh = zmq.Context()
+            fresh.set(zmq.MAX_SOCKETS, min(65535, fresh.get(zmq.SOCKET_LIMIT)))
+            _contexts[pid] = fresh
+        return _contexts[pid]
+
+
+def _renew_lock() -> None:
+    global _contexts_lock
+    _contexts_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+class Link:
+    """One connecting socket and the monitor of its connection.
+
+    Attributes:
+        socket: the ZeroMQ socket.
+        port: where it connects to.
+        connected: whether there is a peer, as of the last :meth:`look`.
+        connections: how many times a connection was made.
+        refused: the last peer spoke, but not ZeroMQ, or was not the kind of socket that belongs here.
+    """
+
+    def __init__(self, kind: int, host: str, port: int, **options: Any) -> None:
+        """Start to connect; that goes on in the background for as long as it takes.
+
+        Args:
+            kind: ``zmq.PUSH`` or ``zmq.SUB``.
+            host: name or address of the server.
+            port: TCP port.
+            **options: socket options by their pyzmq attribute names, set before connecting.
+        """
+        self.port = port
+        self.connected = False
+        self.connections = 0
+        self.refused = False
+        self._monitor = context().socket(zmq.PAIR)
+        self.socket = context().socket(kind)
+        try:
+            self._monitor.linger = 0
+            self._monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
+            self.socket.linger = LINGER_MS
+            if ":" in host:
+                host = "[%s]" % host.strip("[]")
+                self.socket.ipv6 = True
+            for name, value in options.items():
+                setattr(self.socket, name, value)
+            address = "inproc://bert-serving-client-%d" % next(_names)
+            self.socket.monitor(address, _READY | _REFUSED | _LOST | _STOPPED)
+            self._monitor.connect(address)
+            self.socket.connect("tcp://%s:%s" % (host, port))
+        except BaseException:
+            self.close()
+            raise
+
+    def look(self) -> None:
+        """Bring ``connected``, ``connections`` and ``refused`` up to date."""
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            if event & _READY:
+                self.connected, self.refused = True, False
+                self.connections += 1
+            elif event & _REFUSED:
+                self.refused = True
+            elif event & _LOST:
+                self.connected = False
+
+    def describe(self) -> str:
+        """What is known about the connection, as part of a sentence."""
+        self.look()
+        if self.connected:
+            return "connected to port %s" % self.port
+        if self.connections:
+            return "lost the connection to port %s" % self.port
+        if self.refused:
+            return "port %s is not the expected one of a bert-serving server" % self.port
+        return "never connected to port %s" % self.port
+
+    def close(self, flush: bool = False) -> None:
+        """Close the socket.
+
+        Args:
+            flush: wait, at most LINGER_MS, until everything sent has left this process. Without it sending goes on in
+                the background, as long as the process lives.
+        """
+        self.socket.close(LINGER_MS)
+        # The monitor ends when the closed socket is gone, and that is when nothing is left to send.
+        while flush and self._monitor.poll(LINGER_MS):
+            if recv_monitor_message(self._monitor)["event"] & _STOPPED:
+                break
+        self._monitor.close(0)
