@@ -1,0 +1,36 @@
+"""Three ways not to wait for each answer: send now and fetch later, fetch all at once, or let a generator feed the client.
+
+    python example/example2.py [port] [port_out] [-ip HOST]
+"""
+import argparse
+
+from bert_serving.client import BertClient
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("port", type=int, nargs="?", default=5555)
+parser.add_argument("port_out", type=int, nargs="?", default=5556)
+parser.add_argument("-ip", default="localhost")
+args = parser.parse_args()
+
+batches = [["hello world"], ["good day", "how are you?"], ["fine, thanks", "and you?", "so am I"]]
+
+with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=60_000) as bc:
+    print("send, then take each result as it comes:")
+    for batch in batches:
+        bc.encode(batch, blocking=False)
+    for response in bc.fetch():
+        print(f"  request {response.id}: {response.embedding.shape}")
+
+    print("send, then wait for all, in the order of the requests:")
+    for batch in batches:
+        bc.encode(batch, blocking=False)
+    print(f"  {bc.fetch_all(concat=True).shape}")
+
+    print("send from a generator, in a thread, while results are being read:")
+
+    def endless():
+        while True:
+            yield from batches
+
+    for response in bc.encode_async(endless(), max_num_batch=10):
+        print(f"  request {response.id}: {response.embedding.shape}")
