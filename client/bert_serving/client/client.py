@@ -1,32 +1,29 @@
 """BertClient: sends sentences, gives back vectors.
 
-Sockets and threads are here, decisions about replies in :mod:`.exchange`, frames in :mod:`.protocol`. Any number of
-threads may use one client: whoever waits for a reply reads the socket for all, one thread at a time.
+What the methods promise is here; sockets and threads are in :mod:`.channel`, decisions about replies in
+:mod:`.exchange`, frames in :mod:`.protocol`.
 """
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import secrets
 import threading
 import time
 import warnings
 import weakref
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Union
 
 import numpy as np
 import zmq
 
 from . import __version__
+from .channel import Channel, Patience
 from .checks import check_input, check_version as check_server, is_short, valid_identity
-from .errors import DeadlineError, RequestError, UnavailableError
+from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
-from .link import Link, context
+from .link import context
 from .protocol import SHOW_CONFIG, SHOW_STATUS, Failure, Result, Status, encode_command, encode_request
-
-T = TypeVar("T")
-Vectors = Union[np.ndarray, List[Any]]
 
 FORMATTERS: Dict[str, Callable[[np.ndarray], Any]] = {
     "ndarray": lambda embedding: embedding,
@@ -37,15 +34,11 @@ FORMATTERS: Dict[str, Callable[[np.ndarray], Any]] = {
 MAX_IN_FLIGHT = 1000
 """How many batches ``encode_async`` sends ahead of the caller."""
 
-_SLICE = 0.1          # longest sleep in a socket, in seconds: so soon does a waiting thread notice close()
 _FIRST_RETRY = 0.5    # a command without answer is asked again after so many seconds, then after twice as many ...
 _LAST_RETRY = 5.0     # ... up to this
-_MAX_READ = 100       # messages read at once before waiting threads get their turn
-
 _DONE = object()
 
 _clients: "weakref.WeakSet[Any]" = weakref.WeakSet()
-_inherited: List[Link] = []
 
 
 class Response(NamedTuple):
@@ -65,21 +58,6 @@ class Response(NamedTuple):
     def content(self) -> Any:
         """``embedding`` under the name it had before 1.8."""
         return self.embedding
-
-
-class _Patience:
-    """A timeout that is running, or that never runs out."""
-
-    def __init__(self, timeout_ms: Optional[float]) -> None:
-        self._seconds = None if timeout_ms is None or timeout_ms < 0 else timeout_ms / 1000
-        self.restart()
-
-    def restart(self) -> None:
-        self._end = None if self._seconds is None else time.monotonic() + self._seconds
-
-    def left(self) -> float:
-        """Seconds, not below 0; infinite if there is no limit."""
-        return float("inf") if self._end is None else max(0.0, self._end - time.monotonic())
 
 
 class _Stream:
@@ -104,12 +82,8 @@ class BertClient:
     identity of its own, when it is first used; requests of the parent stay the parent's.
     """
 
-    _exchange: Exchange
-    _links: Optional[Tuple[Link, Link]]  # sender and receiver
-    _server: Optional[Dict[str, Any]]    # its latest configuration
-    _inbox: threading.Condition          # guards all but the sender
-    _outbox: threading.Lock              # guards the sender; taken before the inbox
-    _reading: bool                       # a thread reads the receiver, without holding the inbox
+    _channel: Channel
+    _server: Optional[Dict[str, Any]]  # its latest configuration
 
     def __init__(self, ip: str = "localhost", port: int = 5555, port_out: int = 5556, output_fmt: str = "ndarray",
                  show_server_config: bool = False, identity: Union[None, str, bytes] = None,
@@ -145,10 +119,9 @@ class BertClient:
         self.timeout = timeout
         self.length_limit: Optional[int] = 0
         self.token_info_available = False
-        self._closed = False
         self._begin(valid_identity(identity), shared=bool(identity))
         try:
-            self._connect()
+            self._channel.links()
             if not ignore_all_checks and (check_version or show_server_config or check_length or check_token_info):
                 config = self.server_config
                 if check_version:
@@ -189,16 +162,16 @@ class BertClient:
         if show_tokens and not self.token_info_available:
             warnings.warn("the server does not show its tokens, or check_token_info was off; start the server with "
                           "-show_tokens_to_client to have them. Only the vectors are returned", stacklevel=2)
-        patience = _Patience(self.timeout)
+        channel, patience = self._channel, Patience(self.timeout)
         request_id = self._submit(texts, patience, collect=not blocking)
         if not blocking:
             return None
         try:
-            reply: Any = self._wait(lambda: self._exchange.take(request_id), patience)
+            reply: Any = channel.wait(lambda: channel.exchange.take(request_id), patience)
         finally:
-            self._abandon([request_id])
+            channel.abandon([request_id])
         if reply is None:
-            raise self._late("encode %d texts" % len(texts))
+            raise channel.late("encode %d texts" % len(texts), patience)
         response = self._respond(reply)
         if show_tokens and self.token_info_available:
             return response.embedding, response.tokens
@@ -217,18 +190,20 @@ class BertClient:
         Raises:
             DeadlineError: the next result did not come within the client's timeout; it stays pending.
         """
+        channel = self._channel
         time.sleep(delay)
 
         def ready() -> Any:
-            reply: Any = self._exchange.take_first()
-            return reply or (None if self._exchange.collectable else _DONE)
+            reply: Any = channel.exchange.take_first()
+            return reply or (None if channel.exchange.collectable else _DONE)
 
         while True:
-            reply: Any = self._wait(ready, _Patience(self.timeout))
+            patience = Patience(self.timeout)
+            reply: Any = channel.wait(ready, patience)
             if reply is _DONE:
                 return
             if reply is None:
-                raise self._late("fetch a result")
+                raise channel.late("send the next result", patience)
             yield self._respond(reply)
 
     def fetch_all(self, sort: bool = True, concat: bool = False) -> Any:
@@ -245,22 +220,22 @@ class BertClient:
             DeadlineError: nothing came for as long as the client's timeout.
             BertServingError: what the server answered to one of the requests.
         """
-        patience = _Patience(self.timeout)
+        channel, patience = self._channel, Patience(self.timeout)
         missing = -1
 
         def ready() -> Any:
             nonlocal missing
-            failure = self._exchange.take_failure()
+            failure = channel.exchange.take_failure()
             if failure is not None:
                 return failure
-            before, missing = missing, len(self._exchange.collectable) - len(self._exchange.collected)
+            before, missing = missing, len(channel.exchange.collectable) - len(channel.exchange.collected)
             if before != missing:
                 patience.restart()
-            return None if missing else self._exchange.take_all()
+            return None if missing else channel.exchange.take_all()
 
-        replies: Any = self._wait(ready, patience)
+        replies: Any = channel.wait(ready, patience)
         if replies is None:
-            raise self._late("fetch %d results" % missing)
+            raise channel.late("send the other %d results" % missing, patience)
         if isinstance(replies, Failure):
             self._respond(replies)
         if not replies:
@@ -273,8 +248,8 @@ class BertClient:
                 return self.formatter(np.concatenate(embeddings, axis=0))
             return [self.formatter(embedding) for embedding in embeddings]
         except BaseException:
-            with self._inbox:
-                self._exchange.put_back(replies)
+            with channel.changing() as exchange:
+                exchange.put_back(replies)
             raise
 
     def encode_async(self, batch_generator: Iterable[Any], max_num_batch: Optional[int] = None, delay: float = 0.1,
@@ -300,9 +275,9 @@ class BertClient:
             raise TypeError("encode_async got unknown arguments: %s" % ", ".join(sorted(unknown)))
         stream = _Stream()
         batches = itertools.islice(batch_generator, max_num_batch or None)
-        threading.Thread(target=self._produce, args=(stream, batches, bool(kwargs.get("is_tokenized"))),
+        threading.Thread(target=self._produce, args=(self._channel, stream, batches, bool(kwargs.get("is_tokenized"))),
                          name="bert-serving-encode-async", daemon=True).start()
-        return self._consume(stream)
+        return self._consume(self._channel, stream)
 
     def listen(self, max_num: Optional[int] = None) -> Iterator[Response]:
         """Everything that is published to this client's identity, whoever asked for it.
@@ -323,31 +298,32 @@ class BertClient:
         Raises:
             DeadlineError: nothing came for as long as the client's timeout.
         """
-        with self._inbox:
-            exchange = self._exchange
+        channel = self._channel
+        with channel.changing() as exchange:
             queue = exchange.tap()
         try:
             for _ in itertools.count() if max_num is None else range(max_num):
+                patience = Patience(self.timeout)
                 try:
-                    result = self._wait(lambda: queue.popleft() if queue else None, _Patience(self.timeout))
+                    result = channel.wait(lambda: queue.popleft() if queue else None, patience)
                 except UnavailableError:
                     return
                 if result is None:
-                    raise self._late("hear a result")
+                    raise channel.late("publish a result", patience)
                 yield self._respond(result)
         finally:
-            with self._inbox:
+            with channel.changing():
                 exchange.untap(queue)
 
     @property
     def server_config(self) -> Dict[str, Any]:
         """The server's configuration."""
-        return self._ask(SHOW_CONFIG, _Patience(self.timeout))
+        return self._ask(SHOW_CONFIG, Patience(self.timeout))
 
     @property
     def server_status(self) -> Dict[str, Any]:
         """The server's configuration, and its statistics under ``statistic``."""
-        patience = _Patience(self.timeout)
+        patience = Patience(self.timeout)
         # A server before 1.9.3 takes SHOW_STATUS for sentences, and loses a worker over it. Such a server, and ours,
         # has the statistics in its configuration; whoever has not knows SHOW_STATUS.
         config = self._ask(SHOW_CONFIG, patience)
@@ -358,7 +334,7 @@ class BertClient:
         """This client's own state."""
         return {
             "identity": self.identity,
-            "num_request": self._exchange.num_asked,
+            "num_request": self._channel.exchange.num_asked,
             "num_pending_request": len(self.pending_request),
             "pending_request": self.pending_request,
             "output_fmt": self.output_fmt,
@@ -372,22 +348,22 @@ class BertClient:
     @property
     def identity(self) -> bytes:
         """Who this client is to the server."""
-        return self._exchange.identity
+        return self._channel.exchange.identity
 
     @property
     def request_id(self) -> int:
         """Id of the latest request."""
-        return self._exchange.last_id
+        return self._channel.exchange.last_id
 
     @property
     def pending_request(self) -> Set[int]:
         """Ids of requests whose results were not taken yet."""
-        return self._exchange.pending
+        return self._channel.exchange.pending
 
     @property
     def pending_response(self) -> Dict[int, Reply]:
         """Replies that came and wait for :meth:`fetch` or :meth:`fetch_all`, by request id."""
-        return self._exchange.collected
+        return self._channel.exchange.collected
 
     @property
     def context(self) -> "zmq.Context[zmq.Socket[bytes]]":
@@ -397,27 +373,16 @@ class BertClient:
     @property
     def sender(self) -> "zmq.Socket[bytes]":
         """The socket that requests go through."""
-        return self._connect()[0].socket
+        return self._channel.links()[0].socket
 
     @property
     def receiver(self) -> "zmq.Socket[bytes]":
         """The socket that replies come from."""
-        return self._connect()[1].socket
+        return self._channel.links()[1].socket
 
     def close(self) -> None:
         """End the connection. What is still unsent gets a second to leave; what is unanswered is given up."""
-        with self._inbox:
-            self._closed = True
-            self._inbox.notify_all()
-            while self._reading:  # its reader notices within a slice
-                self._inbox.wait()
-        with self._outbox, self._inbox:
-            links, self._links = self._links, None
-            unanswered = bool(self._exchange.outstanding)
-        if links is not None:
-            sender, receiver = links
-            receiver.close()
-            sender.close(flush=unanswered)
+        self._channel.close()
 
     def __enter__(self) -> "BertClient":
         return self
@@ -425,42 +390,24 @@ class BertClient:
     def __exit__(self, *exc_info: Any) -> None:
         self.close()
 
-    # ---- life --------------------------------------------------------------------------------------------------------
+    # ---- how it is done ----------------------------------------------------------------------------------------------
 
     def _begin(self, identity: bytes, shared: bool) -> None:
-        # Clients of one identity hear each other's replies, and tell them apart by the id alone.
-        self._exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
-        self._shared = shared
-        self._links = None
+        # Clients of one identity hear each other's replies and tell them apart by the id alone, so they must not count
+        # from the same number. The socket takes in all that comes, lest an original server drop results when it is
+        # full; but a client that shares its identity may never read what others asked for.
+        exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
+        self._channel = Channel(self.ip, self.port, self.port_out, exchange, max_unread=1000 if shared else 0)
         self._server = None
-        self._inbox = threading.Condition(threading.Lock())
-        self._outbox = threading.Lock()
-        self._reading = False
 
     def _after_fork(self) -> None:
-        """In a forked child: forget the parent's connection without touching it."""
-        _inherited.extend(self._links or ())
+        """In a forked child: let the parent's connection alone, and make an own one when it is needed."""
+        closed = self._channel.closed
+        self._channel.disown()
         self._begin(valid_identity(), shared=False)
+        self._channel.closed = closed
 
-    def _connect(self) -> Tuple[Link, Link]:
-        with self._inbox:
-            if self._closed:
-                raise UnavailableError("this client is closed; make a new one")
-            if self._links is None:
-                # The receiver takes in all that comes, lest an original server drop results when it is full; one that
-                # shares its identity keeps to a limit, since it may never read what others asked for.
-                receiver = Link(zmq.SUB, self.ip, self.port_out, subscribe=self.identity,
-                                rcvhwm=1000 if self._shared else 0)
-                try:
-                    self._links = Link(zmq.PUSH, self.ip, self.port), receiver
-                except BaseException:
-                    receiver.close()
-                    raise
-            return self._links
-
-    # ---- out ---------------------------------------------------------------------------------------------------------
-
-    def _submit(self, texts: Any, patience: _Patience, collect: bool, group: Optional[Set[int]] = None) -> int:
+    def _submit(self, texts: Any, patience: Patience, collect: bool, group: Optional[Set[int]] = None) -> int:
         """Send an encode request; its id."""
         server = self._server
         if server is None:
@@ -474,13 +421,13 @@ class BertClient:
         if not collect and self.timeout is not None and self.timeout >= 0:
             if "timeout" in (server.get("request_options") or ()):
                 options["timeout"] = self.timeout
-        with self._inbox:
-            request_id = self._exchange.number()
-        self._post(request_id, encode_request(self.identity, request_id, texts, options), patience,
-                   size=len(texts), collect=collect, group=group)
+        with self._channel.changing() as exchange:
+            request_id = exchange.number()
+        self._channel.post(request_id, encode_request(exchange.identity, request_id, texts, options), patience,
+                           size=len(texts), collect=collect, group=group)
         return request_id
 
-    def _ask(self, command: bytes, patience: _Patience) -> Dict[str, Any]:
+    def _ask(self, command: bytes, patience: Patience) -> Dict[str, Any]:
         """The answer to a command.
 
         Asked again if a connected server stays silent: an original one publishes whether or not the subscription has
@@ -490,121 +437,28 @@ class BertClient:
         pause = _FIRST_RETRY
         try:
             while True:
-                if not ids or self._is_connected():
-                    with self._inbox:
-                        ids.append(self._exchange.number())
-                    self._post(ids[-1], encode_command(self.identity, command, ids[-1]), patience)
-                    retry = _Patience(pause * 1000)
+                if not ids or self._channel.is_connected():
+                    with self._channel.changing() as exchange:
+                        ids.append(exchange.number())
+                    self._channel.post(ids[-1], encode_command(exchange.identity, command, ids[-1]), patience)
+                    retry = Patience(pause * 1000)
                     pause = min(2 * pause, _LAST_RETRY)
                 else:
-                    retry = _Patience(_FIRST_RETRY * 1000)
-                reply = self._wait(lambda: next(filter(None, map(self._exchange.take, ids)), None), patience, retry)
+                    retry = Patience(_FIRST_RETRY * 1000)
+                reply: Any = self._channel.wait(lambda: next(filter(None, map(exchange.take, ids)), None),
+                                                patience, retry)
                 if reply is not None:
                     break
                 if not patience.left():
-                    raise self._late("answer %s" % command.decode())
+                    raise self._channel.late("answer %s" % command.decode(), patience)
         finally:
-            self._abandon(ids)
+            self._channel.abandon(ids)
         if isinstance(reply, Failure):
             raise reply.error
         assert isinstance(reply, Status), "the exchange lets only a status answer a command"
         if command == SHOW_CONFIG:
             self._server = reply.values
         return reply.values
-
-    def _post(self, request_id: int, frames: List[bytes], patience: _Patience, **expectation: Any) -> None:
-        self._connect()
-        with self._inbox:
-            self._exchange.expect(request_id, frames, **expectation)
-            self._inbox.notify_all()
-        try:
-            self._send(frames, patience)
-        except BaseException:
-            self._abandon([request_id])
-            raise
-
-    def _send(self, frames: List[bytes], patience: _Patience) -> None:
-        left = patience.left()
-        if not self._outbox.acquire(timeout=-1 if left == float("inf") else left):
-            raise self._late("take a request, while other threads wait to send theirs,")
-        try:
-            while True:
-                sender = self._connect()[0].socket
-                try:
-                    sender.send_multipart(frames, zmq.NOBLOCK)
-                    return
-                except zmq.Again:
-                    pass
-                if not patience.left():
-                    raise self._late("take a request")
-                # The server may be waiting for its results to be read, so read while waiting.
-                with self._inbox:
-                    reads = not self._reading
-                    if reads:
-                        self._read(min(_SLICE, patience.left()), sender)
-                if not reads:
-                    sender.poll(int(1000 * min(_SLICE, patience.left())), zmq.POLLOUT)
-        finally:
-            self._outbox.release()
-
-    def _abandon(self, ids: List[int]) -> None:
-        with self._inbox:
-            for request_id in ids:
-                self._exchange.abandon(request_id)
-
-    # ---- back --------------------------------------------------------------------------------------------------------
-
-    def _wait(self, ready: Callable[[], Optional[T]], *patiences: _Patience) -> Optional[T]:
-        """What ``ready`` gives, as soon as it is not None; None when patience is at an end.
-
-        ``ready`` looks into the exchange; it is called again whenever something has changed there.
-        """
-        self._connect()
-        with self._inbox:
-            last_look = False
-            while True:
-                value = ready()
-                if value is not None:
-                    self._inbox.notify_all()  # someone else may have to read on
-                    return value
-                if last_look:
-                    return None
-                if self._closed:
-                    raise UnavailableError("this client was closed while a call waited")
-                left = min(patience.left() for patience in patiences)
-                last_look = not left
-                if self._reading or not self._exchange.expecting:
-                    self._inbox.wait(min(left, threading.TIMEOUT_MAX))
-                else:
-                    self._read(min(left, _SLICE))
-
-    def _read(self, seconds: float, sender: "Optional[zmq.Socket[bytes]]" = None) -> None:
-        """Take in what arrives within ``seconds``, or return once ``sender`` can send. Called with the inbox held.
-
-        The inbox is open to other threads meanwhile.
-        """
-        if self._links is None:
-            return
-        receiver, exchange = self._links[1].socket, self._exchange
-        poller = zmq.Poller()
-        poller.register(receiver, zmq.POLLIN)
-        if sender is not None:
-            poller.register(sender, zmq.POLLOUT)
-        messages: List[List[bytes]] = []
-        self._reading = True
-        self._inbox.release()
-        try:
-            if dict(poller.poll(math.ceil(seconds * 1000))).get(receiver):
-                while len(messages) < _MAX_READ:
-                    messages.append(receiver.recv_multipart(zmq.NOBLOCK))
-        except zmq.Again:
-            pass
-        finally:
-            self._inbox.acquire()
-            self._reading = False
-            for message in messages:
-                exchange.receive(message)
-            self._inbox.notify_all()
 
     def _respond(self, reply: Reply) -> Response:
         """A result as the user gets it; a failure is raised."""
@@ -614,71 +468,47 @@ class BertClient:
         assert isinstance(reply, Result), "the exchange lets only a result answer a request"
         return Response(reply.request_id, self.formatter(reply.embedding), reply.tokens)
 
-    def _produce(self, stream: _Stream, batches: Iterator[Any], is_tokenized: bool) -> None:
+    def _produce(self, channel: Channel, stream: _Stream, batches: Iterator[Any], is_tokenized: bool) -> None:
         """Send batches until they end, or until nobody reads any more."""
         try:
             for batch in batches:
                 check_input(batch, is_tokenized)
                 self._warn_of_length(batch, is_tokenized)
-                with self._inbox:
-                    while len(stream.ids) >= MAX_IN_FLIGHT and not stream.stopped and not self._closed:
-                        self._inbox.wait()
+                channel.wait(lambda: stream.stopped or len(stream.ids) < MAX_IN_FLIGHT or None, Patience(-1))
                 if stream.stopped:
                     return
-                self._submit(batch, _Patience(self.timeout), collect=True, group=stream.ids)
+                self._submit(batch, Patience(self.timeout), collect=True, group=stream.ids)
         except BaseException as error:  # raised again where the results are read
             stream.error = error
         finally:
-            with self._inbox:
+            with channel.changing():
                 stream.finished = True
-                self._inbox.notify_all()
 
-    def _consume(self, stream: _Stream) -> Iterator[Response]:
+    def _consume(self, channel: Channel, stream: _Stream) -> Iterator[Response]:
         try:
             while True:
-                patience = _Patience(self.timeout)
+                patience = Patience(self.timeout)
 
                 def ready() -> Any:
-                    reply = self._exchange.take_first(stream.ids)
-                    if reply is not None:
-                        return reply
-                    if not stream.ids:
+                    reply = channel.exchange.take_first(stream.ids)
+                    if reply is None and not stream.ids:
                         patience.restart()  # it is the generator that takes its time
                         return _DONE if stream.finished else None
-                    return None
+                    return reply
 
-                reply = self._wait(ready, patience)
+                reply = channel.wait(ready, patience)
                 if reply is _DONE:
                     break
                 if reply is None:
-                    raise self._late("answer one of %d batches" % len(stream.ids))
+                    raise channel.late("answer one of %d batches" % len(stream.ids), patience)
                 yield self._respond(reply)
             if stream.error is not None:
                 raise stream.error
         finally:
-            with self._inbox:
+            with channel.changing():
                 stream.stopped = True
-                self._inbox.notify_all()
 
     # ---- words -------------------------------------------------------------------------------------------------------
-
-    def _is_connected(self) -> bool:
-        with self._inbox:
-            if self._links is not None:
-                self._links[0].look()
-                return self._links[0].connected
-        return False
-
-    def _late(self, what: str) -> DeadlineError:
-        """The error for a wait that was too long: says who, where, how long, and what was seen of the server."""
-        with self._inbox:
-            links = self._links
-            seen = " and ".join(link.describe() for link in links) if links else "the client was closed"
-            connected = links is not None and all(link.connected for link in links)
-        advice = ("the server is there but slow or stuck: raise the timeout, or send less at once" if connected else
-                  "is the server running, are ip, port and port_out right, is the network open?")
-        return DeadlineError("the server at %s, ports %s and %s, did not %s within %s ms: %s%s; %s" % (
-            self.ip, self.port, self.port_out, what, self.timeout, seen, ", no answer" if connected else "", advice))
 
     def _warn_of_length(self, texts: Any, is_tokenized: bool) -> None:
         limit = self.length_limit

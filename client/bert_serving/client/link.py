@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
-from typing import Any, Dict
+import time
+from typing import Any, Dict, List, Optional
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -16,10 +18,9 @@ Not 0: libzmq 4.3.5 aborts the process when a socket without linger closes on a 
 """
 
 # Older libzmq has no handshake events; a TCP connection is then the best that can be known.
-_READY = getattr(zmq, "EVENT_HANDSHAKE_SUCCEEDED", 0) or zmq.EVENT_CONNECTED
-_REFUSED = getattr(zmq, "EVENT_HANDSHAKE_FAILED_PROTOCOL", 0) | getattr(zmq, "EVENT_HANDSHAKE_FAILED_NO_DETAIL", 0)
+_CONNECTED = zmq.EVENT_CONNECTED
+_READY = getattr(zmq, "EVENT_HANDSHAKE_SUCCEEDED", _CONNECTED)
 _LOST = zmq.EVENT_DISCONNECTED
-_STOPPED = zmq.EVENT_MONITOR_STOPPED
 
 _contexts: Dict[int, "zmq.Context[zmq.Socket[bytes]]"] = {}
 _contexts_lock = threading.Lock()
@@ -82,7 +83,7 @@ class Link:
             for name, value in options.items():
                 setattr(self.socket, name, value)
             address = "inproc://bert-serving-client-%d" % next(_names)
-            self.socket.monitor(address, _READY | _REFUSED | _LOST | _STOPPED)
+            self.socket.monitor(address, _CONNECTED | _READY | _LOST)
             self._monitor.connect(address)
             self.socket.connect("tcp://%s:%s" % (host, port))
         except BaseException:
@@ -96,10 +97,9 @@ class Link:
             if event & _READY:
                 self.connected, self.refused = True, False
                 self.connections += 1
-            elif event & _REFUSED:
-                self.refused = True
             elif event & _LOST:
-                self.connected = False
+                # Without a handshake before it: not ZeroMQ, or not the kind of socket that answers this kind.
+                self.connected, self.refused = False, not self.connected
 
     def describe(self) -> str:
         """What is known about the connection, as part of a sentence."""
@@ -112,6 +112,24 @@ class Link:
             return "port %s is not the expected one of a bert-serving server" % self.port
         return "never connected to port %s" % self.port
 
+    def send(self, frames: List[bytes]) -> bool:
+        """Queue a message for the server; False if the queue is full."""
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self, limit: int) -> List[List[bytes]]:
+        """Messages that have arrived, at most ``limit``."""
+        messages: List[List[bytes]] = []
+        try:
+            while len(messages) < limit:
+                messages.append(self.socket.recv_multipart(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        return messages
+
     def close(self, flush: bool = False) -> None:
         """Close the socket.
 
@@ -120,8 +138,27 @@ class Link:
                 the background, as long as the process lives.
         """
         self.socket.close(LINGER_MS)
-        # The monitor ends when the closed socket is gone, and that is when nothing is left to send.
-        while flush and self._monitor.poll(LINGER_MS):
-            if recv_monitor_message(self._monitor)["event"] & _STOPPED:
-                break
+        end = time.monotonic() + LINGER_MS / 1000
+        # A closed socket lives on until nothing is left to send; then its end of the monitor goes too.
+        while flush and self._monitor.poll(0, zmq.POLLOUT) and time.monotonic() < end:
+            time.sleep(0.001)
         self._monitor.close(0)
+
+
+def sending(host: str, port: int) -> Link:
+    """A link that takes requests to the server."""
+    return Link(zmq.PUSH, host, port)
+
+
+def receiving(host: str, port: int, identity: bytes, max_unread: int) -> Link:
+    """A link that brings what the server publishes to ``identity``; it holds so many messages, with 0 any number."""
+    return Link(zmq.SUB, host, port, subscribe=identity, rcvhwm=max_unread)
+
+
+def wait_for(seconds: float, receiver: Link, sender: Optional[Link] = None) -> None:
+    """Sleep until ``receiver`` has a message or ``sender`` room for one, at most so many seconds."""
+    poller = zmq.Poller()
+    poller.register(receiver.socket, zmq.POLLIN)
+    if sender is not None:
+        poller.register(sender.socket, zmq.POLLOUT)
+    poller.poll(math.ceil(seconds * 1000))

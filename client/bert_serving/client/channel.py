@@ -1,0 +1,236 @@
+"""The connection of one client, shared by its threads: whoever waits for a reply reads for all, one at a time."""
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, TypeVar
+
+from .errors import DeadlineError, UnavailableError
+from .exchange import Exchange
+from .link import Link, receiving, sending, wait_for
+
+T = TypeVar("T")
+
+_SLICE = 0.1
+"""Longest sleep in a socket, in seconds: so soon does a reading thread notice that the client was closed."""
+
+_MAX_READ = 100
+"""Messages read at once before waiting threads get their turn."""
+
+
+_disowned: "List[Channel]" = []
+"""Kept for ever, so that no destructor touches their sockets."""
+
+
+class Patience:
+    """A timeout that is running, or that never runs out."""
+
+    def __init__(self, timeout_ms: Optional[float]) -> None:
+        self.timeout_ms = timeout_ms
+        self._seconds = None if timeout_ms is None or timeout_ms < 0 else timeout_ms / 1000
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew."""
+        self._end = None if self._seconds is None else time.monotonic() + self._seconds
+
+    def left(self) -> float:
+        """Seconds, not below 0; infinite if there is no limit."""
+        return float("inf") if self._end is None else max(0.0, self._end - time.monotonic())
+
+
+class Channel:
+    """Two sockets, the exchange that knows what they carry, and the locks that let threads share them.
+
+    Attributes:
+        exchange: look into it and change it only inside :meth:`changing`, or in the ``ready`` of :meth:`wait`.
+        closed: for good.
+    """
+
+    def __init__(self, host: str, port: int, port_out: int, exchange: Exchange, max_unread: int) -> None:
+        """Nothing is opened before :meth:`links` is first called, be it by another method.
+
+        Args:
+            host: name or address of the server.
+            port: where it receives.
+            port_out: where it publishes.
+            exchange: a fresh one.
+            max_unread: how many messages may wait in the receiving socket; 0 for no limit.
+        """
+        self.exchange = exchange
+        self._address = (host, port, port_out)
+        self._max_unread = max_unread
+        self._links: Optional[Tuple[Link, Link]] = None
+        self.closed = False
+        self._renew_locks()
+
+    def links(self) -> Tuple[Link, Link]:
+        """Sender and receiver, opened if they are not.
+
+        Raises:
+            UnavailableError: the channel was closed.
+        """
+        with self._inbox:
+            if self.closed:
+                raise UnavailableError("this client is closed; make a new one")
+            if self._links is None:
+                host, port, port_out = self._address
+                receiver = receiving(host, port_out, self.exchange.identity, self._max_unread)
+                try:
+                    self._links = sending(host, port), receiver
+                except BaseException:
+                    receiver.close()
+                    raise
+            return self._links
+
+    @contextmanager
+    def changing(self) -> Iterator[Exchange]:
+        """The exchange, for oneself; whoever waits looks again afterwards."""
+        with self._inbox:
+            yield self.exchange
+            self._inbox.notify_all()
+
+    def post(self, request_id: int, frames: List[bytes], patience: Patience, **expectation: Any) -> None:
+        """Send a message whose reply is expected.
+
+        Args:
+            request_id: from the exchange.
+            frames: the message.
+            patience: how long to wait for room in the socket.
+            **expectation: further arguments of :meth:`Exchange.expect`.
+        """
+        self.links()
+        with self.changing() as exchange:
+            exchange.expect(request_id, frames, **expectation)
+        try:
+            self._send(frames, patience)
+        except BaseException:
+            self.abandon([request_id])
+            raise
+
+    def wait(self, ready: Callable[[], Optional[T]], *patiences: Patience) -> Optional[T]:
+        """What ``ready`` gives, as soon as it is not None; None when one patience is at an end.
+
+        Args:
+            ready: looks into the exchange; called again whenever something has changed there.
+            *patiences: the shortest counts.
+        Raises:
+            UnavailableError: the channel was closed, and ``ready`` had nothing.
+        """
+        self.links()
+        with self._inbox:
+            last_look = False
+            while True:
+                value = ready()
+                if value is not None:
+                    self._inbox.notify_all()
+                    return value
+                if last_look:
+                    return None
+                if self.closed:
+                    raise UnavailableError("this client was closed while a call waited")
+                left = min(patience.left() for patience in patiences)
+                last_look = not left
+                if self._reading or not self.exchange.expecting:
+                    self._inbox.wait(min(left, threading.TIMEOUT_MAX))
+                else:
+                    self._read(min(left, _SLICE))
+
+    def abandon(self, ids: Iterable[int]) -> None:
+        """Forget requests."""
+        with self.changing() as exchange:
+            for request_id in ids:
+                exchange.abandon(request_id)
+
+    def is_connected(self) -> bool:
+        """Whether there is a server that receives."""
+        with self._inbox:
+            if self._links is None:
+                return False
+            self._links[0].look()
+            return self._links[0].connected
+
+    def late(self, what: str, patience: Patience) -> DeadlineError:
+        """The error for a wait that was too long: says who, where, how long, and what was seen of the server.
+
+        Args:
+            what: what the server did not do.
+            patience: how long it was waited for.
+        """
+        with self._inbox:
+            links = self._links or ()
+            seen = " and ".join(link.describe() for link in links) or "the client was closed"
+            connected = links and all(link.connected for link in links)
+        advice = ("no answer; the server is slow or stuck: raise the timeout, or send less at once" if connected else
+                  "is the server running, are ip, port and port_out right, is the network open?")
+        return DeadlineError("the server at %s, ports %s and %s, did not %s within %s ms: %s; %s" % (
+            *self._address, what, patience.timeout_ms, seen, advice))
+
+    def close(self) -> None:
+        """Close the sockets. What is still unsent gets a second to leave; what is unanswered is given up."""
+        with self._inbox:
+            self.closed = True
+            self._inbox.notify_all()
+            while self._reading:  # its thread notices within a slice
+                self._inbox.wait()
+        with self._outbox, self._inbox:  # a thread that sends notices as soon
+            links, self._links = self._links, None
+            unanswered = bool(self.exchange.outstanding)
+        if links is not None:
+            sender, receiver = links
+            receiver.close()
+            sender.close(flush=unanswered)
+
+    def disown(self) -> None:
+        """In a forked child: close without touching the sockets, which are the parent's."""
+        self.closed = True
+        self._renew_locks()  # some thread that does not exist here may hold them
+        _disowned.append(self)
+
+    def _renew_locks(self) -> None:
+        self._reading = False                                # a thread reads the receiver, without holding the inbox
+        self._inbox = threading.Condition(threading.Lock())  # guards all but the sender
+        self._outbox = threading.Lock()                      # guards the sender; taken before the inbox
+
+    def _send(self, frames: List[bytes], patience: Patience) -> None:
+        left = patience.left()
+        if not self._outbox.acquire(timeout=-1 if left == float("inf") else left):
+            raise self.late("take a request", patience)
+        try:
+            while True:
+                sender, receiver = self.links()
+                if sender.send(frames):
+                    return
+                left = min(_SLICE, patience.left())
+                if not left:
+                    raise self.late("take a request", patience)
+                with self._inbox:
+                    if not self._reading:
+                        # The server may be waiting for its results to be read before it takes more.
+                        self._read(left, sender)
+                        continue
+                    self._inbox.wait(left)
+        finally:
+            self._outbox.release()
+
+    def _read(self, seconds: float, sender: Optional[Link] = None) -> None:
+        """Take in what arrives within ``seconds``, or return once ``sender`` has room. Called with the inbox held.
+
+        The inbox is open to other threads meanwhile.
+        """
+        if self._links is None:
+            return
+        receiver = self._links[1]
+        messages: List[List[bytes]] = []
+        self._reading = True
+        self._inbox.release()
+        try:
+            wait_for(seconds, receiver, sender)
+            messages = receiver.receive(_MAX_READ)
+        finally:
+            self._inbox.acquire()
+            self._reading = False
+            for message in messages:
+                self.exchange.receive(message)
+            self._inbox.notify_all()
