@@ -19,10 +19,14 @@ REGRESSION                sigmoid of the same, with one row of weights
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..config import PoolingStrategy
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 POOLER_STRATEGIES = frozenset({PoolingStrategy.CLS_POOLED, PoolingStrategy.CLASSIFICATION, PoolingStrategy.REGRESSION})
 """They read the pooler, which reads the last layer: -pooling_layer does not matter to them."""
@@ -83,3 +87,58 @@ POOLING: dict[PoolingStrategy, Callable[[np.ndarray, np.ndarray, np.ndarray | No
     PoolingStrategy.LAST_TOKEN: last_token,
 }
 """Every strategy that pools token vectors: all but POOLER_STRATEGIES."""
+
+
+# ---- TensorFlow: sequences padded to one length ----------------------------------------------------------------------
+
+def graph_no_pooling(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    """
+    Args:
+        hidden: float32 [B, L, D].
+        mask: float32 [B, L], 0 for padding too.
+        lengths: int32 [B].
+    Returns:
+        float32 [B, L, D]; the other strategies: [B, D] or [B, 2D].
+    """
+    return hidden * mask[:, :, None]
+
+
+def graph_reduce_mean(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    sums = tf.reduce_sum(hidden * mask[:, :, None], axis=1)                                               # [B, D]
+    return sums / (tf.reduce_sum(mask, axis=1, keepdims=True) + 1e-10)
+
+
+def graph_reduce_max(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    # Padding must lose against hidden tokens, or an all-hidden sequence's maximum would depend on the batch.
+    padding = 1.0 - tf.sequence_mask(lengths, tf.shape(mask)[1], tf.float32)                              # [B, L]
+    return tf.reduce_max(hidden - ((1.0 - mask) * HIDDEN + padding * HIDDEN)[:, :, None], axis=1)
+
+
+def graph_reduce_mean_max(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    return tf.concat([graph_reduce_mean(hidden, mask, lengths), graph_reduce_max(hidden, mask, lengths)], axis=1)
+
+
+def graph_first_token(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    return hidden[:, 0]
+
+
+def graph_last_token(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    return tf.gather(hidden, lengths - 1, batch_dims=1)
+
+
+GRAPH_POOLING: dict[PoolingStrategy, Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]] = {
+    PoolingStrategy.NONE: graph_no_pooling,
+    PoolingStrategy.REDUCE_MAX: graph_reduce_max,
+    PoolingStrategy.REDUCE_MEAN: graph_reduce_mean,
+    PoolingStrategy.REDUCE_MEAN_MAX: graph_reduce_mean_max,
+    PoolingStrategy.FIRST_TOKEN: graph_first_token,
+    PoolingStrategy.LAST_TOKEN: graph_last_token,
+}

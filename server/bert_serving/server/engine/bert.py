@@ -1,0 +1,324 @@
+"""BERT's encoder as a TensorFlow graph, and the configuration that describes it.
+
+Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", 2018
+(https://arxiv.org/abs/1810.04805). Names are the paper's, the checkpoint's and the configuration file's. In the
+comments on shapes:
+
+    B = sequences of the batch      H = hidden_size               A = num_attention_heads
+    L = tokens of the longest one   I = intermediate_size         D = H / A, size of one head
+"""
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config import PoolingStrategy
+from ..errors import ModelError
+from .pooling import GRAPH_POOLING, HEAD_STRATEGIES, POOLER_STRATEGIES
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh", "linear")
+"""Values of hidden_act. "gelu" is the exact one, with erf; "gelu_new" is its approximation with tanh."""
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """The shape of a BERT model, under the names of ``bert_config.json`` and of Hugging Face's ``config.json``."""
+
+    vocab_size: int
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 16
+    layer_norm_eps: float = 1e-12
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> BertConfig:
+        """
+        Raises:
+            ModelError: the file cannot be read, or does not describe a BERT model.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ModelError(f"cannot read the model's configuration {path}: {error.strerror}") from error
+        except ValueError as error:                    # UnicodeDecodeError and JSONDecodeError are ValueErrors.
+            raise ModelError(f"the model's configuration {path} is not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise ModelError(f"the model's configuration {path} is not a JSON object")
+        try:
+            return cls.from_values(values)
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> BertConfig:
+        """Unknown keys are ignored.
+
+        Raises:
+            ValueError: naming the key that is missing or whose value cannot be.
+        """
+        if values.get("model_type", "bert") != "bert":
+            raise ValueError(f"model_type is {values['model_type']!r}; only 'bert' models can be served")
+        if values.get("position_embedding_type", "absolute") != "absolute":
+            raise ValueError(f"position_embedding_type is {values['position_embedding_type']!r}, expected 'absolute'")
+        known = {}
+        if "model_type" in values:                     # Hugging Face's own default differs from Google's here.
+            known["type_vocab_size"] = 2
+        for f in fields(cls):
+            if f.name not in values:
+                if f.default is MISSING:
+                    raise ValueError(f"{f.name} is missing")
+                continue
+            value = values[f.name]
+            if f.name == "hidden_act":
+                if value not in ACTIVATIONS:
+                    raise ValueError(f"hidden_act is {value!r}; choose from {', '.join(ACTIVATIONS)}")
+            elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"{f.name} is {value!r}, expected a number above 0")
+            elif f.name != "layer_norm_eps" and value != int(value):
+                raise ValueError(f"{f.name} is {value!r}, expected a whole number")
+            known[f.name] = value
+        config = cls(**known)
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
+                             f"{config.num_attention_heads}")
+        return config
+
+    def layer_index(self, layer: int) -> int:
+        """The encoder layer, from 0, that -pooling_layer means by this number.
+
+        Raises:
+            ValueError: the model has no such layer.
+        """
+        layers = self.num_hidden_layers
+        if not -layers <= layer < layers:
+            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {layers} layers; "
+                             f"expected {-layers} (first) to -1 (last)")
+        return layer % layers
+
+
+def layers_needed(config: BertConfig, layers: Sequence[int], pooler: bool) -> int:
+    """How many encoder layers, from the first, must be computed; the pooler reads the last."""
+    return config.num_hidden_layers if pooler else 1 + max(config.layer_index(layer) for layer in layers)
+
+
+def variables(config: BertConfig, *, pooler: bool = False,
+              num_labels: int | None = None) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every variable that a model of this configuration has, as in Google's checkpoints.
+
+    Args:
+        num_labels: rows of a fine-tuned model's output_weights; None: it has none.
+    """
+    hidden, inner = config.hidden_size, config.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "bert/embeddings/word_embeddings": (config.vocab_size, hidden),
+        "bert/embeddings/token_type_embeddings": (config.type_vocab_size, hidden),
+        "bert/embeddings/position_embeddings": (config.max_position_embeddings, hidden),
+    }
+    denses: list[tuple[str, int, int]] = []
+    norms = ["bert/embeddings"]
+    for number in range(config.num_hidden_layers):
+        layer = f"bert/encoder/layer_{number}"
+        denses += [(f"{layer}/attention/self/{name}", hidden, hidden) for name in ("query", "key", "value")]
+        denses += [(f"{layer}/attention/output/dense", hidden, hidden),
+                   (f"{layer}/intermediate/dense", hidden, inner), (f"{layer}/output/dense", inner, hidden)]
+        norms += [f"{layer}/attention/output", f"{layer}/output"]
+    if pooler:
+        denses.append(("bert/pooler/dense", hidden, hidden))
+    for name, rows, columns in denses:
+        shapes[f"{name}/kernel"] = (rows, columns)
+        shapes[f"{name}/bias"] = (columns,)
+    for name in norms:
+        shapes[f"{name}/LayerNorm/gamma"] = shapes[f"{name}/LayerNorm/beta"] = (hidden,)
+    if num_labels is not None:
+        shapes["output_weights"] = (num_labels, hidden)
+        shapes["output_bias"] = (num_labels,)
+    return shapes
+
+
+# ---- the graph -------------------------------------------------------------------------------------------------------
+
+MASKED = -10000.0
+"""Added to the attention scores of tokens that -mask_cls_sep hides, as BERT does for all masked tokens."""
+
+PADDED = -40000.0
+"""Added to those of padding, which no sequence may see, not even one whose tokens are all masked. Fits float16."""
+
+
+def build_graph(config: BertConfig, constant: Callable[[str, tf.DType], tf.Tensor], *, strategy: PoolingStrategy,
+                layers: Sequence[int], position_embeddings: bool = True, fp16: bool = False) -> tf.Graph:
+    """The graph from token ids to vectors, without the layers that the strategy does not need.
+
+    Its placeholders are called ``input_ids``, ``token_type_ids``, ``input_mask`` (int32 [B, L]) and ``lengths``
+    (int32 [B]), its result ``vectors``: [B, D], or [B, L, D] for strategy NONE, float16 with ``fp16``.
+
+    Args:
+        constant: makes a tensor of the variable of that name, in the given dtype.
+        layers: as -pooling_layer.
+    """
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        ids, types, mask = (tf.compat.v1.placeholder(tf.int32, [None, None], name)
+                            for name in ("input_ids", "token_type_ids", "input_mask"))
+        lengths = tf.compat.v1.placeholder(tf.int32, [None], "lengths")
+        encoder = Encoder(config, constant, fp16)
+        hidden = encoder.embed(ids, types, position_embeddings)
+        bias = encoder.attention_bias(mask, lengths)
+        outputs = []
+        for number in range(layers_needed(config, layers, strategy in POOLER_STRATEGIES)):
+            hidden = encoder.layer(number, hidden, bias)
+            outputs.append(tf.reshape(hidden, [tf.shape(ids)[0], tf.shape(ids)[1], config.hidden_size]))  # [B, L, H]
+        if strategy in POOLER_STRATEGIES:
+            vectors = encoder.pooler(outputs[-1][:, 0])
+            if strategy in HEAD_STRATEGIES:
+                logits = tf.cast(encoder.logits(vectors), tf.float32)
+                vectors = tf.sigmoid(logits) if strategy is PoolingStrategy.REGRESSION else tf.nn.softmax(logits)
+        else:
+            chosen = tf.concat([outputs[config.layer_index(layer)] for layer in layers], axis=-1)
+            vectors = GRAPH_POOLING[strategy](tf.cast(chosen, tf.float32), tf.cast(mask, tf.float32), lengths)
+        if fp16:                                       # The maximum over no token, -1e30, would become infinite.
+            limit = float(tf.float16.max)
+            vectors = tf.cast(tf.clip_by_value(tf.cast(vectors, tf.float32), -limit, limit), tf.float16)
+        tf.identity(vectors, "vectors")
+    return graph
+
+
+class Encoder:
+    """The encoder's computation, in the order in which it happens: :meth:`embed`, then :meth:`layer` by layer.
+
+    With ``fp16`` matrix products are in half precision; layer normalization and softmax, which sum many numbers, are
+    not.
+
+    Args:
+        constant: makes a tensor of the variable of that name, in the given dtype.
+    """
+
+    def __init__(self, config: BertConfig, constant: Callable[[str, tf.DType], tf.Tensor], fp16: bool = False) -> None:
+        import tensorflow as tf
+
+        self.config = config
+        self.dtype = tf.float16 if fp16 else tf.float32
+        self._constant = constant
+
+    def embed(self, input_ids: tf.Tensor, token_type_ids: tf.Tensor, position_embeddings: bool = True) -> tf.Tensor:
+        """
+        Args:
+            input_ids, token_type_ids: int32 [B, L].
+        Returns:
+            [B * L, H]; all layers work on the tokens of all sequences as one long list.
+        """
+        import tensorflow as tf
+
+        length = tf.shape(input_ids)[1]
+        name = "bert/embeddings"
+        hidden = tf.gather(self._constant(f"{name}/word_embeddings", self.dtype), input_ids)              # [B, L, H]
+        hidden += tf.gather(self._constant(f"{name}/token_type_embeddings", self.dtype), token_type_ids)  # [B, L, H]
+        if position_embeddings:
+            hidden += self._constant(f"{name}/position_embeddings", self.dtype)[None, :length]            # [1, L, H]
+        return self._layer_norm(tf.reshape(hidden, [-1, self.config.hidden_size]), name)
+
+    def attention_bias(self, input_mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """What is added to the attention scores.
+
+        Args:
+            input_mask: int32 [B, L]. lengths: int32 [B].
+        Returns:
+            float32 [B, 1, 1, L]
+        """
+        import tensorflow as tf
+
+        padding = 1.0 - tf.sequence_mask(lengths, tf.shape(input_mask)[1], tf.float32)
+        bias = (1.0 - tf.cast(input_mask, tf.float32)) * MASKED + padding * (PADDED - MASKED)
+        return bias[:, None, None, :]
+
+    def layer(self, number: int, hidden: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """
+        Args:
+            hidden: [B * L, H]. bias: float32 [B, 1, 1, L].
+        Returns:
+            [B * L, H]
+        """
+        name = f"bert/encoder/layer_{number}"
+        context = self._attention(hidden, bias, f"{name}/attention/self")                                 # [B * L, H]
+        attended = self._dense(context, f"{name}/attention/output/dense") + hidden
+        hidden = self._layer_norm(attended, f"{name}/attention/output")
+        inner = self._activation(self._dense(hidden, f"{name}/intermediate/dense"))                       # [B * L, I]
+        return self._layer_norm(self._dense(inner, f"{name}/output/dense") + hidden, f"{name}/output")
+
+    def pooler(self, first: tf.Tensor) -> tf.Tensor:
+        """
+        Args:
+            first: [B, H], the last layer at position 0.
+        Returns:
+            [B, H]
+        """
+        import tensorflow as tf
+
+        return tf.tanh(self._dense(first, "bert/pooler/dense"))
+
+    def logits(self, pooled: tf.Tensor) -> tf.Tensor:
+        """The classification head of a fine-tuned model: [B, H] -> [B, num_labels]."""
+        import tensorflow as tf
+
+        weights, bias = (self._constant(name, self.dtype) for name in ("output_weights", "output_bias"))
+        return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
+
+    def _attention(self, hidden: tf.Tensor, bias: tf.Tensor, name: str) -> tf.Tensor:
+        import tensorflow as tf
+
+        heads, size = self.config.num_attention_heads, self.config.hidden_size // self.config.num_attention_heads
+        batch, length = tf.shape(bias)[0], tf.shape(bias)[3]
+
+        def split(projected: tf.Tensor) -> tf.Tensor:
+            return tf.transpose(tf.reshape(projected, [batch, length, heads, size]), [0, 2, 1, 3])        # [B, A, L, D]
+
+        query, key, value = (split(self._dense(hidden, f"{name}/{part}")) for part in ("query", "key", "value"))
+        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)                             # [B, A, L, L]
+        weights = tf.nn.softmax(scores * (1.0 / math.sqrt(size)) + bias)
+        context = tf.matmul(tf.cast(weights, self.dtype), value)                                          # [B, A, L, D]
+        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, heads * size])
+
+    def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:
+        import tensorflow as tf
+
+        kernel, bias = (self._constant(f"{name}/{part}", self.dtype) for part in ("kernel", "bias"))
+        return tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+
+    def _layer_norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
+        import tensorflow as tf
+
+        gamma, beta = (self._constant(f"{name}/LayerNorm/{part}", tf.float32) for part in ("gamma", "beta"))
+        hidden = tf.cast(hidden, tf.float32)
+        mean, variance = tf.nn.moments(hidden, [-1], keepdims=True)                                       # [B * L, 1]
+        return tf.cast(tf.nn.batch_normalization(hidden, mean, variance, beta, gamma, self.config.layer_norm_eps),
+                       self.dtype)
+
+    def _activation(self, inputs: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        match self.config.hidden_act:
+            case "gelu":
+                return inputs * (0.5 * (1.0 + tf.math.erf(inputs / np.sqrt(2.0).astype(inputs.dtype.as_numpy_dtype))))
+            case "gelu_new":
+                return tf.nn.gelu(inputs, approximate=True)
+            case "relu":
+                return tf.nn.relu(inputs)
+            case "tanh":
+                return tf.tanh(inputs)
+        return inputs

@@ -1,0 +1,187 @@
+"""The frozen graph: a model's weights and the computation in one cached directory, made once and used by all workers.
+
+As a program it makes one, in a process of its own, for TensorFlow's memory to go with it::
+
+    echo '{"settings": {...}, "cache_dir": "..."}' | python -m bert_serving.server.engine.freeze
+
+prints one line of JSON: ``{"path", "layers_kept", "layers", "seconds", "bytes"}``, or
+``{"error": {"name", "message"}}`` with exit code 1.
+
+Large weights lie in files of their own beside the graph. Workers map them into memory, so that all share one copy, and
+TensorFlow does not spend many seconds and gigabytes on optimizing a graph with constants of that size.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config import PoolingStrategy
+from ..errors import EngineError, ModelError, StartError
+from .base import EngineSettings
+from .bert import BertConfig, build_graph, layers_needed, variables
+from .cache import new_directory, read_manifest, sha256, write_file, write_manifest
+from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
+from .weights import Checkpoint, checkpoint_files, open_checkpoint
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+FORMAT = 1
+"""To be raised with every change to the graph or to its files."""
+
+GRAPH = "graph.pb"
+
+OWN_FILE = 1 << 16
+"""Weights of this many bytes or more are kept outside the graph."""
+
+
+def cached_graph(settings: EngineSettings, cache_dir: str | Path) -> Path | None:
+    """The frozen graph for these settings, if there is one and it is intact. Needs no TensorFlow.
+
+    Raises:
+        ModelError: the model's files cannot be read.
+        EngineError: TensorFlow is not installed.
+    """
+    path = graph_path(settings, cache_dir)
+    return path if read_manifest(path) else None
+
+
+def graph_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
+    """Where the frozen graph for these settings is to be: named after all that it depends on."""
+    assert settings.checkpoint and settings.config_file
+    try:
+        weights = [sha256(path) for path in checkpoint_files(settings.checkpoint)]
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {settings.checkpoint}: {error.strerror}") from error
+    strategy = PoolingStrategy[settings.pooling_strategy]
+    content = {
+        "format": FORMAT, "tensorflow": tensorflow_version(), "weights": weights, "byteorder": sys.byteorder,
+        "config": asdict(BertConfig.from_file(settings.config_file)), "strategy": strategy.name,
+        "layers": None if strategy in POOLER_STRATEGIES else settings.pooling_layer, "num_labels": head(settings),
+        "no_position_embeddings": settings.no_position_embeddings, "fp16": settings.fp16,
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Path(cache_dir).expanduser() / digest[:32]
+
+
+def head(settings: EngineSettings) -> int | None:
+    """Rows that the fine-tuned model's output_weights must have; None if the strategy does not read them."""
+    strategy = PoolingStrategy[settings.pooling_strategy]
+    if strategy not in HEAD_STRATEGIES:
+        return None
+    return settings.num_labels if strategy is PoolingStrategy.CLASSIFICATION else 1
+
+
+def tensorflow_version() -> str:
+    """The installed TensorFlow's version, found without importing it.
+
+    Raises:
+        EngineError: there is none.
+    """
+    for name in ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos",
+                 "tensorflow-rocm", "tensorflow-cpu-aws", "tf-nightly", "tf-nightly-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise EngineError("TensorFlow is not installed; install bert-serving-server[tf] (or [tf-gpu])")
+
+
+def check_weights(settings: EngineSettings, checkpoint: Checkpoint, config: BertConfig) -> None:
+    """
+    Raises:
+        ModelError: naming the variables that are missing, misshapen or left over.
+    """
+    strategy = PoolingStrategy[settings.pooling_strategy]
+    expected = variables(config, pooler=strategy in POOLER_STRATEGIES, num_labels=head(settings))
+    if head(settings) is not None and "output_weights" not in checkpoint.shapes:
+        raise ModelError(f"{checkpoint.path} lacks output_weights; strategy {strategy} needs a model that is "
+                         "fine-tuned for it, see -tuned_model_dir")
+    found = checkpoint.shapes.get("output_weights", (0,))[0]
+    if strategy is PoolingStrategy.CLASSIFICATION and found != settings.num_labels:
+        raise ModelError(f"{checkpoint.path} has {found} classes; give -num_labels {found}")
+    checkpoint.check(expected)
+
+
+def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
+    """Make the frozen graph for these settings, in place of what may be there.
+
+    Returns:
+        path, layers_kept, layers, seconds and bytes.
+    Raises:
+        ModelError: the model's files do not make a model.
+        EngineError: the cache cannot be written, or TensorFlow is not installed.
+    """
+    start = time.monotonic()
+    assert settings.checkpoint and settings.config_file
+    config = BertConfig.from_file(settings.config_file)
+    strategy = PoolingStrategy[settings.pooling_strategy]
+    checkpoint = open_checkpoint(settings.checkpoint)
+    check_weights(settings, checkpoint, config)
+    target = graph_path(settings, cache_dir)
+    about = {"format": FORMAT, "layers": config.num_hidden_layers,
+             "layers_kept": layers_needed(config, settings.pooling_layer, strategy in POOLER_STRATEGIES)}
+    try:
+        with new_directory(target) as directory:
+            graph = build_graph(config, _constants(checkpoint, directory), strategy=strategy,
+                                layers=settings.pooling_layer, fp16=settings.fp16,
+                                position_embeddings=not settings.no_position_embeddings)
+            write_file(directory / GRAPH, graph.as_graph_def().SerializeToString())
+            size = sum(path.stat().st_size for path in directory.iterdir())
+            write_manifest(directory, {**about, "bytes": size})
+    except OSError as error:
+        raise EngineError(f"cannot write the frozen graph to {target.parent}: {error.strerror or error}; "
+                          "see -graph_tmp_dir") from error
+    del about["format"]
+    return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3)}
+
+
+def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[[str, tf.DType], tf.Tensor]:
+    """Makes tensors of a checkpoint's variables; the large ones are read, written to a file, and forgotten."""
+    import tensorflow as tf
+
+    def constant(name: str, dtype: tf.DType) -> tf.Tensor:
+        array = np.ascontiguousarray(checkpoint.read(name), dtype.as_numpy_dtype)
+        if not np.isfinite(array).all():
+            raise ModelError(f"{name} of {checkpoint.path} holds values that are not finite"
+                             f"{' in half precision' if dtype == tf.float16 else ''}")
+        if array.nbytes < OWN_FILE:
+            return tf.constant(array, name=name)
+        file = name.replace("/", ".")
+        write_file(directory / file, memoryview(array).cast("B"))
+        return tf.raw_ops.ImmutableConst(dtype=dtype, shape=array.shape, memory_region_name=file, name=name)
+
+    return constant
+
+
+def main() -> int:
+    # Standard output belongs to the answer alone, whatever libraries print meanwhile.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    try:
+        request = json.load(sys.stdin)
+        result = freeze(EngineSettings.from_json(request["settings"]), request["cache_dir"])
+    except StartError as error:
+        result = {"error": {"name": type(error).__name__, "message": str(error)}}
+    except MemoryError:
+        result = {"error": {"name": "EngineError", "message": "not enough memory to freeze the graph"}}
+    except Exception as error:                         # The outer edge of a process: the caller must learn of it.
+        result = {"error": {"name": "EngineError", "message": f"cannot freeze the graph: {error!r}"}}
+    print(json.dumps(result), file=answer, flush=True)
+    return 1 if "error" in result else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The TensorFlow engine: the frozen graph in a session, on a CPU or a GPU, compiled with XLA if wanted."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..config import PoolingStrategy
+from ..core.features import Features
+from ..errors import EngineError
+from .base import Engine, EngineSettings
+from .cache import read_manifest
+from .freeze import FORMAT, GRAPH
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+INPUTS = ("input_ids", "token_type_ids", "input_mask", "lengths")
+
+RUN_COST = 32
+"""What one run of the graph costs beside its tokens, in tokens: so much padding is cheaper than another run."""
+
+MOST_TOKENS = 8192
+"""Tokens of one run, padding included; bounds the memory that attention takes."""
+
+XLA_LENGTHS = (16, 32, 64, 128, 256, 512)
+"""XLA compiles for each shape anew, so sequences are padded up to one of these, or to the longest possible."""
+
+
+class GraphEngine(Engine):
+    """Runs a frozen graph. Sequences of like length go together, padded to the longest of them."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """
+        Raises:
+            EngineError: the graph is damaged, or the device is not there.
+        """
+        self.settings = settings
+        self.token_level = settings.pooling_strategy == PoolingStrategy.NONE.name
+        tf = _import_tensorflow(settings.device)
+        self._version = tf.__version__
+        assert settings.frozen_graph
+        directory = Path(settings.frozen_graph)
+        manifest = read_manifest(directory)
+        if manifest is None or manifest.get("format") != FORMAT:
+            raise EngineError(f"the frozen graph {directory} is damaged; remove it, and it will be made again")
+        graph_def = tf.compat.v1.GraphDef.FromString((directory / GRAPH).read_bytes())
+        try:
+            self._run = _session(tf, graph_def, directory, settings)
+        except tf.errors.OpError as error:
+            raise EngineError(f"TensorFlow cannot load the graph: {str(error).splitlines()[0]}") from error
+
+    def encode(self, batch: Sequence[Features]) -> np.ndarray:
+        lengths = np.fromiter(map(len, batch), np.int32, len(batch))
+        runs = []
+        for indices in plan(lengths):
+            rows, width = len(indices), int(lengths[indices[0]])
+            if self.settings.xla:
+                rows, width = xla_shape(rows, width, self.settings.max_length)
+            runs.append((indices, self._run(*pad([batch[i] for i in indices], rows, width))))
+        if self.token_level:
+            return _tokens(runs, lengths)
+        result = np.empty((len(batch), runs[0][1].shape[-1]), runs[0][1].dtype)
+        for indices, vectors in runs:
+            result[indices] = vectors[:len(indices)]
+        return result
+
+    def describe(self) -> str:
+        settings = self.settings
+        device = "CPU" if settings.device < 0 else f"GPU {settings.device}"
+        options = [name for name in ("xla", "fp16") if getattr(settings, name)]
+        return f"TensorFlow {self._version} on {device}, {settings.num_threads} threads" + "".join(
+            f", {name}" for name in options)
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+def plan(lengths: np.ndarray) -> list[np.ndarray]:
+    """Which sequences to run together so that padding is small: indices, the longest sequence first.
+
+    Args:
+        lengths: int [B].
+    """
+    order = np.argsort(-lengths, kind="stable")
+    groups, start, padding = [], 0, 0
+    for i, length in enumerate(lengths[order].tolist()):
+        longest = int(lengths[order[start]])
+        padding += longest - length
+        tokens = (i + 1 - start) * longest
+        if i > start and (padding > RUN_COST + tokens // 8 or tokens > MOST_TOKENS):
+            groups.append(order[start:i])
+            start, padding = i, 0
+    groups.append(order[start:])
+    return groups
+
+
+def pad(batch: Sequence[Features], rows: int, width: int) -> list[np.ndarray]:
+    """The graph's INPUTS for these sequences, in rows of this width; rows beyond them hold one token."""
+    ids, types, mask = np.zeros((3, rows, width), np.int32)
+    lengths = np.ones(rows, np.int32)
+    mask[len(batch):, 0] = 1
+    for i, features in enumerate(batch):
+        length = lengths[i] = len(features)
+        ids[i, :length] = features.input_ids
+        types[i, :length] = features.token_type_ids
+        mask[i, :length] = features.input_mask
+    return [ids, types, mask, lengths]
+
+
+def xla_shape(rows: int, width: int, max_length: int) -> tuple[int, int]:
+    """One of a few shapes, at least that large: rows a power of two, a width from XLA_LENGTHS."""
+    wider = next((length for length in XLA_LENGTHS if length >= width), max_length)
+    return 1 << (rows - 1).bit_length(), min(wider, max_length)
+
+
+def _tokens(runs: Sequence[tuple[np.ndarray, np.ndarray]], lengths: np.ndarray) -> np.ndarray:
+    """Rows of all tokens in the batch's order, without padding, from runs of [rows, width, D]."""
+    ends = np.cumsum(lengths)
+    sample = runs[0][1]
+    result = np.empty((ends[-1], sample.shape[-1]), sample.dtype)
+    for indices, vectors in runs:
+        for i, rows in zip(indices, vectors):
+            result[ends[i] - lengths[i]:ends[i]] = rows[:lengths[i]]
+    return result
+
+
+# ---- TensorFlow ------------------------------------------------------------------------------------------------------
+
+def _import_tensorflow(device: int) -> Any:
+    """TensorFlow, seeing only that GPU, or none for -1.
+
+    Raises:
+        EngineError: it is not installed, or sees no such GPU.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise EngineError(f"TensorFlow cannot be imported: {error}; install bert-serving-server[tf]") from error
+    if device >= 0 and not tf.config.list_physical_devices("GPU"):
+        raise EngineError(f"TensorFlow {tf.__version__} sees no GPU {device}; check its driver and that this "
+                          "TensorFlow is built for GPUs, or run with -cpu")
+    return tf
+
+
+def _session(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path,
+             settings: EngineSettings) -> Callable[..., np.ndarray]:
+    """A function from the graph's INPUTS to its vectors."""
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=settings.num_threads, inter_op_parallelism_threads=1, allow_soft_placement=True,
+        device_count={"GPU": 0 if settings.device < 0 else 1})
+    config.gpu_options.allow_growth = True
+    config.gpu_options.per_process_gpu_memory_fraction = settings.gpu_memory_fraction
+    graph = tf.Graph()
+    session = tf.compat.v1.Session(graph=graph, config=config)
+    with graph.as_default():
+        if settings.device < 0 and not settings.xla:
+            for node in graph_def.node:
+                if node.op == "ImmutableConst":
+                    node.attr["memory_region_name"].s = os.fsencode(directory.resolve() / _file(node))
+            vectors, = tf.graph_util.import_graph_def(graph_def, name="", return_elements=["vectors:0"])
+            feeds = [graph.get_tensor_by_name(f"{name}:0") for name in INPUTS]
+        else:
+            feeds, vectors = _with_variables(tf, graph_def, directory, session, compiled=settings.xla)
+        run: Callable[..., np.ndarray] = session.make_callable(vectors, feeds)
+    return run
+
+
+def _with_variables(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path, session: tf.compat.v1.Session,
+                    compiled: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The graph with its weights as variables, which live on the GPU, and which XLA can read: mapped files are neither.
+
+    Returns:
+        The tensors to feed, and the result.
+    """
+    feeds = [tf.compat.v1.placeholder(tf.int32, [None] if name == "lengths" else [None, None], name)
+             for name in INPUTS]
+    variables = {}
+    for node in graph_def.node:
+        if node.op == "ImmutableConst":
+            dtype = tf.as_dtype(node.attr["dtype"].type)
+            shape = tf.TensorShape(node.attr["shape"].shape)
+            value = tf.compat.v1.placeholder(dtype, shape)
+            variable = tf.compat.v1.get_variable(node.name.replace("/", "."), initializer=value, use_resource=True)
+            array = np.memmap(directory / _file(node), dtype.as_numpy_dtype, "r", shape=tuple(shape.as_list()))
+            session.run(variable.initializer, {value: array})
+            variables[f"{node.name}:0"] = variable
+
+    def compute(*inputs: tf.Tensor) -> tf.Tensor:
+        replaced = {f"{name}:0": tensor for name, tensor in zip(INPUTS, inputs)}
+        replaced |= {name: variable.read_value() for name, variable in variables.items()}
+        return tf.graph_util.import_graph_def(graph_def, input_map=replaced, name="", return_elements=["vectors:0"])[0]
+
+    if compiled:
+        compute = tf.function(compute, jit_compile=True, autograph=False)
+    return feeds, compute(*feeds)
+
+
+def _file(node: Any) -> str:
+    return os.fsdecode(node.attr["memory_region_name"].s)

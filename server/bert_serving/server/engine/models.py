@@ -1,0 +1,319 @@
+"""Which model is served, and how: a directory's files are found, read as far as TensorFlow is not needed, and checked.
+
+What the user did not decide, the model's own files decide: a sentence-transformers directory states its pooling and
+length. Else the original server's defaults hold.
+"""
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ..config import FromModel, PoolingStrategy, ServerConfig
+from ..core.tokenization import load_vocabulary
+from ..errors import ConfigError, ModelError
+from . import library
+from .base import EngineSettings
+from .bert import BertConfig, layers_needed, variables
+from .cache import user_cache
+from .freeze import check_weights, head
+from .pooling import POOLER_STRATEGIES
+from .weights import SafetensorsCheckpoint, is_safetensors, listing, tensorflow_checkpoint_files
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model, ready to be served.
+
+    Attributes:
+        name: for people.
+        path: its directory; None for the echo engine.
+        bert: its shape.
+        config: what the server was told, nothing being FromModel any more.
+        settings: what an engine needs to know; device, threads and frozen graph are still to be filled in.
+        provenance: option -> where its value is from, for those that a model can decide.
+        layers, layers_kept: encoder layers that it has, and that are computed.
+        num_parameters: numbers in the encoder, as it stands in the files.
+        cache_dir: where its frozen graphs are kept.
+    """
+
+    name: str
+    path: Path | None
+    bert: BertConfig
+    config: ServerConfig
+    settings: EngineSettings
+    provenance: dict[str, str]
+    layers: int
+    layers_kept: int
+    num_parameters: int
+    cache_dir: Path
+
+
+def settle(config: ServerConfig) -> Model:
+    """Find the model, fetch it if need be, and decide what the options leave open. Needs no TensorFlow.
+
+    Raises:
+        ModelError: the model is not there, or its files do not make a model.
+        ConfigError: an option does not go with this model.
+    """
+    if config.engine == "echo" and config.model_dir is None:
+        return _echo(config)
+    path = locate(config.model_dir)
+    files = find(path, config)
+    bert = BertConfig.from_file(files.config_file)
+    vocabulary = load_vocabulary(files.vocabulary)
+    _check_vocabulary(files, vocabulary, bert)
+    wishes = dict(_wishes(files, vocabulary))
+    config, provenance = _decide(config, wishes, bert)
+    settings = replace(_settings(config, bert), model_dir=str(path), config_file=str(files.config_file),
+                       checkpoint=str(files.checkpoint), vocabulary=str(files.vocabulary))
+    if is_safetensors(files.checkpoint):
+        check_weights(settings, SafetensorsCheckpoint(files.checkpoint), bert)
+    name = library.DEFAULT.name if config.model_dir is None else config.model_dir.rstrip("/").rpartition("/")[2]
+    return _model(name, path, bert, config, settings, provenance)
+
+
+def _echo(config: ServerConfig) -> Model:
+    bert = BertConfig(vocab_size=1 << 20, hidden_size=EngineSettings.hidden_size)
+    config, provenance = _decide(config, {}, bert)
+    return _model("echo", None, bert, config, _settings(config, bert), provenance)
+
+
+def _model(name: str, path: Path | None, bert: BertConfig, config: ServerConfig, settings: EngineSettings,
+           provenance: dict[str, str]) -> Model:
+    shapes = variables(bert, num_labels=head(settings))
+    return Model(name=name or str(path), path=path, bert=bert, config=config, settings=settings,
+                 provenance=provenance, layers=bert.num_hidden_layers,
+                 layers_kept=layers_needed(bert, config.pooling_layer, config.pooling_strategy in POOLER_STRATEGIES),
+                 num_parameters=sum(map(prod, shapes.values())),
+                 cache_dir=Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs"))
+
+
+def _settings(config: ServerConfig, bert: BertConfig) -> EngineSettings:
+    return EngineSettings(
+        engine=config.engine, do_lower_case=config.do_lower_case, max_seq_len=config.max_seq_len,
+        max_position_embeddings=bert.max_position_embeddings, hidden_size=bert.hidden_size,
+        pooling_layer=tuple(config.pooling_layer), pooling_strategy=config.pooling_strategy.name,
+        mask_cls_sep=config.mask_cls_sep, no_special_token=config.no_special_token,
+        no_position_embeddings=config.no_position_embeddings, num_labels=config.num_labels, fp16=config.fp16,
+        xla=config.xla, gpu_memory_fraction=config.gpu_memory_fraction)
+
+
+# ---- the files -------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Where things are.
+
+    Attributes:
+        root: the model's directory.
+        directory: the one with the encoder, the same but for older sentence-transformers models.
+        checkpoint: a safetensors file, or the prefix of a TensorFlow 1 checkpoint.
+    """
+
+    root: Path
+    directory: Path
+    config_file: Path
+    vocabulary: Path
+    checkpoint: Path
+
+
+def locate(model_dir: str | None) -> Path:
+    """The directory that -model_dir means: a path, or a model's name; None is the embedded default model.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if model_dir is None:
+        return library.get(library.DEFAULT.name)
+    path = Path(model_dir).expanduser()
+    if path.is_dir():
+        return path.absolute()
+    if path.exists():
+        raise ModelError(f"-model_dir {model_dir} is a file, expected a directory")
+    if model_dir in library.KNOWN or library.HUB_NAME.fullmatch(model_dir):
+        return library.get(model_dir)
+    raise ModelError(f"-model_dir {model_dir}: there is no such directory, nor a model of that name")
+
+
+def find(root: Path, config: ServerConfig | None = None) -> ModelFiles:
+    """The files of a model in Google's or in Hugging Face's format.
+
+    Raises:
+        ModelError: naming what is missing.
+    """
+    config = config or ServerConfig()
+    directory = _encoder_directory(root)
+    config_file = directory / config.config_name
+    if not config_file.is_file():
+        config_file = directory / "config.json"
+    if not config_file.is_file():
+        raise ModelError(f"{directory} has neither {config.config_name} (Google's format) nor config.json (Hugging "
+                         f"Face's); it holds {_content(directory)}")
+    vocabulary = directory / "vocab.txt"
+    if not vocabulary.is_file():
+        raise ModelError(f"{directory} has no vocab.txt; it holds {_content(directory)}")
+    weights = directory
+    if config.tuned_model_dir is not None:
+        weights = Path(config.tuned_model_dir).expanduser().absolute()
+        if not weights.is_dir():
+            raise ModelError(f"-tuned_model_dir {config.tuned_model_dir}: there is no such directory")
+    return ModelFiles(root=root, directory=directory, config_file=config_file, vocabulary=vocabulary,
+                      checkpoint=_checkpoint(weights, config.ckpt_name))
+
+
+def _checkpoint(directory: Path, name: str) -> Path:
+    """
+    Raises:
+        ModelError: there is none, or not all of it.
+    """
+    if is_safetensors(name) and (directory / name).is_file():
+        return directory / name
+    prefix, safetensors = directory / name, directory / "model.safetensors"
+    if name == ServerConfig.ckpt_name and not Path(f"{prefix}.index").is_file():
+        if safetensors.is_file():
+            return safetensors
+        if (directory / "pytorch_model.bin").is_file():
+            raise ModelError(f"{directory} has its weights in pytorch_model.bin only, which is a pickle and can run "
+                             "any code; save the model as model.safetensors")
+        if (directory / "model.safetensors.index.json").is_file():
+            raise ModelError(f"{directory} has its weights in several safetensors files; save them as one "
+                             "model.safetensors")
+    tensorflow_checkpoint_files(prefix)
+    return prefix
+
+
+def _encoder_directory(root: Path) -> Path:
+    modules = _read_json(root / "modules.json", list)
+    for module in modules or []:
+        if isinstance(module, dict) and str(module.get("type", "")).rpartition(".")[2] == "Transformer":
+            directory = (root / str(module.get("path", ""))).resolve()
+            if directory.is_relative_to(root.resolve()) and directory.is_dir():
+                return directory if directory != root.resolve() else root
+    return root
+
+
+def _content(directory: Path) -> str:
+    return listing(sorted(path.name for path in directory.iterdir()), 12) or "nothing"
+
+
+def _read_json(path: Path, kind: type = dict) -> Any:
+    """The file's content; None if there is no such file.
+
+    Raises:
+        ModelError: it is not a JSON object (or list).
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path}: {error}") from error
+    if not isinstance(value, kind):
+        raise ModelError(f"{path} is not a JSON {'object' if kind is dict else kind.__name__}")
+    return value
+
+
+def _check_vocabulary(files: ModelFiles, vocabulary: dict[str, int], bert: BertConfig) -> None:
+    lines = 1 + max(vocabulary.values())
+    if lines > bert.vocab_size:
+        raise ModelError(f"{files.vocabulary} has {lines} tokens, but the model only {bert.vocab_size} "
+                         f"(vocab_size of {files.config_file.name}); it is another model's vocabulary")
+    if lines < bert.vocab_size:
+        logger.warning("%s has %d tokens, the model %d; is it the right one?", files.vocabulary, lines,
+                       bert.vocab_size)
+
+
+# ---- what the model wants --------------------------------------------------------------------------------------------
+
+def _wishes(files: ModelFiles, vocabulary: dict[str, int]) -> Iterator[tuple[str, tuple[Any, str]]]:
+    """Option -> its value, and the file that says so; for the options that the model's files decide."""
+    sentence_file, pooling_file = files.root / "sentence_bert_config.json", files.root / "1_Pooling" / "config.json"
+    sentence = _read_json(sentence_file)
+    if sentence is None:
+        sentence = _read_json(sentence_file := files.directory / "sentence_bert_config.json")
+    tokenizer = _read_json(files.directory / "tokenizer_config.json") or {}
+    pooling = _read_json(pooling_file)
+
+    if sentence and isinstance(sentence.get("max_seq_length"), int):
+        yield "max_seq_len", (sentence["max_seq_length"], sentence_file.name)
+    elif (sentence is not None or pooling) and isinstance(tokenizer.get("model_max_length"), (int, float)):
+        # Transformers writes 1e30 where there is no limit; the model's positions bound it.
+        yield "max_seq_len", (int(min(tokenizer["model_max_length"], 1 << 30)), "tokenizer_config.json")
+    if pooling:
+        yield "pooling_layer", ([-1], "1_Pooling/config.json")
+        strategy = _pooling_strategy(pooling)
+        if strategy is None:
+            logger.warning("%s asks for a pooling that does not exist here; taking REDUCE_MEAN", pooling_file)
+        yield "pooling_strategy", (strategy or PoolingStrategy.REDUCE_MEAN, "1_Pooling/config.json")
+    if sentence and sentence.get("do_lower_case") is True:
+        yield "do_lower_case", (True, sentence_file.name)
+    elif isinstance(tokenizer.get("do_lower_case"), bool):
+        yield "do_lower_case", (tokenizer["do_lower_case"], "tokenizer_config.json")
+    elif is_cased(vocabulary):
+        yield "do_lower_case", (False, "vocab.txt, which has upper-case words")
+
+
+SENTENCE_POOLING = {"cls": PoolingStrategy.CLS_TOKEN, "mean": PoolingStrategy.REDUCE_MEAN,
+                    "max": PoolingStrategy.REDUCE_MAX, "lasttoken": PoolingStrategy.LAST_TOKEN}
+"""sentence-transformers' names."""
+
+
+def _pooling_strategy(pooling: dict[str, Any]) -> PoolingStrategy | None:
+    """What 1_Pooling/config.json asks for, if it is one of ours."""
+    if "pooling_mode" in pooling:
+        return SENTENCE_POOLING.get(str(pooling["pooling_mode"]))
+    modes = [key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+             for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
+    return SENTENCE_POOLING.get(modes[0]) if len(modes) == 1 else None
+
+
+def is_cased(vocabulary: dict[str, int]) -> bool:
+    """True if many of the vocabulary's words can never be met in lower-cased text."""
+    upper = sum(token != token.lower() and token[:1] not in "[<" for token in vocabulary)
+    return upper > len(vocabulary) / 100
+
+
+def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
+            bert: BertConfig) -> tuple[ServerConfig, dict[str, str]]:
+    """
+    Raises:
+        ConfigError: an option does not go with this model.
+    """
+    decided, provenance = {}, {}
+    for name in ("max_seq_len", "do_lower_case", "pooling_layer", "pooling_strategy"):
+        value = getattr(config, name)
+        if not isinstance(value, FromModel):
+            decided[name], provenance[name] = value, "given"
+        elif name in wishes:
+            decided[name], provenance[name] = wishes[name]
+        else:
+            decided[name], provenance[name] = value.fallback, "default"
+    if decided["max_seq_len"] is not None:
+        if provenance["max_seq_len"] != "given":
+            decided["max_seq_len"] = min(decided["max_seq_len"], bert.max_position_embeddings)
+        elif decided["max_seq_len"] > bert.max_position_embeddings:
+            raise ConfigError(f"-max_seq_len {decided['max_seq_len']} is beyond the model's "
+                              f"{bert.max_position_embeddings} positions; give that, less, or NONE")
+    if decided["pooling_strategy"] not in POOLER_STRATEGIES or provenance["pooling_layer"] == "given":
+        for layer in decided["pooling_layer"]:
+            try:
+                bert.layer_index(layer)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+    return replace(config, **decided), provenance
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``bert-serving-model``; see :mod:`library`."""
+    return library.main(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
