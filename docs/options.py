@@ -11,8 +11,8 @@ HEAD = """# Options of `bert-serving-start`
 
 <!-- Written by `make docs-options` from server/bert_serving/server/config.py; do not edit. -->
 
-`-option value`, `-option=value`, `--option value` and unambiguous beginnings of a name all work. Each option can also be
-given in the environment, in capitals after `{prefix}`: `{prefix}NUM_WORKER=2`; flags take `1` or `0`, lists are
+`-option value`, `-option=value`, `--option value` and unambiguous beginnings of a name all work. Each option can also
+be given in the environment, in capitals after `{prefix}`: `{prefix}NUM_WORKER=2`; flags take `1` or `0`, lists are
 separated by blanks. The command line wins over the environment, the environment over what the model's own files say,
 those over the default. `-version` shows the version, `-h` all of this.
 """

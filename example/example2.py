@@ -1,4 +1,4 @@
-"""Three ways not to wait for each answer: send now and fetch later, fetch all at once, or let a generator feed the client.
+"""Three ways not to wait for each answer: send now and fetch later, fetch all at once, or feed a generator.
 
     python example/example2.py [port] [port_out] [-ip HOST]
 """

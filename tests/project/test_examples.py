@@ -10,7 +10,7 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "example").glob("*.py"))
 # Example -> words of its output that are there only if it did its work.
 SHOWS = {
     "example1.py": ["sentences/s", "float32 ("],
-    "example2.py": ["request 1: (1, ", "request 3: (3, ", "  (6, ", "request 16: (1, "],
+    "example2.py": ["request 2: (1, ", "request 4: (3, ", "  (6, ", "request 17: (1, "],
     "example3.py": ["the first listener hears (5, ", "the second listener hears (5, "],
 }
 

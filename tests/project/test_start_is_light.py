@@ -22,8 +22,8 @@ finally:
 
 def run(statement, *arguments):
     """(standard output, top-level modules that were imported)"""
-    done = subprocess.run([sys.executable, "-c", RUN.format(heavy=HEAVY, arguments=list(arguments), statement=statement)],
-                          capture_output=True, text=True, timeout=50)
+    program = RUN.format(heavy=HEAVY, arguments=list(arguments), statement=statement)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     return done.stdout, set(done.stderr.splitlines()[-1].split())
 

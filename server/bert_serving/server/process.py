@@ -53,7 +53,8 @@ class Child:
         self._received = b""
         assert self.popen.stdin is not None
         try:
-            self.popen.stdin.write(json.dumps({**orders, "parent": os.getpid(), "held": held_by_child}).encode() + b"\n")
+            full = {**orders, "parent": os.getpid(), "held": held_by_child}
+            self.popen.stdin.write(json.dumps(full).encode() + b"\n")
             self.popen.stdin.flush()
         except BrokenPipeError:
             pass  # it is gone already; its sentinel says so
@@ -121,16 +122,20 @@ def _has_descriptor() -> bool:
 def read_orders(name: str) -> dict[str, Any]:
     """First thing in a child: take the orders, and see to it that this process goes when its parent goes.
 
+    Orders that do not come from a ``Child`` (a person's, in a shell) name no parent, so there is none to watch.
+
     Args:
         name: what ``ps`` and ``top`` show for it, 15 characters at most.
     """
     orders: dict[str, Any] = json.loads(_read_line(0))
-    os.set_inheritable(orders["held"], False)
+    if "parent" not in orders:
+        return orders
+    os.set_inheritable(orders.pop("held"), False)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
-    if os.getppid() != orders["parent"]:
+    if os.getppid() != orders.pop("parent"):
         os._exit(1)  # it went before we could ask to be told
     # Ctrl-C is for the parent, which will tell.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -29,9 +29,9 @@ from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
 from .engine.base import EngineSettings
-from .engine.freeze import cache_directory, cached_graph, tensorflow_version
-from .engine.models import Model, settle
-from .errors import ConfigError, StartError
+from .engine.freeze import cached_graph, tensorflow_version
+from .engine.models import settle
+from .errors import ConfigError, EngineError, StartError
 from .launchers.local import LocalLauncher
 from .process import environment_for
 from .stages import endpoints
@@ -65,6 +65,7 @@ class Service:
             self.context.destroy(linger=0)
             raise
         self.config = self.model.config
+        self.tensorflow_version = _tensorflow_version()
         self._furnish()
 
     def _bind(self, config: ServerConfig) -> None:
@@ -98,10 +99,9 @@ class Service:
         config = self.config
         freeze_orders = None
         if settings.engine == "graph":
-            cache = cache_directory(config.graph_tmp_dir)
-            graph = cached_graph(settings, cache)
+            graph = cached_graph(settings, self.model.cache_dir)
             if graph is None:
-                freeze_orders = {"settings": settings.to_json(), "cache_dir": str(cache)}
+                freeze_orders = {"settings": settings.to_json(), "cache_dir": str(self.model.cache_dir)}
             else:
                 logger.info("taking the frozen graph from %s", graph)
         else:
@@ -187,7 +187,7 @@ class Service:
             "statistic": self.statistics.to_status(now),
         }
         static = {
-            "tensorflow_version": tensorflow_version().split("."),
+            "tensorflow_version": self.tensorflow_version.split("."),
             "python_version": sys.version,
             "server_version": self.config.report_version,
             "pyzmq_version": zmq.pyzmq_version(),
@@ -215,6 +215,13 @@ class Service:
             } for worker in fleet.workers],
         }
         return {**runtime, **self.config.to_status(), **static, **ours}
+
+
+def _tensorflow_version() -> str:
+    try:
+        return tensorflow_version()
+    except EngineError:  # the echo engine does without
+        return "none"
 
 
 def _place(config: ServerConfig) -> Placement:

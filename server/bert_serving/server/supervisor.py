@@ -143,7 +143,7 @@ class Supervisor:
             return
         reason = self._reasons.pop(slot, None)
         if was_ready:
-            logger.warning("worker %d was lost (%s); what it held goes to another worker, and it is replaced", slot, how)
+            logger.warning("worker %d was lost (%s); what it held is given again, and it is replaced", slot, how)
             self._start_worker(slot)
             return
         self._failed_starts[slot] += 1

@@ -292,7 +292,7 @@ def test_large_answers_are_compressed(http):
 # ---- log -------------------------------------------------------------------------------------------------------------
 
 def test_each_request_is_a_line_of_the_log_without_its_texts(http, caplog):
-    caplog.set_level(logging.INFO, "bert_serving.server.proxy.app")
+    caplog.set_level(logging.DEBUG, "bert_serving.server.proxy.app")
     http.post("/encode", json={"id": 1, "texts": ["private words"]})
     http.get("/no%0Awhere")
     first, second = (record.getMessage() for record in caplog.records if record.name.endswith("proxy.app"))

@@ -45,15 +45,14 @@ def build_features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenize
         mask_cls_sep: hide [CLS] and [SEP] from attention and pooling.
         no_special_token: add no [CLS] and [SEP] to tokens that the user cut himself; pairs keep theirs.
     """
-    parts = [split_text(text) if isinstance(text, str) else split_tokens(text) for text in texts]
-    raw = [part for text, halves in zip(texts, parts) if isinstance(text, str) for part in halves]
-    encoded = iter(tokenizer.encode(raw, max_length))
+    raw = {i: split_text(text) for i, text in enumerate(texts) if isinstance(text, str)}
+    encoded = iter(tokenizer.encode([half for halves in raw.values() for half in halves], max_length))
     result = []
-    for text, halves in zip(texts, parts):
+    for i, text in enumerate(texts):
         if isinstance(text, str):
-            ids = [next(encoded) for _ in halves]
+            ids = [next(encoded) for _ in raw[i]]
         else:
-            ids = [tokenizer.lookup(half) for half in halves]
+            ids = [tokenizer.lookup(half) for half in split_tokens(text)]
         if len(ids) == 2 and ids[1]:
             result.append(_pair(ids[0], ids[1], tokenizer, max_length, mask_cls_sep))
         elif no_special_token and not isinstance(text, str) and ids[0]:

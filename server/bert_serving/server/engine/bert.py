@@ -75,7 +75,7 @@ class BertConfig:
             raise ValueError(f"model_type is {values['model_type']!r}; only 'bert' models can be served")
         if values.get("position_embedding_type", "absolute") != "absolute":
             raise ValueError(f"position_embedding_type is {values['position_embedding_type']!r}, expected 'absolute'")
-        known = {}
+        known: dict[str, Any] = {}
         if "model_type" in values:                     # Hugging Face's own default differs from Google's here.
             known["type_vocab_size"] = 2
         for f in fields(cls):

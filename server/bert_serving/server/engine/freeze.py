@@ -27,6 +27,7 @@ import numpy as np
 
 from ..config import PoolingStrategy
 from ..errors import EngineError, ModelError, StartError
+from ..process import read_orders
 from .base import EngineSettings
 from .bert import BertConfig, build_graph, layers_needed, variables
 from .cache import new_directory, read_manifest, sha256, write_file, write_manifest
@@ -158,7 +159,7 @@ def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[[str, tf.DTy
         if array.nbytes < OWN_FILE:
             return tf.constant(array, name=name)
         file = name.replace("/", ".")
-        write_file(directory / file, memoryview(array).cast("B"))
+        write_file(directory / file, array.data.cast("B"))
         return tf.raw_ops.ImmutableConst(dtype=dtype, shape=array.shape, memory_region_name=file, name=name)
 
     return constant
@@ -171,7 +172,7 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
-        request = json.load(sys.stdin)
+        request = read_orders("bert-freeze")
         result = freeze(EngineSettings.from_json(request["settings"]), request["cache_dir"])
     except StartError as error:
         result = {"error": {"name": type(error).__name__, "message": str(error)}}

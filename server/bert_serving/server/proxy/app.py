@@ -123,8 +123,8 @@ def create_app(client: PooledClient, cors: str = "*", max_connect: int = 10, pat
     @app.after_request
     def log_access(response: Response) -> Response:
         milliseconds = (time.perf_counter() - g.begin) * 1000 if "begin" in g else 0.0
-        logger.info("client=%s method=%s path=%s status=%d size=%s ms=%.1f", request.remote_addr, request.method,
-                    json.dumps(request.path), response.status_code, response.content_length, milliseconds)
+        logger.debug("client=%s method=%s path=%s status=%d size=%s ms=%.1f", request.remote_addr, request.method,
+                     json.dumps(request.path), response.status_code, response.content_length, milliseconds)
         return response
 
     return app

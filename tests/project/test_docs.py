@@ -1,0 +1,181 @@
+"""What the documentation says is so: its blocks run, its links lead somewhere, its references are complete."""
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlparse
+
+import bert_serving.client
+import numpy as np
+import pytest
+from bert_serving.client.errors import BY_CODE
+from bert_serving.server import errors as start_errors
+from bert_serving.server.config import ServerConfig, get_args_parser
+from bert_serving.server.proxy.app import create_app
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(language):
+    return [pytest.param(text, id=f"{name(page)}:{number}") for page in PAGES
+            for number, (kind, text) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))) if kind == language]
+
+
+def commands():
+    """Every command of every bash block, its continued lines joined."""
+    return [pytest.param(line, id=line[:60]) for block in blocks("bash")
+            for line in block.values[0].replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("source", blocks("python"))
+def test_python_block_runs(source, echo_server, monkeypatch):
+    """With the echo server in place of the one on the default ports; every client it makes is used and closed."""
+    clients = []
+
+    def connect(kind, **kwargs):
+        clients.append(kind(**{**kwargs, "ip": "127.0.0.1", "port": echo_server.port, "port_out": echo_server.port_out,
+                               "timeout": 20_000}))
+        return clients[-1]
+
+    for kind in ("BertClient", "ConcurrentBertClient"):
+        monkeypatch.setattr(bert_serving.client, kind, partial(connect, getattr(bert_serving.client, kind)))
+    exec(compile(source, "block", "exec"), {})
+    for client in clients:
+        assert isinstance(client.encode(["still works"]), np.ndarray)
+        client.close()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_is_true(command, request):
+    words = shlex.split(command)
+    CHECKS[words[0]](words, command, request)
+
+
+def check_make(words, command, request):
+    """The targets exist; what they do is what continuous integration runs."""
+    done = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+
+
+def check_pip(words, command, request):
+    assert words[1] == "install"
+    for word in words[2:]:
+        folder, _, extras = word.rstrip("]").partition("[")
+        folder = folder.removeprefix("bert-serving-")
+        project = (ROOT / folder / "pyproject.toml").read_text(encoding="utf-8")
+        for extra in filter(None, extras.split(",")):
+            assert f"\n{extra} = [" in project
+
+
+def check_start(words, command, request):
+    ServerConfig.from_args(get_args_parser({}).parse_args(words[1:]))
+
+
+def check_curl(words, command, request):
+    """It runs, against the echo server, and is answered with 200."""
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl here")
+    server = request.getfixturevalue("echo_server")
+    url = next(word for word in words if word.startswith("http"))
+    assert urlparse(url).port == 8125
+    there = command.replace("localhost:8125", f"127.0.0.1:{server.http_port}")
+    done = subprocess.run([*shlex.split(there), "--silent", "--fail"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"status":200' in done.stdout
+
+
+def check_docker(words, command, request):
+    """There is no docker in tests: the files it names exist, and the server knows the options it passes on."""
+    if words[1] == "build":
+        assert (ROOT / words[words.index("-f") + 1]).is_file()
+    else:
+        assert words[1] == "run"
+        check_start(words[words.index("bert-as-service"):], command, request)
+
+
+def check_python(words, command, request):
+    assert (ROOT / words[1]).is_file(), "an example; test_examples.py runs it"
+
+
+CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start, "curl": check_curl,
+          "docker": check_docker, "python": check_python}
+
+
+@pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
+                                     "bert-serving-start -no_such_option", "docker build -f docker/Nothing ."])
+def test_the_checks_bite(command, request, capsys):
+    with pytest.raises((AssertionError, SystemExit)):
+        words = shlex.split(command)
+        CHECKS[words[0]](words, command, request)
+
+
+# ---- links -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not urlparse(target).scheme:
+            assert (page.parent / target).exists(), f"{name(page)} links to {target}"
+
+
+def test_every_page_can_be_reached_from_the_index():
+    docs = ROOT / "docs"
+    seen, waiting = set(), [docs / "index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in seen:
+            seen.add(page)
+            waiting += [(page.parent / target).resolve() for target
+                        in re.findall(r"\]\(([^)#\s]+\.md)", page.read_text(encoding="utf-8"))]
+    assert {page for page in docs.rglob("*.md")} <= seen
+
+
+# ---- references ------------------------------------------------------------------------------------------------------
+
+def reference(page):
+    return (ROOT / "docs/reference" / page).read_text(encoding="utf-8")
+
+
+def test_the_options_page_is_current():
+    page = runpy.run_path(str(ROOT / "docs/options.py"))["page"]()
+    assert reference("options.md") == page, "run `make docs-options`"
+
+
+@pytest.mark.parametrize("field", fields(ServerConfig), ids=lambda field: field.name)
+def test_every_option_is_in_the_reference(field):
+    for flag in field.metadata.get("flags", [field.name]):
+        assert f"| `-{flag}`" in reference("options.md")
+
+
+@pytest.mark.parametrize("code, error", BY_CODE.items(), ids=str)
+def test_every_error_is_in_the_reference(code, error):
+    assert f"| `{code}` | {error.http_status} | `{error.__name__}`" in reference("errors.md")
+
+
+@pytest.mark.parametrize("error", start_errors.BY_NAME.values(), ids=lambda error: error.__name__)
+def test_every_exit_code_is_in_the_reference(error):
+    assert f"| {error.exit_code} | `{error.__name__}` |" in reference("errors.md")
+
+
+def test_every_route_is_in_the_reference():
+    routes = create_app(None).url_map.iter_rules()
+    for rule in routes:
+        method, = rule.methods - {"HEAD", "OPTIONS"}
+        assert f"## `{method} {rule}`" in reference("http.md")
+
+
+def test_pages_are_found():
+    assert ROOT / "README.md" in PAGES and ROOT / "docs/index.md" in PAGES
+    assert len(blocks("python")) >= 2 and len(commands()) >= 5

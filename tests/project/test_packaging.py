@@ -1,0 +1,93 @@
+"""What pip would install: both wheels, built from a copy of the tree."""
+import configparser
+import email
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import bert_serving.client
+import bert_serving.server
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VERSIONS = {"client": bert_serving.client.__version__, "server": bert_serving.server.__version__}
+
+
+class Wheel:
+    """A built wheel, as it would be installed."""
+
+    def __init__(self, path):
+        with zipfile.ZipFile(path) as archive:
+            self.names = set(archive.namelist())
+            info = next(name.split("/")[0] for name in self.names if name.endswith(".dist-info/METADATA"))
+            self.metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+            self.scripts = {}
+            if f"{info}/entry_points.txt" in self.names:
+                entry_points = configparser.ConfigParser()
+                entry_points.read_string(archive.read(f"{info}/entry_points.txt").decode())
+                self.scripts = dict(entry_points["console_scripts"])
+        self.modules = {name for name in self.names if not name.startswith(info)}
+        self.licences = {name for name in self.names if name.startswith(info) and name.endswith("LICENSE")}
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """Both wheels by package name."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for package in VERSIONS:
+        copy = folder / package
+        shutil.copytree(ROOT / package, copy, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+        done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index",
+                               "--wheel-dir", str(folder), str(copy)], capture_output=True, text=True, timeout=50)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return {package: Wheel(next(folder.glob(f"bert_serving_{package}-*.whl"))) for package in VERSIONS}
+
+
+@pytest.mark.parametrize("package", VERSIONS)
+def test_wheel_holds_the_package_and_nothing_else(wheels, package):
+    folder = ROOT / package
+    expected = {path.relative_to(folder).as_posix() for path in (folder / "bert_serving").rglob("*")
+                if path.is_file() and "__pycache__" not in path.parts}
+    assert wheels[package].modules == expected
+    assert "bert_serving/__init__.py" not in expected
+
+
+@pytest.mark.parametrize("package", VERSIONS)
+def test_version_and_licence(wheels, package):
+    wheel = wheels[package]
+    assert wheel.metadata["Version"] == VERSIONS[package]
+    assert wheel.licences
+    assert (ROOT / package / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_client_is_typed(wheels):
+    assert "bert_serving/client/py.typed" in wheels["client"].names
+
+
+def test_the_server_wants_the_client_of_its_version(wheels):
+    assert VERSIONS["client"] == VERSIONS["server"]
+    assert f"bert-serving-client=={VERSIONS['client']}" in wheels["server"].metadata.get_all("Requires-Dist")
+
+
+@pytest.mark.parametrize("extra", ["cpu", "tf", "gpu", "tf-gpu", "http"])
+def test_extras(wheels, extra):
+    assert extra in wheels["server"].metadata.get_all("Provides-Extra")
+
+
+def test_commands(wheels):
+    assert wheels["server"].scripts == {
+        "bert-serving-start": "bert_serving.server.cli:main",
+        "bert-serving-terminate": "bert_serving.server.cli:terminate",
+        "bert-serving-model": "bert_serving.server.engine.models:main",
+    }
+
+
+@pytest.mark.parametrize("command", ["bert-serving-start", "bert-serving-terminate", "bert-serving-model"])
+def test_commands_lead_somewhere(wheels, command):
+    module, function = wheels["server"].scripts[command].split(":")
+    call = f"import sys; from {module} import {function}; sys.exit({function}(['-h']))"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert command in done.stdout
