@@ -1,0 +1,72 @@
+"""The original's own clients, unmodified, each in an environment of its own, against our server."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("original_client.py")
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory):
+    """Version of the original's client -> an interpreter that has it; made once."""
+    made: dict[str, Path] = {}
+
+    def interpreter(version: str) -> Path:
+        if version not in made:
+            directory = tmp_path_factory.mktemp(f"original-{version}")
+            venv.create(directory, with_pip=True)
+            made[version] = directory / "bin" / "python"
+            installed = subprocess.run(
+                [made[version], "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                 f"bert-serving-client=={version}"], capture_output=True, text=True)
+            if installed.returncode:
+                pytest.skip(f"bert-serving-client {version} cannot be installed: {installed.stderr[-500:]}")
+        return made[version]
+
+    return interpreter
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("version", ["1.10.0", "1.7.5"])
+def test_everything_that_an_original_client_can_ask_is_answered(environments, echo_server, version):
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([environments(version), SCRIPT, str(echo_server.port), str(echo_server.port_out)],
+                          capture_output=True, text=True, timeout=120, env=environ)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen == {
+        "version": version,
+        "encode": [3, 768],
+        "alone_equals_together": True,
+        "tokenized": [2, 768],
+        "encode_async": [[2, 768]] * 5,
+        "fetch_all": [10, 768],
+        "fetch": -1 if version == "1.7.5" else 0,
+        "large": [1000, 768],
+        "status": ["1.10.0", True],
+        "error": "data type 'bert-serving error bad_request: payload is a dict; expected a list of strings or a list "
+                 "of lists of strings' not understood",
+        "fresh_clients_answered": 100,
+        "pool": [1, 768],
+    }
+
+
+def test_an_original_client_on_a_server_of_its_own_version_needs_no_exception(environments, serve_echo):
+    server = serve_echo("-report_version", "1.7.5")
+    code = f"from bert_serving.client import BertClient; print(BertClient(port={server.port}, " \
+           f"port_out={server.port_out}, timeout=10000).encode(['hello']).shape)"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([environments("1.7.5"), "-c", code], capture_output=True, text=True, timeout=60, env=environ)
+    assert done.stdout == "(1, 768)\n", done.stderr
+
+
+def test_this_interpreter_has_our_client():
+    import bert_serving.client
+    assert not bert_serving.client.__version__.startswith("1."), sys.path
