@@ -10,7 +10,7 @@ from zlib import crc32
 
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers.models import WordPiece
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from ..errors import ModelError
 
@@ -68,8 +68,8 @@ class Tokenizer(BaseTokenizer):
     """BERT's tokenizer; special tokens written in a text, as "[MASK]", mean nothing here.
 
     Google's basic tokenizer treats each character by itself (but for the final sigma), so it is a translation table,
-    :class:`CharacterTable`, in front of the splitting and the word pieces of Hugging Face's library. That library's own
-    normalizer is not used: its Unicode tables are older than Python's, and it does not take lone surrogates.
+    :class:`CharacterTable`, in front of the word pieces of Hugging Face's library. That library's own normalizer is not
+    used: its Unicode tables are older than Python's, and it does not take lone surrogates.
     """
 
     def __init__(self, vocabulary_path: str | Path, do_lower_case: bool = True) -> None:
@@ -85,7 +85,7 @@ class Tokenizer(BaseTokenizer):
         # The first [UNK] is meant for unknown pieces; no token is registered as special, so none is seen in texts.
         self._pieces = HuggingFaceTokenizer(WordPiece(self.vocabulary, unk_token=UNK,
                                                       max_input_chars_per_word=MAX_CHARACTERS_PER_WORD))
-        self._pieces.pre_tokenizer = BertPreTokenizer()
+        self._pieces.pre_tokenizer = WhitespaceSplit()
 
     def encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         size = 16 * limit + 1000                       # Characters that nearly always hold that many pieces.
@@ -99,10 +99,10 @@ class Tokenizer(BaseTokenizer):
         return result
 
     def normalize(self, text: str) -> str:
-        """The text, cleaned, with spaces around what stands alone, and lower-cased without accents if so asked."""
+        """The text, cleaned, its words separated by spaces, lower-cased and without accents if so asked."""
         if self.do_lower_case:
             text = text.lower()                        # As a whole: the final sigma depends on its neighbours.
-        return text.translate(self._characters) if ODD.search(text) else text
+        return text.translate(self._characters) if ODD.search(text) else PUNCTUATION.sub(r" \g<0> ", text)
 
     def lookup(self, tokens: Sequence[str]) -> list[int]:
         get, unknown = self.vocabulary.get, self.unk_id
@@ -114,7 +114,10 @@ class Tokenizer(BaseTokenizer):
 
 
 ODD = re.compile(r"[^\t\n\r -~]")
-"""Characters that CharacterTable has something to say about."""
+"""What takes more than PUNCTUATION: anything but printable ASCII."""
+
+PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+"""In ASCII, marks such as "$" and "|" count, which Unicode calls symbols."""
 
 BREAK = re.compile(r"[\s\u4e00-\u9fff,;!?()\[\]{}/\\|<>@#$%&*+=~\"-]")
 """Characters before which a text can be cut without changing the pieces on the left.
@@ -147,8 +150,8 @@ class CharacterTable(dict[int, "str | None"]):
 
     def replacement(self, character: str) -> str | None:
         """The text to put in the character's place; None: nothing."""
-        if character in "\t\n\r" or 32 <= ord(character) < 127:
-            return character                           # ASCII punctuation is split by BertPreTokenizer.
+        if not ODD.match(character):
+            return PUNCTUATION.sub(r" \g<0> ", character)
         if character == "\N{REPLACEMENT CHARACTER}" or unicodedata.category(character)[0] == "C":
             return None                                # Control, format, unassigned, and lone surrogates too.
         if character.isspace():
@@ -159,7 +162,7 @@ class CharacterTable(dict[int, "str | None"]):
                                 if unicodedata.category(c) != "Mn")
         if alone:
             return f" {character} "
-        return "".join(f" {c} " if unicodedata.category(c)[0] == "P" else c for c in character)
+        return "".join(f" {c} " if unicodedata.category(c)[0] == "P" or PUNCTUATION.match(c) else c for c in character)
 
 
 # ---- for the echo engine ---------------------------------------------------------------------------------------------

@@ -1,0 +1,161 @@
+"""Sequences as Google's BERT builds them: pairs, truncation, masks."""
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_serving.server.core.features import build_features, split_text, split_tokens, truncate_pair
+from bert_serving.server.core.tokenization import WordHashTokenizer
+
+TOKENIZER = WordHashTokenizer()
+CLS, SEP = "[CLS]", "[SEP]"
+
+
+def build(text, max_length=25, **options):
+    features, = build_features([text], TOKENIZER, max_length=max_length, **options)
+    assert features.input_ids.dtype == features.token_type_ids.dtype == features.input_mask.dtype == np.int32
+    assert len(features.input_ids) == len(features.token_type_ids) == len(features.input_mask) == len(features)
+    assert features.tokens == TOKENIZER.tokens(features.input_ids.tolist())
+    return features
+
+
+def test_single():
+    features = build("a b")
+    assert features.tokens == [CLS, "a", "b", SEP]
+    assert features.token_type_ids.tolist() == [0, 0, 0, 0]
+    assert features.input_mask.tolist() == [1, 1, 1, 1]
+    assert features.num_special == 2
+
+
+@pytest.mark.parametrize("text", ["a b ||| c", ["a", "b", "|||", "c"]])
+def test_pair(text):
+    features = build(text)
+    assert features.tokens == [CLS, "a", "b", SEP, "c", SEP]
+    assert features.token_type_ids.tolist() == [0, 0, 0, 0, 1, 1]
+    assert features.num_special == 3
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("x ||| y ||| z", ["x ||| y", "z"]),               # the last one
+    (" a ||| b ", ["a", "b"]),
+    ("||| b", ["||| b"]),                              # a space is needed on both sides, and the text is stripped
+    ("a |||", ["a |||"]),
+    ("a|||b", ["a|||b"]),
+    ("a ||| b\nc", ["a ||| b\nc"]),                    # a line break makes it ordinary text
+    ("a ||| b\n", ["a", "b"]),                         # ... unless it is stripped
+    ("x ||| ||| y", ["x |||", "y"]),
+    ("", [""]),
+])
+def test_pairs_of_text(text, expected):
+    assert split_text(text) == expected
+
+
+@given(text=st.text(st.sampled_from("a |\n"), max_size=30))
+def test_pairs_of_text_equal_the_regular_expression(text):
+    import re
+    match = re.match(r"^(.*) \|\|\| (.*)$", text.strip())
+    assert split_text(text) == (list(match.groups()) if match else [text.strip()])
+
+
+def test_pairs_of_tokens_split_at_the_first():
+    assert split_tokens(["a", "|||", "b", "|||", "c"]) == [["a"], ["b", "|||", "c"]]
+    assert split_tokens(["a"]) == [["a"]]
+
+
+@pytest.mark.parametrize("text", ["a |||", ["a", "|||"]])
+def test_a_pair_without_its_second_half_is_single(text):
+    assert build(text).num_special == 2
+
+
+def test_a_pair_without_its_first_half():
+    assert build(["|||", "b"]).tokens == [CLS, SEP, "b", SEP]
+
+
+@pytest.mark.parametrize("options", [{}, {"no_special_token": True}])
+@pytest.mark.parametrize("text", ["", "  ", []])
+def test_nothing(text, options):
+    assert build(text, **options).tokens == [CLS, SEP]
+
+
+# ---- truncation ------------------------------------------------------------------------------------------------------
+
+def drop_one_by_one(first, second, room):
+    """The paper's way."""
+    while first + second > room:
+        if first > second:
+            first -= 1
+        else:
+            second -= 1
+    return first, second
+
+
+@given(first=st.integers(0, 60), second=st.integers(0, 60), room=st.integers(1, 40))
+def test_pairs_lose_the_end_of_the_longer(first, second, room):
+    assert truncate_pair(first, second, room) == drop_one_by_one(first, second, room)
+
+
+def test_single_loses_its_right_end():
+    assert build("a b c d e", 5).tokens == [CLS, "a", "b", "c", SEP]
+
+
+@given(st.data())
+def test_sequences(data):
+    """Length, masks and types of any text, raw or tokenized, pair or single."""
+    words = st.lists(st.sampled_from("abcdef"), max_size=40)
+    first, second = data.draw(words), data.draw(words)
+    raw, masked, bare = (data.draw(st.booleans()) for _ in range(3))
+    room = data.draw(st.integers(4, 30))
+    text = " ||| ".join([" ".join(first), " ".join(second)]) if raw else [*first, "|||", *second]
+    features = build(text, room, mask_cls_sep=masked, no_special_token=bare)
+    assert 1 <= len(features) <= room
+    a, b = [half.split() for half in [*split_text(text), ""][:2]] if raw else (first, second)
+    if b:
+        kept_a, kept_b = drop_one_by_one(len(a), len(b), room - 3)
+        assert features.tokens == [CLS, *a[:kept_a], SEP, *b[:kept_b], SEP]
+    elif bare and not raw and a:
+        assert features.tokens == a[:room]
+    else:
+        assert features.tokens == [CLS, *a[:room - 2], SEP]
+    special = [token in (CLS, SEP) for token in features.tokens]
+    assert features.input_mask.tolist() == [0 if masked and hidden else 1 for hidden in special]
+    seps = np.cumsum([token == SEP for token in features.tokens])
+    types = np.concatenate([[0], seps[:-1]]) if b else np.zeros(len(features))
+    assert features.token_type_ids.tolist() == types.tolist()
+
+
+def test_no_special_token():
+    features = build(["a", "b", "c"], 2, no_special_token=True, mask_cls_sep=True)
+    assert features.tokens == ["a", "b"]
+    assert features.input_mask.tolist() == [1, 1]
+    assert features.num_special == 2
+    assert build("a b", no_special_token=True).tokens == [CLS, "a", "b", SEP]
+    assert build(["a", "|||", "b"], no_special_token=True).tokens == [CLS, "a", SEP, "b", SEP]
+
+
+def test_no_special_token_with_long_raw_text():
+    """The original's worker died of it."""
+    assert len(build("a " * 100, 25, no_special_token=True)) == 25
+
+
+def test_batches_keep_their_order():
+    texts = ["a b", ["c"], "d ||| e", "", ["f", "|||", "g"], "h"]
+    together = build_features(texts, TOKENIZER, max_length=25)
+    assert [features.tokens for features in together] == [build(text).tokens for text in texts]
+    assert build_features([], TOKENIZER, max_length=25) == []
+
+
+def test_sequences_longer_than_the_shared_arrays():
+    assert len(build("a " * 3000, 2000)) == len(build(["a"] * 3000, 2000, no_special_token=True)) == 2000
+
+
+def test_the_shared_arrays_cannot_be_written_to():
+    with pytest.raises(ValueError):
+        build("a").input_mask[0] = 7
+
+
+def test_a_megabyte_takes_no_time():
+    start = time.monotonic()
+    assert len(build("a " * 500_000 + "||| " + "b " * 500_000)) == 25
+    assert time.monotonic() - start < 1

@@ -1,0 +1,191 @@
+"""BERT's tokenizer against a plain transcription of what Google's does, and the tokenizer without a vocabulary."""
+import sys
+import time
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_serving.server.core.tokenization import CJK, Tokenizer, WordHashTokenizer, load_vocabulary
+from bert_serving.server.errors import ModelError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##want", "##ed", "runn", "##ing", "want", "the", "The",
+         "cafe", "café", "i", "ß", "σας", "σ", "ας", "mask", "[", "]", "|", ",", "!", "¿", "。", "我", "爱", "0", "##1"]
+WORDS += [chr(code) for code in range(ord("a"), ord("z") + 1) if chr(code) != "i"]
+WORDS += ["##" + chr(code) for code in range(ord("a"), ord("z") + 1)]
+
+
+@pytest.fixture(scope="module")
+def vocabulary_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    path.write_text("\n".join(WORDS) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+def tokenizer(vocabulary_path, request):
+    return Tokenizer(vocabulary_path, request.param)
+
+
+def reference(text, vocabulary, do_lower_case):
+    """Basic and WordPiece tokenizer, written after the description of Google's code, with Python's own Unicode."""
+    clean = ""
+    for c in text:
+        if c in "\t\n\r" or unicodedata.category(c) == "Zs":
+            clean += " "
+        elif ord(c) in (0, 0xFFFD) or unicodedata.category(c).startswith("C"):
+            continue
+        elif any(first <= ord(c) <= last for first, last in CJK):
+            clean += f" {c} "
+        else:
+            clean += c
+    words = []
+    for word in clean.split():
+        if do_lower_case:
+            word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
+        current = ""
+        for c in word:
+            if unicodedata.category(c).startswith("P") or (c.isascii() and not c.isalnum()):
+                words += [current, c]
+                current = ""
+            else:
+                current += c
+        words.append(current)
+    tokens = []
+    for word in " ".join(words).split():
+        pieces, rest = [], word
+        while rest and len(word) <= 100:
+            prefix = "##" if pieces else ""
+            end = next((n for n in range(len(rest), 0, -1) if prefix + rest[:n] in vocabulary), 0)
+            if not end:
+                break
+            pieces.append(prefix + rest[:end])
+            rest = rest[end:]
+        tokens += ["[UNK]"] if rest else pieces
+    return tokens
+
+
+def pieces(tokenizer, text):
+    return tokenizer.tokens(tokenizer.encode([text], 10_000)[0])
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("unwanted running", "un ##want ##ed runn ##ing"),
+    ("UNwanted,running!", "un ##want ##ed , runn ##ing !"),
+    ("Café\tthe\u3000the", "cafe the the"),
+    ("我爱the", "我 爱 the"),
+    ("[MASK]", "[ mask ]"),
+    ("|||", "| | |"),
+    ("the" * 50, "[UNK]"),
+    ("unwanted\x00 \ufffdthe\u200b", "un ##want ##ed the"),
+    ("¿the。", "¿ the 。"),
+    ("ΣΑΣ", "σας"),
+    ("", ""),
+    (" \u2028\n ", ""),
+])
+def test_by_eye(vocabulary_path, text, expected):
+    assert " ".join(pieces(Tokenizer(vocabulary_path), text)) == expected
+
+
+def test_cased_keeps_case_and_accents(vocabulary_path):
+    assert pieces(Tokenizer(vocabulary_path, do_lower_case=False), "The the café cafe MASK") == [
+        "The", "the", "café", "cafe", "[UNK]"]
+
+
+TEXTS = st.text(st.one_of(st.characters(exclude_categories=[]), st.sampled_from("abcun want.,!|[]Σσßİ\t\n我é\u0301")),
+                max_size=60)
+
+
+@given(text=TEXTS)
+def test_equals_the_reference(tokenizer, text):
+    assert pieces(tokenizer, text) == reference(text, tokenizer.vocabulary, tokenizer.do_lower_case)
+
+
+def test_every_character_equals_the_reference(tokenizer):
+    """Assigned or not, surrogate or not: each character between two letters, in the first two planes."""
+    characters = [f"a{chr(code)}b" for code in range(0x20000)]
+    mine = tokenizer.encode(characters, 100)
+    wrong = [hex(ord(text[1])) for text, ids in zip(characters, mine)
+             if tokenizer.tokens(ids) != reference(text, tokenizer.vocabulary, tokenizer.do_lower_case)]
+    assert wrong == []
+
+
+def test_a_lone_surrogate_counts_as_no_character(tokenizer):
+    assert pieces(tokenizer, "un\ud83dwanted") == ["un", "##want", "##ed"]
+    assert tokenizer.lookup(["\ud83d"]) == [tokenizer.unk_id]
+
+
+@pytest.mark.parametrize("text", [
+    "the want " * 111_111, "我" * 1_000_000, "a" * 1_000_000, "the,want!" * 111_111, "é" * 1_000_000,
+    " " * 1_000_000 + "the", "\u0301" * 1_000_000,
+], ids=["words", "cjk", "one word", "punctuation", "accents", "blanks", "marks"])
+def test_a_megabyte_takes_no_time(tokenizer, text):
+    start = time.monotonic()
+    ids, = tokenizer.encode([text], 25)
+    assert time.monotonic() - start < 2
+    assert tokenizer.tokens(ids[:25]) == pieces(tokenizer, text)[:25]
+
+
+@given(words=st.lists(st.sampled_from(["the", "un", "ΑΣ", "我爱", "a,b", "\u0301", "Σ", " " * 700, "x" * 300]),
+                      max_size=60), limit=st.integers(1, 8))
+def test_the_first_pieces_do_not_depend_on_the_limit(tokenizer, words, limit):
+    text = "".join(f"{word} " if i % 3 else word for i, word in enumerate(words))
+    assert tokenizer.encode([text * 8], limit)[0][:limit] == tokenizer.encode([text * 8], 100_000)[0][:limit]
+
+
+def test_lookup_is_verbatim(tokenizer):
+    ids = tokenizer.lookup(["[MASK]", "##ing", "The", "running", "[SEP]"])
+    assert tokenizer.tokens(ids) == ["[MASK]", "##ing", "The", "[UNK]", "[SEP]"]
+
+
+# ---- vocabulary ------------------------------------------------------------------------------------------------------
+
+def test_a_repeated_token_gets_its_last_line(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n[CLS]\n[SEP]\n a \n", encoding="utf-8")
+    assert load_vocabulary(tmp_path / "vocab.txt")["a"] == 4
+    assert Tokenizer(tmp_path / "vocab.txt").encode(["a"], 9) == [[4]]
+
+
+def test_lines_end_at_newlines_only(tmp_path):
+    (tmp_path / "vocab.txt").write_bytes("[UNK]\n\u2028\n[CLS]\r\n[SEP]\nx\x85y\nlast".encode())
+    vocabulary = load_vocabulary(tmp_path / "vocab.txt")
+    assert vocabulary["[CLS]"] == 2 and vocabulary["x\x85y"] == 4 and vocabulary["last"] == 5
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"[UNK]\n[CLS]\nthe\n", r"vocab\.txt lacks \[SEP\]"),
+    (b"", r"lacks \[CLS\], \[SEP\], \[UNK\]"),
+    (b"\xff\xfe", "not UTF-8"),
+    (None, "cannot read the vocabulary .*vocab.txt: No such file"),
+])
+def test_an_unusable_vocabulary_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        Tokenizer(tmp_path / "vocab.txt")
+
+
+# ---- without a vocabulary --------------------------------------------------------------------------------------------
+
+def test_word_hash_is_the_same_everywhere():
+    tokenizer = WordHashTokenizer()
+    assert tokenizer.encode(["hello  world", ""], 9) == [[4 + 0x3610A686 % ((1 << 20) - 4),
+                                                          4 + 0x3A771143 % ((1 << 20) - 4)], []]
+    assert tokenizer.lookup(["hello"]) == WordHashTokenizer().encode(["hello"], 9)[0]
+    assert tokenizer.tokens(tokenizer.encode(["hello world"], 9)[0]) == ["hello", "world"]
+    assert tokenizer.lookup(["[CLS]", "[SEP]", "[UNK]"]) == [1, 2, 3] == [
+        tokenizer.cls_id, tokenizer.sep_id, tokenizer.unk_id]
+
+
+@given(text=st.text(st.characters(exclude_categories=[])), limit=st.integers(1, 5))
+def test_word_hash_takes_any_text(text, limit):
+    ids, = WordHashTokenizer().encode([text], limit)
+    assert len(ids) == min(limit, len(text.split())) and all(0 < number < 1 << 20 for number in ids)
+
+
+def test_word_hash_does_not_remember_without_end(monkeypatch):
+    monkeypatch.setattr("bert_serving.server.core.tokenization.CharacterTable.MOST", 5)
+    tokenizer = WordHashTokenizer()
+    ids, = tokenizer.encode([" ".join(map(str, range(100)))], 100)
+    assert sys.getsizeof(tokenizer._ids) < 1000 and tokenizer.tokens(ids)[-1].startswith("#")
