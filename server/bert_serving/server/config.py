@@ -133,7 +133,7 @@ def option(default: Any, help: str, group: str, type: Callable[[str], Any] | Non
 
 @dataclass(kw_only=True)
 class ServerConfig:
-    """What one server was told, checked. Values that are still :class:`FromModel` are settled when the model is read."""
+    """What one server was told, checked. Values that are :class:`FromModel` are settled when the model is read."""
 
     model_dir: str | None = option(None, "directory of a pretrained BERT model (Google checkpoint or Hugging Face "
                                    "files), or the name of a model; default: the embedded all-MiniLM-L6-v2", PATHS, str)
@@ -141,26 +141,32 @@ class ServerConfig:
                                          "-model_dir, vocabulary and configuration stay", PATHS, str)
     ckpt_name: str = option("bert_model.ckpt", "prefix of the checkpoint files, as model.ckpt-343", PATHS, str)
     config_name: str = option("bert_config.json", "name of the model's configuration file", PATHS, str)
-    graph_tmp_dir: str | None = option(None, "directory that keeps frozen graphs; default: the user's cache", PATHS, str)
+    graph_tmp_dir: str | None = option(None, "directory that keeps frozen graphs; default: the user's cache", PATHS,
+                                       str)
 
-    max_seq_len: Any = option(FromModel(25), "longest sequence in tokens, special tokens included; the rest of a longer one is cut off at the "
-                              "right; NONE: the longest of each batch", BERT, sequence_length, metavar="N|NONE")
+    max_seq_len: Any = option(FromModel(25), "longest sequence in tokens, special tokens included; the rest of a "
+                              "longer one is cut off at the right; NONE: the longest of each batch", BERT,
+                              sequence_length, metavar="N|NONE")
     do_lower_case: Any = field(default=FromModel(True), metadata={"group": BERT, "flags": {
         "cased_tokenization": (False, "keep case and accents"),
         "uncased_tokenization": (True, "lower-case and strip accents, whatever the model's files say")}})
-    pooling_layer: Any = option(FromModel([-2]), "encoder layers to pool, -1 is the last; vectors of several layers are concatenated", BERT, int,
-                                nargs="+")
-    pooling_strategy: Any = option(FromModel(PoolingStrategy.REDUCE_MEAN), "how token vectors become the sentence's vector", BERT,
-                                   PoolingStrategy.from_string, metavar="{%s}" % ",".join(PoolingStrategy.__members__))
+    pooling_layer: Any = option(FromModel([-2]), "encoder layers to pool, -1 is the last; vectors of several layers "
+                                "are concatenated", BERT, int, nargs="+")
+    pooling_strategy: Any = option(FromModel(PoolingStrategy.REDUCE_MEAN), "how token vectors become the sentence's "
+                                   "vector", BERT, PoolingStrategy.from_string,
+                                   metavar="{%s}" % ",".join(PoolingStrategy.__members__))
     mask_cls_sep: bool = option(False, "leave [CLS] and [SEP] out of attention and pooling", BERT)
     no_special_token: bool = option(False, "add no [CLS] and [SEP] to tokenized single sentences", BERT)
     show_tokens_to_client: bool = option(False, "send each sentence's tokens along with its vector", BERT)
     no_position_embeddings: bool = option(False, "do not add position embeddings", BERT)
     num_labels: int = option(2, "number of classes of the CLASSIFICATION strategy", BERT, positive)
 
-    host: str = option("127.0.0.1", "address that the ports are bound to; 0.0.0.0 or * opens them to every network", SERVING, str)
-    port: int = option(5555, "port that receives requests; 0: any free one", SERVING, port_number, aliases=("port_in", "port_data"))
-    port_out: int = option(5556, "port that publishes results; 0: any free one", SERVING, port_number, aliases=("port_result",))
+    host: str = option("127.0.0.1", "address that the ports are bound to; 0.0.0.0 or * opens them to every network",
+                       SERVING, str)
+    port: int = option(5555, "port that receives requests; 0: any free one", SERVING, port_number,
+                       aliases=("port_in", "port_data"))
+    port_out: int = option(5556, "port that publishes results; 0: any free one", SERVING, port_number,
+                           aliases=("port_result",))
     http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
     http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
     cors: str = option("*", "origin that browsers may call the HTTP proxy from", SERVING, str)
@@ -168,27 +174,31 @@ class ServerConfig:
                          choices=("graph", "echo"))
     num_worker: int = option(1, "worker processes", SERVING, positive)
     max_batch_size: int = option(256, "most sequences that one worker handles at a time", SERVING, positive)
-    priority_batch_size: int = option(16, "requests of at most this many sentences go before larger ones", SERVING, natural)
+    priority_batch_size: int = option(16, "requests of at most this many sentences go before larger ones", SERVING,
+                                      natural)
     cpu: bool = option(False, "run all workers on the CPU", SERVING)
     xla: bool = option(False, "compile the graph with XLA", SERVING)
     fp16: bool = option(False, "compute and answer in half precision", SERVING)
     gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)
     device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+")
-    prefetch_size: int = option(10, "jobs that a GPU worker holds: one running, the others waiting; a CPU worker holds two at most", SERVING,
-                                positive)
+    prefetch_size: int = option(10, "jobs that a GPU worker holds: one running, the others waiting; a CPU worker "
+                                "holds two at most", SERVING, positive)
     fixed_embed_length: bool = option(False, "with -max_seq_len NONE and strategy NONE: every result is as long as the "
                                       "model's longest sequence", SERVING)
     report_version: str = option("1.10.0", "server_version in status replies, which original clients compare with "
                                  "their own version", SERVING, str)
 
-    max_queue_mb: float = option(256, "most megabytes of requests that may wait; beyond them clients get an 'overloaded' error", LIMITS, float)
+    max_queue_mb: float = option(256, "most megabytes of requests that may wait; beyond them clients get an "
+                                 "'overloaded' error", LIMITS, float)
     max_queue_size: int = option(1_000_000, "most sentences that may wait", LIMITS, positive)
     max_message_mb: float = option(64, "largest request in megabytes", LIMITS, float)
     max_held_mb: float = option(512, "most megabytes of results kept for clients that do not read", LIMITS, float)
     max_held_client_mb: float = option(64, "most megabytes of results kept for one such client", LIMITS, float)
     hold_timeout: float = option(30.0, "seconds that an undelivered result is kept", LIMITS, seconds)
-    job_timeout: float = option(60.0, "least seconds that a worker may compute without a sign of life before it is replaced", LIMITS, seconds)
-    drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS, seconds)
+    job_timeout: float = option(60.0, "least seconds that a worker may compute without a sign of life before it is "
+                                "replaced", LIMITS, seconds)
+    drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
+                                  seconds)
     start_timeout: float = option(300.0, "seconds that each phase of the start may take", LIMITS, seconds)
     verbose: bool = option(False, "log every request", LIMITS)
 
@@ -264,7 +274,8 @@ def get_args_parser(environ: Mapping[str, str] = os.environ) -> argparse.Argumen
             continue
         if given is not None:
             default = _values(parser, f, given)
-        shown = "" if default is None else f" (default: {default if default != [] else 'those with the most free memory'})"
+        shown = "those with the most free memory" if default == [] else default
+        shown = "" if default is None else f" (default: {shown})"
         group.add_argument(*names, dest=f.name, type=f.metadata["type"], default=default, nargs=f.metadata["nargs"],
                            choices=f.metadata["choices"], metavar=f.metadata["metavar"],
                            help=(f.metadata["help"] + shown).replace("%", "%%"))
@@ -275,7 +286,7 @@ def get_args_parser(environ: Mapping[str, str] = os.environ) -> argparse.Argumen
 
 def _from_environment(parser: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> str | None:
     value = environ.get(ENVIRONMENT_PREFIX + name.upper())
-    # Kubernetes sets NAME_PORT=tcp://... for every service; one that is called "bert-serving" does not mean this option.
+    # Kubernetes sets NAME_PORT=tcp://... for every service; one called "bert-serving" does not mean this option.
     return None if value is not None and value.startswith("tcp://") else value
 
 

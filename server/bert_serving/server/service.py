@@ -121,7 +121,7 @@ class Service:
         return Supervisor(
             self.fleet, LocalLauncher(), worker_orders, freeze_orders=freeze_orders, proxy_orders=proxy_orders,
             start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
-            send_stop=lambda slot, frames: self.broker.pipes[slot].send_multipart(frames),
+            send_stop=self.broker.tell,
             on_ready=self._ready, environ=environment_for(config.verbose))
 
     def _worker_lost(self, slot: int) -> None:
@@ -261,7 +261,7 @@ class BertServer(threading.Thread):
         """
         super().__init__(name="bert-server")
         self.service = Service(ServerConfig.from_args(args))
-        self.service.on_ready = self._on_ready
+        self.service.on_ready = self._on_ready  # type: ignore[method-assign]
         self.port, self.port_out = self.service.port, self.service.port_out
         self.is_ready = threading.Event()
         self.error: StartError | None = None

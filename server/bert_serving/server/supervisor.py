@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,7 @@ class Supervisor:
 
     def __init__(self, fleet: Fleet, launcher: Launcher, worker_orders: list[dict[str, Any]], *,
                  freeze_orders: dict[str, Any] | None, proxy_orders: dict[str, Any] | None, start_timeout: float,
-                 on_worker_lost: Callable[[int], None], send_stop: Callable[[int, list[bytes]], None],
+                 on_worker_lost: Callable[[int], None], send_stop: Callable[[int, list[bytes]], bool],
                  on_ready: Callable[[], None], environ: dict[str, str]) -> None:
         """
         Args:
@@ -44,7 +45,7 @@ class Supervisor:
             proxy_orders: what the proxy is told; None: there is none.
             start_timeout: seconds for each phase of the start.
             on_worker_lost: called with the slot of a worker that is gone.
-            send_stop: sends frames to the worker of a slot.
+            send_stop: sends frames to the worker of a slot; False if it is not there any more.
             on_ready: called when everything is ready for the first time.
             environ: variables to set for the children.
         """
@@ -272,16 +273,15 @@ class Supervisor:
         for worker in self.fleet.workers:
             if worker.slot in self.handles:
                 self._stop_worker(worker)
-        for child in (self.freezer, self.proxy):
-            if child is not None:
-                child.signal(15)
+        others: list[Child] = [child for child in (self.freezer, self.proxy) if child is not None]
+        for child in others:
+            child.signal(signal.SIGTERM)
         end = time.monotonic() + STOP_SECONDS
-        children: list[Handle] = [*self.handles.values()]
-        children += [child for child in (self.freezer, self.proxy) if child is not None]
-        for child in children:
-            if not child.wait(max(0.0, end - time.monotonic())):
-                child.kill()
-            child.forget()
+        children: list[Handle] = [*self.handles.values(), *others]
+        for handle in children:
+            if not handle.wait(max(0.0, end - time.monotonic())):
+                handle.kill()
+            handle.forget()
         self.handles.clear()
         self.freezer = self.proxy = None
 

@@ -39,7 +39,7 @@ class Assembly:
     slices: dict[int, Slice] = field(default_factory=dict)
 
     def add(self, offset: int, count: int, rows: Slice) -> None:
-        """Rows for sequences ``offset`` to ``offset + count - 1``; an offset that is filled already is left as it is."""
+        """Rows for sequences ``offset`` to ``offset + count - 1``; what is there already is left as it is."""
         if offset not in self.slices:
             self.slices[offset] = rows
             self.filled += count

@@ -81,8 +81,9 @@ class Piece:
     def halves(self) -> tuple[Piece, Piece]:
         """The piece in two; only for pieces of at least two sequences."""
         half = self.count // 2
-        return (Piece(self.request, self.offset, half, self.tokens * half // self.count),
-                Piece(self.request, self.offset + half, self.count - half, self.tokens * (self.count - half) // self.count))
+        tokens = self.tokens * half // self.count
+        return (Piece(self.request, self.offset, half, tokens),
+                Piece(self.request, self.offset + half, self.count - half, self.tokens - tokens))
 
 
 @dataclass(slots=True)

@@ -144,7 +144,7 @@ def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:
         if getattr(message, name):
             meta[name] = getattr(message, name)
     return [HEAD.pack(ROWS, slot, incarnation, message.job), json.dumps(meta).encode("ascii"),
-            memoryview(array).cast("B") if array.size else b""]
+            array.data.cast("B") if array.size else b""]
 
 
 def decode_from_worker(frames: Sequence[bytes | memoryview]) -> FromWorker:

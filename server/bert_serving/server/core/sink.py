@@ -54,7 +54,7 @@ class Sink:
         array = np.ascontiguousarray(request.assembly.result(self.width, self.max_width))
         self._finish(request)
         self.outlet.publish(request.identity, protocol.encode_result(
-            array.dtype.name, array.shape, memoryview(array).cast("B"), request.request_id,
+            array.dtype.name, array.shape, array.data.cast("B"), request.request_id,
             request.assembly.tokens()), now)
         logger.debug("answered client=%s request=%s size=%d after %.1f ms", show(request.identity),
                      show(request.request_id), request.size, (now - request.arrived) * 1e3)

@@ -12,7 +12,7 @@ import socket as sockets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import zmq
 
@@ -251,7 +251,7 @@ class Broker:
 
     def drain_results(self) -> None:
         """Take what has arrived from workers; before one is declared lost, so that its last rows count."""
-        while self.results.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self.on_result()
 
     def on_message(self, message: messages.FromWorker) -> None:
@@ -277,14 +277,20 @@ class Broker:
             job = self.ventilator.next_job(now)
             if job is None:
                 return
-            head, body = messages.encode_to_worker(job)
-            try:
-                self.pipes[job.slot].send(head, NOBLOCK | SNDMORE)
-            except zmq.Again:
+            if not self.tell(job.slot, messages.encode_to_worker(job)):
                 # The pipe has room for more than the credit, so the worker has just gone. Its sentinel will tell.
                 self.ventilator.fleet.unsent(job.job)
-            else:
-                self.pipes[job.slot].send(body)
+
+    def tell(self, slot: int, frames: list[bytes]) -> bool:
+        """Send to a worker without waiting; False if nobody is there."""
+        pipe = self.pipes[slot]
+        try:
+            pipe.send(frames[0], NOBLOCK | SNDMORE if len(frames) > 1 else NOBLOCK)
+        except zmq.Again:
+            return False
+        for frame in frames[1:]:
+            pipe.send(frame)
+        return True
 
 
 def _is_loopback(frame: zmq.Frame) -> bool:
@@ -295,7 +301,7 @@ def _is_loopback(frame: zmq.Frame) -> bool:
     return isinstance(address, str) and address.startswith(LOOPBACK)
 
 
-def exit_now(code: int) -> None:
+def exit_now(code: int) -> NoReturn:
     """End this process without waiting for libzmq's threads, which do not always end."""
     logging.shutdown()
     os._exit(code)
