@@ -155,8 +155,8 @@ def variables(config: BertConfig, *, pooler: bool = False,
 MASKED = -10000.0
 """Added to the attention scores of tokens that -mask_cls_sep hides, as BERT does for all masked tokens."""
 
-PADDED = -40000.0
-"""Added to those of padding, which no sequence may see, not even one whose tokens are all masked. Fits float16."""
+PADDED = -30000.0
+"""Added to those of padding, which no sequence may see, not even one whose tokens are all hidden."""
 
 
 def build_graph(config: BertConfig, constant: Callable[[str, tf.DType], tf.Tensor], *, strategy: PoolingStrategy,
@@ -243,9 +243,11 @@ class Encoder:
         """
         import tensorflow as tf
 
-        padding = 1.0 - tf.sequence_mask(lengths, tf.shape(input_mask)[1], tf.float32)
-        bias = (1.0 - tf.cast(input_mask, tf.float32)) * MASKED + padding * (PADDED - MASKED)
-        return bias[:, None, None, :]
+        mask = tf.cast(input_mask, tf.float32)
+        padding = 1.0 - tf.sequence_mask(lengths, tf.shape(mask)[1], tf.float32)
+        # Where all tokens are hidden, MASKED would change no probability, only cost their scores three digits.
+        hidden = tf.reduce_max(mask, axis=1, keepdims=True) - mask
+        return (hidden * MASKED + padding * PADDED)[:, None, None, :]
 
     def layer(self, number: int, hidden: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """

@@ -1,0 +1,237 @@
+"""Tiny models in every format, a plain NumPy BERT to compare with, and the default model for those who ask."""
+import json
+import math
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert_serving.server.config import ServerConfig
+from bert_serving.server.engine import base, freeze
+from bert_serving.server.engine.models import settle
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "quick", "brown", "fox", "un", "##want", "##ed", "runn",
+         "##ing", ",", "."]
+
+
+@dataclass
+class TinyBert:
+    """A BERT with random weights under Google's names, and its computation in float64, without any library's help."""
+
+    words: list = field(default_factory=lambda: list(WORDS))
+    hidden_size: int = 32
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 4
+    intermediate_size: int = 48
+    hidden_act: str = "gelu"
+    max_position_embeddings: int = 40
+    type_vocab_size: int = 2
+    num_labels: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        random = np.random.default_rng(self.seed)
+        hidden, inner = self.hidden_size, self.intermediate_size
+
+        def weight(*shape, around=0.0):
+            return (around + random.normal(0, 0.2, shape)).astype(np.float32)
+
+        self.weights = {
+            "bert/embeddings/word_embeddings": weight(len(self.words), hidden),
+            "bert/embeddings/token_type_embeddings": weight(self.type_vocab_size, hidden),
+            "bert/embeddings/position_embeddings": weight(self.max_position_embeddings, hidden)}
+        norms, denses = ["bert/embeddings"], [("bert/pooler/dense", hidden, hidden)]
+        for n in range(self.num_hidden_layers):
+            layer = f"bert/encoder/layer_{n}"
+            norms += [f"{layer}/attention/output", f"{layer}/output"]
+            denses += [(f"{layer}/attention/self/{part}", hidden, hidden) for part in ("query", "key", "value")]
+            denses += [(f"{layer}/attention/output/dense", hidden, hidden),
+                       (f"{layer}/intermediate/dense", hidden, inner), (f"{layer}/output/dense", inner, hidden)]
+        for name in norms:
+            self.weights[f"{name}/LayerNorm/gamma"] = weight(hidden, around=1.0)
+            self.weights[f"{name}/LayerNorm/beta"] = weight(hidden)
+        for name, rows, columns in denses:
+            self.weights[f"{name}/kernel"] = weight(rows, columns)
+            self.weights[f"{name}/bias"] = weight(columns)
+        if self.num_labels:
+            self.weights["output_weights"] = weight(self.num_labels, hidden)
+            self.weights["output_bias"] = weight(self.num_labels)
+
+    @property
+    def config(self):
+        names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+                 "max_position_embeddings", "type_vocab_size")
+        return {"vocab_size": len(self.words), **{name: getattr(self, name) for name in names}}
+
+    # ---- files -------------------------------------------------------------------------------------------------------
+
+    def write_tensorflow(self, directory, name="bert_model.ckpt", extras=True, config=None):
+        """As Google publishes it, optimizer slots and the heads of pretraining included."""
+        import tensorflow as tf
+
+        variables = dict(self.weights)
+        if extras:
+            for variable in list(variables):
+                for slot in ("adam_m", "adam_v"):
+                    variables[f"{variable}/{slot}"] = np.zeros_like(variables[variable])
+            variables["global_step"] = np.int64(1000)
+            variables["cls/predictions/output_bias"] = np.zeros(len(self.words), np.float32)
+            variables["cls/predictions/transform/dense/kernel"] = np.zeros((3, 3), np.float32)
+            variables["cls/seq_relationship/output_weights"] = np.zeros((2, self.hidden_size), np.float32)
+        self._write(directory, "bert_config.json", {**self.config, **(config or {})})
+        names = list(variables)
+        tf.raw_ops.SaveV2(prefix=str(directory / name), tensor_names=names, shape_and_slices=[""] * len(names),
+                          tensors=[variables[name] for name in names])
+        return directory
+
+    def write_hugging_face(self, directory, prefix="", old_names=False, extras=True, dtype=np.float32, config=None):
+        from safetensors.numpy import save_file
+
+        variables = {}
+        for name, array in self.weights.items():
+            if name.startswith("output_"):
+                variables[{"output_weights": "classifier.weight", "output_bias": "classifier.bias"}[name]] = array
+                continue
+            name = name.removeprefix("bert/").replace("/layer_", "/layer/").replace("/", ".")
+            if name.endswith("_embeddings"):
+                name += ".weight"
+            if name.endswith(".kernel"):
+                name, array = name.removesuffix("kernel") + "weight", array.T.copy()
+            if not old_names:
+                name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+            variables[prefix + name] = array.astype(dtype)
+        if extras:
+            variables[prefix + "embeddings.position_ids"] = np.arange(self.max_position_embeddings)[None]
+            variables["cls.predictions.bias"] = np.zeros(len(self.words), np.float32)
+        self._write(directory, "config.json", {"model_type": "bert", **self.config, **(config or {})})
+        save_file(variables, str(directory / "model.safetensors"))
+        return directory
+
+    def _write(self, directory, config_name, config):
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / config_name).write_text(json.dumps(config))
+        (directory / "vocab.txt").write_text("\n".join(self.words) + "\n", encoding="utf-8")
+
+    # ---- computation -------------------------------------------------------------------------------------------------
+
+    def layers(self, ids, types, mask, positions=True):
+        """float64 [T, H] of one sequence, for each layer."""
+        w = {name: array.astype(np.float64) for name, array in self.weights.items()}
+        size = self.hidden_size // self.num_attention_heads
+
+        def dense(x, name):
+            return x @ w[f"{name}/kernel"] + w[f"{name}/bias"]
+
+        def norm(x, name):
+            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
+            return x * w[f"{name}/LayerNorm/gamma"] + w[f"{name}/LayerNorm/beta"]
+
+        x = w["bert/embeddings/word_embeddings"][ids] + w["bert/embeddings/token_type_embeddings"][types]
+        if positions:
+            x = x + w["bert/embeddings/position_embeddings"][:len(ids)]
+        x = norm(x, "bert/embeddings")
+        result = []
+        for n in range(self.num_hidden_layers):
+            name = f"bert/encoder/layer_{n}"
+            heads = []
+            for head in range(self.num_attention_heads):
+                part = slice(head * size, (head + 1) * size)
+                q, k, v = (dense(x, f"{name}/attention/self/{which}")[:, part] for which in ("query", "key", "value"))
+                scores = q @ k.T / math.sqrt(size) - 10000.0 * (1 - np.asarray(mask))
+                odds = np.exp(scores - scores.max(-1, keepdims=True))
+                heads.append(odds / odds.sum(-1, keepdims=True) @ v)
+            x = norm(dense(np.concatenate(heads, 1), f"{name}/attention/output/dense") + x, f"{name}/attention/output")
+            inner = ACTIVATIONS[self.hidden_act](dense(x, f"{name}/intermediate/dense"))
+            x = norm(dense(inner, f"{name}/output/dense") + x, f"{name}/output")
+            result.append(x)
+        return result
+
+    def vector(self, features, strategy="REDUCE_MEAN", layers=(-2,), positions=True):
+        """What the server has to answer for one sequence."""
+        mask = features.input_mask.astype(np.float64)
+        outputs = self.layers(features.input_ids, features.token_type_ids, mask, positions)
+        if strategy in ("CLS_POOLED", "CLASSIFICATION", "REGRESSION"):
+            w = {name: array.astype(np.float64) for name, array in self.weights.items()}
+            pooled = np.tanh(outputs[-1][0] @ w["bert/pooler/dense/kernel"] + w["bert/pooler/dense/bias"])
+            if strategy == "CLS_POOLED":
+                return pooled
+            odds = np.exp(pooled @ w["output_weights"].T + w["output_bias"])
+            return odds / (odds.sum() if strategy == "CLASSIFICATION" else 1 + odds)
+        hidden = np.concatenate([outputs[layer] for layer in layers], 1)
+        mean = (hidden * mask[:, None]).sum(0) / (mask.sum() + 1e-10)
+        most = (hidden - 1e30 * (1 - mask[:, None])).max(0)
+        return {"NONE": hidden * mask[:, None], "REDUCE_MEAN": mean, "REDUCE_MAX": most,
+                "REDUCE_MEAN_MAX": np.concatenate([mean, most]), "CLS_TOKEN": hidden[0], "FIRST_TOKEN": hidden[0],
+                "SEP_TOKEN": hidden[-1], "LAST_TOKEN": hidden[-1]}[strategy]
+
+
+ACTIVATIONS = {
+    "gelu": lambda x: x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))),
+    "relu": lambda x: np.maximum(x, 0), "tanh": np.tanh, "linear": lambda x: x,
+}
+
+
+@dataclass
+class Running:
+    """An engine with all that belongs to it."""
+
+    settings: base.EngineSettings
+    tokenizer: base.BaseTokenizer
+    engine: base.Engine
+
+    def features(self, texts):
+        return base.features(texts, self.tokenizer, self.settings)
+
+    def encode(self, texts):
+        return self.engine.encode(self.features(texts))
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory):
+    """A cache of frozen graphs for the whole test run."""
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture
+def run(graphs):
+    """Starts the engine for a model directory and options, as a worker would."""
+    def start(model_dir, **options):
+        model = settle(ServerConfig(model_dir=str(model_dir), **options))
+        path = freeze.cached_graph(model.settings, graphs) or freeze.freeze(model.settings, graphs)["path"]
+        settings = replace(model.settings, frozen_graph=str(path))
+        return Running(settings, base.create_tokenizer(settings), base.create(settings))
+    return start
+
+
+@pytest.fixture
+def tiny():
+    """The class of tiny models, for tests to vary."""
+    return TinyBert
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory):
+    """One tiny model in Hugging Face's format, not to be changed."""
+    return TinyBert().write_hugging_face(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def default_model():
+    """Directory of the default model, fetched if need be."""
+    from bert_serving.server.engine import library
+    from bert_serving.server.errors import ModelError
+    try:
+        return library.get(library.DEFAULT.name)
+    except ModelError as error:
+        pytest.skip(f"the default model cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Directory of the reference vectors."""
+    return Path(__file__).parents[2] / "data" / "golden"
