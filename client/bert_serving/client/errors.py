@@ -115,7 +115,7 @@ def from_wire(wire: Dict[str, Any]) -> BertServingError:
     error = BY_CODE.get(str(wire.get("code")), BertServingError)
     index, retry_after = wire.get("index"), wire.get("retry_after")
     # An integer of JSON may be too large for a float; then it is no time to come back at either.
-    usable = isinstance(retry_after, (int, float)) and 0 <= retry_after < 1e9
     return error(str(wire.get("message", "the server gave no reason")),
                  index=index if isinstance(index, int) else None,
-                 retry_after=float(retry_after) if usable else None)
+                 retry_after=float(retry_after) if isinstance(retry_after, (int, float)) and 0 <= retry_after < 1e9
+                 else None)

@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from typing import Any, Dict, List, Optional
 
 import zmq
@@ -71,10 +72,12 @@ class Link:
         self.connected = False
         self.connections = 0
         self.refused = False
-        self._monitor = context().socket(zmq.PAIR)
         self.socket = context().socket(kind)
+        self._monitor = context().socket(zmq.PAIR)
+        # Holds the sockets, so that they cannot be collected before this link, and in the wrong order.
+        self._finalizer = weakref.finalize(self, _close, self.socket, self._monitor)
+        self._finalizer.atexit = False  # some daemon thread may be using them then
         try:
-            self._monitor.linger = 0
             self._monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
             self.socket.linger = LINGER_MS
             if ":" in host:
@@ -82,9 +85,7 @@ class Link:
                 self.socket.ipv6 = True
             for name, value in options.items():
                 setattr(self.socket, name, value)
-            address = "inproc://bert-serving-client-%d" % next(_names)
-            self.socket.monitor(address, _CONNECTED | _READY | _LOST)
-            self._monitor.connect(address)
+            _monitor(self.socket, self._monitor, _CONNECTED | _READY | _LOST)
             self.socket.connect("tcp://%s:%s" % (host, port))
         except BaseException:
             self.close()
@@ -137,12 +138,32 @@ class Link:
             flush: wait, at most LINGER_MS, until everything sent has left this process. Without it sending goes on in
                 the background, as long as the process lives.
         """
-        self.socket.close(LINGER_MS)
+        if self._finalizer.detach():
+            _close(self.socket, self._monitor, flush)
+
+
+def _monitor(socket: "zmq.Socket[bytes]", pair: "zmq.Socket[bytes]", events: int) -> None:
+    address = "inproc://bert-serving-client-%d" % next(_names)
+    socket.monitor(address, events)
+    pair.connect(address)
+
+
+def _close(socket: "zmq.Socket[bytes]", monitor: "zmq.Socket[bytes]", flush: bool = False) -> None:
+    # In this order: an event that finds no monitor at the other end blocks libzmq's I/O thread, and so every client.
+    socket.disable_monitor()
+    monitor.close(0)
+    if not flush:
+        socket.close(LINGER_MS)
+        return
+    # A closed socket lives on until nothing is left to send, and that is told by its end of a monitor only. This one
+    # waits for an event that a connecting socket never has.
+    with context().socket(zmq.PAIR) as last:
+        last.linger = 0
+        _monitor(socket, last, zmq.EVENT_ACCEPTED)
+        socket.close(LINGER_MS)
         end = time.monotonic() + LINGER_MS / 1000
-        # A closed socket lives on until nothing is left to send; then its end of the monitor goes too.
-        while flush and self._monitor.poll(0, zmq.POLLOUT) and time.monotonic() < end:
+        while last.poll(0, zmq.POLLOUT) and time.monotonic() < end:
             time.sleep(0.001)
-        self._monitor.close(0)
 
 
 def sending(host: str, port: int) -> Link:

@@ -1,0 +1,154 @@
+"""Threads share one pair of sockets: each gets its own replies, and closing wakes them all."""
+import threading
+
+import pytest
+from bert_serving.client import protocol
+from bert_serving.client.channel import Channel, Patience
+from bert_serving.client.errors import DeadlineError, UnavailableError
+from bert_serving.client.exchange import Exchange
+
+PATIENCE_MS = 20_000
+
+
+@pytest.fixture
+def channel(server):
+    channel = Channel("127.0.0.1", server.port, server.port_out, Exchange(b"me"), max_unread=0)
+    yield channel
+    channel.close()
+
+
+def ask(channel, text="a", patience_ms=PATIENCE_MS):
+    with channel.changing() as exchange:
+        request_id = exchange.number()
+    frames = protocol.encode_request(b"me", request_id, [text])
+    channel.post(request_id, frames, Patience(patience_ms), size=1)
+    return request_id
+
+
+def answer(channel, request_id, patience_ms=PATIENCE_MS):
+    return channel.wait(lambda: channel.exchange.take(request_id), Patience(patience_ms))
+
+
+def test_patience():
+    assert Patience(-1).left() == Patience(None).left() == float("inf")
+    assert Patience(0).left() == 0
+    assert 0 < Patience(PATIENCE_MS).left() <= PATIENCE_MS / 1000
+    patience = Patience(0.001)
+    patience.restart()
+    assert patience.left() <= 0.001
+
+
+def test_nothing_is_opened_before_it_is_needed(server):
+    channel = Channel("127.0.0.1", server.port, server.port_out, Exchange(b"me"), 0)
+    assert channel._links is None
+    channel.close()
+    assert channel._links is None
+
+
+def test_question_and_answer(channel):
+    request_id = ask(channel)
+    assert answer(channel, request_id).request_id == request_id
+    assert channel.is_connected()
+
+
+def test_no_patience_still_looks_at_what_is_there(channel, server):
+    server.hold()
+    ask(channel)
+    assert answer(channel, 99, patience_ms=0) is None
+
+
+def test_readers_take_turns(channel, server):
+    """Each thread's reply comes while another one reads; whoever is served first hands the reading on."""
+    server.hold()
+    results = {}
+
+    def call(text):
+        request_id = ask(channel, text)
+        results[text] = answer(channel, request_id).embedding.tolist()
+
+    texts = [chr(ord("a") + number) * (number + 1) for number in range(8)]
+    threads = [threading.Thread(target=call, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for request in reversed([server.next_held() for _ in texts]):
+        server.answer(request)
+    for thread in threads:
+        thread.join(20)
+    assert results == {text: [[1.0, len(text), sum(map(ord, text))]] for text in texts}
+
+
+def test_close_wakes_those_who_wait(channel, server):
+    server.hold()
+    errors = []
+
+    def call():
+        try:
+            answer(channel, ask(channel), patience_ms=-1)
+        except UnavailableError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        server.next_held()
+    channel.close()
+    for thread in threads:
+        thread.join(20)
+    assert len(errors) == 3
+
+
+def test_closed_for_good(channel):
+    channel.close()
+    channel.close()
+    with pytest.raises(UnavailableError, match="closed"):
+        ask(channel)
+    with pytest.raises(UnavailableError, match="closed"):
+        channel.wait(lambda: None, Patience(-1))
+
+
+def test_full_socket_runs_into_the_deadline_and_the_request_is_forgotten(channel, monkeypatch):
+    sender, _ = channel.links()
+    monkeypatch.setattr(sender, "send", lambda frames: False)
+    with pytest.raises(DeadlineError, match="did not take a request within 5 ms"):
+        ask(channel, patience_ms=5)
+    assert not channel.exchange.pending
+
+
+def test_results_are_read_while_the_socket_is_full(channel, server, monkeypatch):
+    """A server that waits for its results to be read takes no more requests until they are."""
+    server.hold()
+    first = ask(channel)
+    server.answer(server.next_held())
+    sender, _ = channel.links()
+    really_send = sender.send
+    monkeypatch.setattr(sender, "send", lambda frames: bool(channel.exchange.answered) and really_send(frames))
+    second = ask(channel)
+    assert channel.exchange.answered.keys() == {first}
+    server.answer(server.next_held())
+    assert answer(channel, second).request_id == second
+
+
+def test_waiting_senders_run_into_their_own_deadline(channel):
+    channel.links()
+    with channel._outbox, pytest.raises(DeadlineError, match="take a request"):
+        ask(channel, patience_ms=5)
+
+
+def test_late_says_what_was_seen(channel):
+    answer(channel, ask(channel))
+    message = str(channel.late("do it", Patience(7)))
+    sender, receiver = channel.links()
+    assert "did not do it within 7 ms" in message
+    assert f"connected to port {sender.port} and connected to port {receiver.port}; no answer" in message
+    channel.close()
+    assert "the client was closed" in str(channel.late("do it", Patience(7)))
+
+
+def test_disowned_channel_is_closed_but_its_sockets_are_not(channel):
+    links = channel.links()
+    with channel._inbox, channel._outbox:  # as held by a thread that a forked child does not have
+        channel.disown()
+        with pytest.raises(UnavailableError):
+            channel.links()
+    assert not any(link.socket.closed for link in links)

@@ -1,0 +1,99 @@
+"""What never leaves the client, and which servers it does not talk to."""
+import pytest
+from bert_serving.client import __version__
+from bert_serving.client.checks import check_input, check_version, is_short, valid_identity
+from bert_serving.client.protocol import PROTOCOL_VERSION
+
+SECRET = "the text itself"
+
+
+@pytest.mark.parametrize("texts, is_tokenized", [
+    (["a"], False), (["a b", "\u6211\u7231"], False), ([["a", "b"], ["c"]], True),
+])
+def test_good_input(texts, is_tokenized):
+    check_input(texts, is_tokenized)
+
+
+@pytest.mark.parametrize("texts, is_tokenized, complaint", [
+    (SECRET, False, "texts is a str"),
+    ((SECRET,), False, "texts is a tuple"),
+    (None, False, "texts is a NoneType"),
+    ([SECRET, 1], False, "element 1 is a int"),
+    ([SECRET, b"x"], False, "element 1 is a bytes"),
+    ([[SECRET]], False, "element 0 is a list"),
+    ((SECRET,), True, "texts is a tuple"),
+    ([["a"], SECRET], True, "element 1 is a str"),
+    ([["a"], [SECRET, 1]], True, "element 1 holds a int"),
+])
+def test_wrong_types(texts, is_tokenized, complaint):
+    with pytest.raises(TypeError, match=complaint) as caught:
+        check_input(texts, is_tokenized)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("texts, is_tokenized, complaint", [
+    ([], False, "empty list"),
+    ([SECRET, ""], False, "element 1 is empty or blank"),
+    ([SECRET, " \t\n"], False, "element 1 is empty or blank"),
+    ([], True, "empty list"),
+    ([["a"], []], True, "element 1 is an empty list"),
+    ([["a"], [SECRET, " "]], True, "element 1 holds an empty or blank token"),
+])
+def test_wrong_values(texts, is_tokenized, complaint):
+    with pytest.raises(ValueError, match=complaint) as caught:
+        check_input(texts, is_tokenized)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("identity, expected", [
+    ("news", b"news"), (b"news", b"news"), ("\u00e9", b"\xc3\xa9"), ("x" * 255, b"x" * 255),
+])
+def test_identities(identity, expected):
+    assert valid_identity(identity) == expected
+
+
+@pytest.mark.parametrize("nothing", [None, "", b""])
+def test_no_identity_is_a_random_one(nothing):
+    assert len(valid_identity(nothing)) == 36
+    assert valid_identity(nothing) != valid_identity(nothing)
+
+
+@pytest.mark.parametrize("identity", ["x" * 256, "\u00e9" * 128, b"a\0b"])
+def test_impossible_identities(identity):
+    with pytest.raises(ValueError, match="1 to 255 bytes without NUL"):
+        valid_identity(identity)
+
+
+def test_identity_of_another_type():
+    with pytest.raises(TypeError, match="identity is a int"):
+        valid_identity(7)
+
+
+@pytest.mark.parametrize("config", [
+    {"server_version": "1.10.0", "protocol_version": PROTOCOL_VERSION, "bert_serving_version": "2.0.0"},
+    {"server_version": "0.1", "protocol_version": PROTOCOL_VERSION - 1},
+    {"server_version": "1.5.7"}, {"server_version": "1.7.5"}, {"server_version": "1.10.0"},
+    {"server_version": "1.10"}, {"server_version": "1.9.0-rc1"},
+])
+def test_servers_that_are_understood(config):
+    check_version(config)
+
+
+@pytest.mark.parametrize("config, named", [
+    ({"protocol_version": PROTOCOL_VERSION + 1, "bert_serving_version": "3.1.4"}, "3.1.4"),
+    ({"server_version": "1.5.6"}, "1.5.6"), ({"server_version": "2.1"}, "2.1"), ({"server_version": None}, "None"),
+    ({"server_version": "x"}, "x"), ({}, "None"),
+])
+def test_servers_that_are_not(config, named):
+    with pytest.raises(AttributeError) as caught:
+        check_version(config)
+    message = str(caught.value)
+    assert named in message and __version__ in message and "check_version=False" in message
+
+
+@pytest.mark.parametrize("text, is_tokenized, short", [
+    ("a b c", False, True), ("a b c d", False, False), ("a" * 100, False, True), (" a  b   c ", False, True),
+    (["a"] * 3, True, True), (["a"] * 4, True, False),
+])
+def test_length_counts_words_or_tokens(text, is_tokenized, short):
+    assert is_short(text, 3, is_tokenized) is short
