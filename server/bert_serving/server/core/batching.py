@@ -1,21 +1,23 @@
 """What waits, and which of it goes next: two classes, clients in turn, jobs cut when a worker can take one.
 
 A request is **fast** (at most ``priority_batch_size`` sentences) or **bulk**. Fast goes first, but while bulk waits it
-gets at least one token in ``BULK_SHARE``. Within a class, clients take turns, counted in estimated tokens (deficit
-round robin), so that neither many nor large requests of one client hold up another. Slices are cut from requests at the
-moment a job is formed, never earlier.
+gets one token for every ``FAST_SHARE`` of fast. Within a class, clients take turns, counted in estimated tokens
+(deficit round robin), so that neither many nor large requests of one client hold up another. Slices are cut from
+requests at the moment a job is formed, never earlier.
 """
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from .assembly import Assembly
 from .messages import Text
 
-BULK_SHARE = 4
-"""While both classes wait, bulk is served after fast has had this many times a bulk job's tokens."""
+FAST_SHARE = 4
+"""While both classes wait, fast gets this many times the tokens of bulk."""
+
+TURNS_PER_JOB = 8
+"""Fast clients that a full job has room for, if each has plenty waiting."""
 
 CHARACTERS_PER_TOKEN = 4
 """Rough, for English word pieces; only the relation between texts matters."""
@@ -38,7 +40,7 @@ class Pending:
         tokens: estimated, of all its sequences.
         arrived: when, on the broker's monotonic clock, in seconds.
         deadline: when its client stops waiting, on that clock; None: never.
-        taken: sequences that have been cut into pieces so far.
+        taken, tokens_taken: sequences that have been cut into pieces so far, and their estimated tokens.
         finished: it has had its answer; whatever of it is still under way is of no use.
     """
 
@@ -53,6 +55,7 @@ class Pending:
     assembly: Assembly
     key: tuple[bytes, bytes, int] | None = None
     taken: int = 0
+    tokens_taken: int = 0
     finished: bool = False
 
     @property
@@ -88,58 +91,67 @@ class Piece:
 
 @dataclass(slots=True)
 class _Lane:
-    """One client's requests of one class, in order of arrival, and the tokens it may still take in its turn."""
+    """One client's requests of one class, in order of arrival, and what it may still take in its turn."""
 
-    requests: deque[Pending] = field(default_factory=deque)
+    requests: OrderedDict[int, Pending] = field(default_factory=OrderedDict)
     deficit: int = 0
 
 
 class _Class:
-    """Requests of one class: a ring of lanes, one a client."""
+    """Requests of one class: a ring of lanes, one a client; the first one's turn it is."""
 
     def __init__(self) -> None:
-        self.lanes: dict[bytes, _Lane] = {}
-        self.ring: deque[bytes] = deque()
+        self.lanes: OrderedDict[bytes, _Lane] = OrderedDict()
         self.tokens = 0
         self.size = 0
 
     def __bool__(self) -> bool:
-        return bool(self.ring)
+        return bool(self.lanes)
 
     def add(self, request: Pending) -> None:
         lane = self.lanes.get(request.identity)
         if lane is None:
             lane = self.lanes[request.identity] = _Lane()
-            self.ring.append(request.identity)
-        lane.requests.append(request)
+        lane.requests[request.uid] = request
         self.tokens += request.tokens
         self.size += request.size
 
-    def take(self, max_size: int, max_tokens: int, quantum: int, sequence_limit: int) -> list[Piece]:
-        """Slices of waiting requests, clients in turn, until ``max_size`` sequences or ``max_tokens`` are reached."""
+    def remove(self, request: Pending) -> None:
+        """Forget what waits of a request."""
+        lane = self.lanes.get(request.identity)
+        if lane is None or lane.requests.pop(request.uid, None) is None:
+            return
+        self.tokens -= request.tokens - request.tokens_taken
+        self.size -= request.size - request.taken
+        if not lane.requests:
+            del self.lanes[request.identity]
+
+    def take(self, max_size: int, max_tokens: int, turn: int, sequence_limit: int) -> list[Piece]:
+        """Slices of waiting requests, clients in turn, until ``max_size`` sequences or ``max_tokens`` are reached.
+
+        Args:
+            turn: what a client may take before it is the next one's turn, in tokens. A sequence counts for at least
+                its share of a full job, so that many short ones take no more of a job than a few long ones.
+        """
         pieces: list[Piece] = []
         size = tokens = 0
-        while self.ring and size < max_size and (tokens < max_tokens or not pieces):
-            identity = self.ring[0]
-            lane = self.lanes[identity]
-            lane.deficit += quantum
+        while self.lanes and size < max_size and (tokens < max_tokens or not pieces):
+            identity, lane = next(iter(self.lanes.items()))
+            if lane.deficit <= 0:  # else it is in the middle of its turn: the last job was full
+                lane.deficit += turn
             while lane.requests and lane.deficit > 0 and size < max_size and (tokens < max_tokens or not pieces):
-                request = lane.requests[0]
-                if request.finished:
-                    self._drop_first(lane)
-                    continue
+                request = next(iter(lane.requests.values()))
                 piece = self._cut(request, max_size - size, max(1, max_tokens - tokens), sequence_limit)
                 pieces.append(piece)
                 size += piece.count
                 tokens += piece.tokens
-                lane.deficit -= piece.tokens
+                lane.deficit -= max(piece.tokens, piece.count * max_tokens // max_size)
                 if request.taken == request.size:
-                    lane.requests.popleft()
+                    lane.requests.popitem(last=False)
             if not lane.requests:
-                self.ring.popleft()
                 del self.lanes[identity]
             elif lane.deficit <= 0:
-                self.ring.rotate(-1)
+                self.lanes.move_to_end(identity)
         return pieces
 
     def _cut(self, request: Pending, max_size: int, max_tokens: int, sequence_limit: int) -> Piece:
@@ -154,24 +166,10 @@ class _Class:
                 if tokens >= max_tokens:
                     break
         request.taken += count
+        request.tokens_taken += tokens
         self.size -= count
         self.tokens -= tokens
         return Piece(request, start, count, tokens)
-
-    def _drop_first(self, lane: _Lane) -> None:
-        request = lane.requests.popleft()
-        left = request.texts[request.taken:]
-        self.size -= len(left)
-        self.tokens = max(0, self.tokens - request.tokens * len(left) // request.size)
-
-    def __iter__(self) -> Iterator[Pending]:
-        for lane in self.lanes.values():
-            yield from lane.requests
-
-    def clear(self) -> None:
-        self.lanes.clear()
-        self.ring.clear()
-        self.tokens = self.size = 0
 
 
 class Backlog:
@@ -188,14 +186,10 @@ class Backlog:
         self.priority_batch_size = priority_batch_size
         self.sequence_limit = sequence_limit
         self.fast, self.bulk = _Class(), _Class()
-        self._fast_tokens_since_bulk = 0
+        self._fast_tokens_left = 0
 
     def __bool__(self) -> bool:
         return bool(self.fast or self.bulk)
-
-    def __iter__(self) -> Iterator[Pending]:
-        yield from self.fast
-        yield from self.bulk
 
     @property
     def tokens(self) -> int:
@@ -207,25 +201,30 @@ class Backlog:
         """Sequences that wait."""
         return self.fast.size + self.bulk.size
 
-    def add(self, request: Pending) -> None:
-        (self.fast if request.size <= self.priority_batch_size else self.bulk).add(request)
+    def _class_of(self, request: Pending) -> _Class:
+        return self.fast if request.size <= self.priority_batch_size else self.bulk
 
-    def bulk_is_next(self, max_tokens: int) -> bool:
-        """Whether the next job is a bulk one, given how large a job is, in tokens."""
-        return bool(self.bulk) and (not self.fast or self._fast_tokens_since_bulk >= BULK_SHARE * max_tokens)
+    def add(self, request: Pending) -> None:
+        self._class_of(request).add(request)
+
+    def remove(self, request: Pending) -> None:
+        """Forget what waits of a request that has had its answer, so that it costs neither memory nor time."""
+        if request.taken < request.size:
+            self._class_of(request).remove(request)
+
+    def bulk_is_next(self) -> bool:
+        """Whether the next job is a bulk one."""
+        return bool(self.bulk) and (not self.fast or self._fast_tokens_left < 0)
 
     def take(self, max_tokens: int) -> list[Piece]:
         """The next job's pieces, of one class; empty if nothing waits."""
-        if self.bulk_is_next(max_tokens):
-            self._fast_tokens_since_bulk = 0
+        if self.bulk_is_next():
             pieces = self.bulk.take(self.max_batch_size, max_tokens, max_tokens, self.sequence_limit)
-            if pieces:
-                return pieces
-        pieces = self.fast.take(self.max_batch_size, max_tokens, max(1, max_tokens // 8), self.sequence_limit)
+            due = FAST_SHARE * sum(piece.tokens for piece in pieces)
+            self._fast_tokens_left = min(self._fast_tokens_left + due, due)  # what fast did not use is not saved up
+            return pieces
+        turn = max(1, max_tokens // TURNS_PER_JOB)
+        pieces = self.fast.take(self.max_batch_size, max_tokens, turn, self.sequence_limit)
         if self.bulk:
-            self._fast_tokens_since_bulk += sum(piece.tokens for piece in pieces)
+            self._fast_tokens_left -= sum(piece.tokens for piece in pieces)
         return pieces
-
-    def clear(self) -> None:
-        self.fast.clear()
-        self.bulk.clear()

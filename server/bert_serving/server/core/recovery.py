@@ -179,10 +179,9 @@ class Fleet:
                     return self._launch(worker, [piece], True, now)
             if worker.slot == self.quarantine or not self.backlog:
                 continue
-            max_tokens = self.job_tokens()
-            if worker.flights and self.backlog.bulk_is_next(max_tokens) and not self._is_short(worker):
+            if worker.flights and not self._is_short(worker):
                 continue
-            pieces = self.backlog.take(max_tokens)
+            pieces = self.backlog.take(self.job_tokens())
             if pieces:
                 return self._launch(worker, pieces, False, now)
         return None
