@@ -5,6 +5,7 @@ after a stated time, and every drop is counted. The socket itself belongs to the
 """
 from __future__ import annotations
 
+import heapq
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,11 +17,15 @@ logger = logging.getLogger(__name__)
 
 SUBSCRIBED, UNSUBSCRIBED = 1, 0
 
+HELD_OVERHEAD = 1024
+"""Bytes that keeping a result costs beside its own."""
+
 
 @dataclass(slots=True)
 class _Held:
-    """What waits for one identity: (expiry, bytes, frames), oldest first."""
+    """What waits for one identity: (expiry, bytes, frames), oldest first; ``due`` is when to look for expired ones."""
 
+    due: float
     queue: deque[tuple[float, int, list[Buffer]]] = field(default_factory=deque)
     nbytes: int = 0
 
@@ -48,6 +53,7 @@ class Outlet:
         self.subscribers: dict[bytes, int] = {}
         self.held: dict[bytes, _Held] = {}
         self.blocked: set[bytes] = set()
+        self._due: list[tuple[float, bytes]] = []  # a heap of (when to look, identity)
         self.held_bytes = 0
         self.counts = {"sent": 0, "held": 0, "dropped": 0, "expired": 0}
 
@@ -75,14 +81,14 @@ class Outlet:
         """Send to ``identity``, or hold until it can be sent.
 
         Returns:
-            True if the socket took it at once.
+            False if it was dropped, because too much is held.
         """
         if identity in self.subscribers and identity not in self.held:
             if self.send([topic(identity), *frames]):
                 self.counts["sent"] += 1
                 return True
             self.blocked.add(identity)
-        nbytes = sum(map(len, frames))
+        nbytes = sum(map(len, frames)) + HELD_OVERHEAD
         held = self.held.get(identity)
         if (held.nbytes if held else 0) + nbytes > self.max_client_bytes or self.held_bytes + nbytes > self.max_bytes:
             self.counts["dropped"] += 1
@@ -90,12 +96,14 @@ class Outlet:
                            nbytes, held.nbytes if held else self.held_bytes)
             return False
         if held is None:
-            held = self.held[identity] = _Held()
-        held.queue.append((now + self.hold_seconds, nbytes, list(frames)))
+            held = self.held[identity] = _Held(now + self.hold_seconds)
+            heapq.heappush(self._due, (held.due, identity))
+        # Copied, because vectors are a view of their whole job's, and would keep all of that.
+        held.queue.append((now + self.hold_seconds, nbytes, [bytes(frame) for frame in frames]))
         held.nbytes += nbytes
         self.held_bytes += nbytes
         self.counts["held"] += 1
-        return False
+        return True
 
     def deliver(self, identity: bytes) -> None:
         """Send what is held for ``identity``, as far as it is subscribed and has room."""
@@ -111,15 +119,25 @@ class Outlet:
             self._forget_first(held)
         del self.held[identity]
 
-    def tick(self, now: float) -> None:
-        """Retry the blocked and forget the expired; call every few milliseconds while something is blocked."""
+    def retry(self) -> None:
+        """Try the blocked again; call every few milliseconds while there are any."""
         for identity in list(self.blocked):
             self.deliver(identity)
-        for identity, held in list(self.held.items()):
+
+    def expire(self, now: float) -> None:
+        """Forget what has been held for too long."""
+        while self._due and self._due[0][0] <= now:
+            due, identity = heapq.heappop(self._due)
+            held = self.held.get(identity)
+            if held is None or held.due != due:
+                continue  # delivered since
             while held.queue and held.queue[0][0] <= now:
                 self._forget_first(held)
                 self.counts["expired"] += 1
-            if not held.queue:
+            if held.queue:
+                held.due = held.queue[0][0]
+                heapq.heappush(self._due, (held.due, identity))
+            else:
                 del self.held[identity]
                 self.blocked.discard(identity)
 

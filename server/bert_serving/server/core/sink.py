@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bert_serving.client import protocol
-from bert_serving.client.errors import BertServingError
+from bert_serving.client.errors import BertServingError, OverloadedError
 
 from .assembly import Slice
 from .batching import Pending, Piece
@@ -53,9 +53,13 @@ class Sink:
     def _publish(self, request: Pending, now: float) -> None:
         array = np.ascontiguousarray(request.assembly.result(self.width, self.max_width))
         self._finish(request)
-        self.outlet.publish(request.identity, protocol.encode_result(
-            array.dtype.name, array.shape, array.data.cast("B"), request.request_id,
-            request.assembly.tokens()), now)
+        if not self.outlet.publish(request.identity, protocol.encode_result(
+                array.dtype.name, array.shape, array.data.cast("B"), request.request_id,
+                request.assembly.tokens()), now):
+            self.refuse(request.identity, request.request_id, OverloadedError(
+                f"the result of {array.nbytes / 1e6:.1f} MB was dropped; too much is waiting for clients that do not "
+                f"read; read results as they come, or ask for less at a time"), now)
+            return
         logger.debug("answered client=%s request=%s size=%d after %.1f ms", show(request.identity),
                      show(request.request_id), request.size, (now - request.arrived) * 1e3)
 
@@ -86,5 +90,5 @@ class Sink:
 
 def show(name: bytes) -> str:
     """An identity or request id for people to read: short, printable, and not enough of it to subscribe with."""
-    text = name.decode("ascii", "backslashreplace")
+    text = repr(bytes(name))[2:-1]  # with every control character escaped, so that nobody writes our log for us
     return text if len(text) <= 12 else text[:8] + "..."

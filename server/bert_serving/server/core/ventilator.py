@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import logging
 from collections import OrderedDict
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 CONDEMNED_SECONDS = 600.0
 MAX_CONDEMNED = 10_000
+
+MAX_TIMEOUT_MS = 1e9
+"""Eleven days: who waits longer waits for ever."""
 
 REQUEST_OPTIONS = ("timeout",)
 """What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer."""
@@ -64,6 +68,7 @@ class Ventilator:
         self.condemned: OrderedDict[bytes, float] = OrderedDict()
         self.counts = {"accepted": 0, "refused": 0, "expired": 0, "condemned": 0}
         self._next_uid = 1
+        self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, uid)
         sink.on_finished = self._finished
 
     # ---- in ----------------------------------------------------------------------------------------------------------
@@ -81,7 +86,7 @@ class Ventilator:
                                     f"{self.limits.max_message_bytes / 1e6:.1f} MB; send it in smaller pieces")
             message = protocol.decode_request(frames)
         except TooLargeError as error:
-            self._refuse(frames[0], frames[2], error, now)
+            self._refuse(frames[0], frames[2][:protocol.MAX_IDENTITY], error, now)
             return
         except ProtocolError as error:
             if error.identity:
@@ -124,13 +129,13 @@ class Ventilator:
             self._refuse(message.identity, message.request_id, error, now)
             return
         limit = self.backlog.sequence_limit
-        timeout = message.options.get("timeout")
         request = Pending(
             self._next_uid, message.identity, message.request_id, list(message.texts), message.nbytes,
             sum(estimate_tokens(text, limit) for text in message.texts), now,
-            now + timeout / 1e3 if isinstance(timeout, (int, float)) and timeout >= 0 else None,
-            Assembly(len(message.texts)), key)
+            _deadline(message.options.get("timeout"), now), Assembly(len(message.texts)), key)
         self._next_uid += 1
+        if request.deadline is not None:
+            heapq.heappush(self._deadlines, (request.deadline, request.uid))
         self.pending[request.uid] = self.outstanding[key] = request
         self.nbytes += request.nbytes
         self.size += request.size
@@ -143,6 +148,9 @@ class Ventilator:
         """Why a well-formed request is not accepted; None if it is."""
         if self.draining:
             return UnavailableError("the server is stopping; send the request again later, or to another server")
+        if len(message.texts) > self.limits.max_size:
+            return TooLargeError(f"a request of {len(message.texts)} sentences; the server accepts "
+                                 f"{self.limits.max_size}; send it in smaller pieces")
         if self.pending and (self.nbytes + message.nbytes > self.limits.max_bytes
                              or self.size + len(message.texts) > self.limits.max_size):
             seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
@@ -162,6 +170,7 @@ class Ventilator:
             self.size -= request.size
             if request.key is not None:
                 self.outstanding.pop(request.key, None)
+            self.backlog.remove(request)
 
     # ---- out and back ------------------------------------------------------------------------------------------------
 
@@ -218,10 +227,14 @@ class Ventilator:
 
     def expire(self, now: float) -> None:
         """Forget requests whose clients have stopped waiting, before they are computed."""
-        for request in [request for request in self.pending.values()
-                        if request.deadline is not None and request.deadline <= now]:
-            self.counts["expired"] += 1
-            self.sink.fail(request, DeadlineError("the request's own deadline passed before it was computed"), now)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            request = self.pending.get(heapq.heappop(self._deadlines)[1])
+            if request is not None:
+                self.counts["expired"] += 1
+                self.sink.fail(request, DeadlineError("the request's own deadline passed before it was computed"), now)
+        if len(self._deadlines) > 2 * len(self.pending) + 1000:  # most are of requests that were answered in time
+            self._deadlines = [(deadline, uid) for deadline, uid in self._deadlines if uid in self.pending]
+            heapq.heapify(self._deadlines)
         while self.condemned and next(iter(self.condemned.values())) <= now:
             self.condemned.popitem(last=False)
 
@@ -229,12 +242,18 @@ class Ventilator:
         """End every request with ``error``."""
         for request in list(self.pending.values()):
             self.sink.fail(request, error, now)
-        self.backlog.clear()
         self.fleet.suspects.clear()
 
     def no_worker(self, reason: str, now: float) -> None:
         """No worker will come back."""
         self.fail_all(WorkerLostError(f"no worker is left: {reason}"), now)
+
+
+def _deadline(timeout_ms: Any, now: float) -> float | None:
+    """When a client that waits for ``timeout_ms`` stops waiting; None: never, or it did not say so in a usable way."""
+    if type(timeout_ms) not in (int, float) or not 0 <= timeout_ms <= MAX_TIMEOUT_MS:
+        return None
+    return now + float(timeout_ms) / 1e3
 
 
 def _digest(text: Any) -> bytes:

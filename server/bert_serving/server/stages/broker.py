@@ -69,7 +69,7 @@ class Broker:
         self._wake_end.setblocking(False)
         self.poller = zmq.Poller()
         self.handlers: dict[Any, Callable[[], None]] = {}
-        self._last_tick = 0.0
+        self._last_tick = self._last_retry = 0.0
         self._stop_asked = 0
         for source, handler in ((front, self.on_request), (outlet_socket, self.on_subscription),
                                 (results, self.on_result), (self.waker.fileno(), self.on_wake)):
@@ -98,9 +98,12 @@ class Broker:
                 self.handlers[source]()
         self.dispatch()
         now = time.monotonic()
-        if now - self._last_tick >= TICK_MS / 1e3 or self.outlet.blocked:
+        if self.outlet.blocked and now - self._last_retry >= RETRY_MS / 1e3:
+            self._last_retry = now
+            self.outlet.retry()
+        if now - self._last_tick >= TICK_MS / 1e3:
             self._last_tick = now
-            self.outlet.tick(now)
+            self.outlet.expire(now)
             self.ventilator.expire(now)
             self.keeper.tick(now)
 
@@ -112,14 +115,16 @@ class Broker:
         Raises:
             StartError: the server cannot go on; every request that waited has been told.
         """
-        self.keeper.start(self.watch, self.unwatch)
-        while not self._stop_asked and self.keeper.failure is None and not self.ventilator.termination_wanted:
-            self.step()
-        self.ventilator.draining = True
-        if self.keeper.failure is None:
-            self.drain(time.monotonic() + drain_seconds)
-        self.finish(self.keeper.failure)
-        self.keeper.stop()
+        try:
+            self.keeper.start(self.watch, self.unwatch)
+            while not self._stop_asked and self.keeper.failure is None and not self.ventilator.termination_wanted:
+                self.step()
+            self.ventilator.draining = True
+            if self.keeper.failure is None:
+                self.drain(time.monotonic() + drain_seconds)
+            self.finish(self.keeper.failure)
+        finally:
+            self.keeper.stop()
         if self.keeper.failure is not None:
             raise self.keeper.failure
 
