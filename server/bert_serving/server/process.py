@@ -60,10 +60,9 @@ class Child:
             pass  # it is gone already; its sentinel says so
 
     def read_messages(self) -> list[dict[str, Any]] | None:
-        """The lines of JSON that the child has written since the last call; None at the end of its output.
+        """The JSON objects, a line each, that the child has written since the last call; None at the end of its output.
 
-        Raises:
-            ValueError: a line is no JSON object.
+        A line that is none (a library may print what it likes) goes where the other children's output goes.
         """
         assert self.output is not None
         try:
@@ -73,7 +72,17 @@ class Child:
         if not received:
             return None
         *lines, self._received = (self._received + received).split(b"\n")
-        return [dict(json.loads(line)) for line in lines]
+        messages = []
+        for line in lines:
+            try:
+                message = json.loads(line)
+            except (ValueError, RecursionError):
+                message = None
+            if isinstance(message, dict):
+                messages.append(message)
+            else:
+                print(line.decode(errors="replace"), file=sys.stderr)
+        return messages
 
     def kill(self) -> None:
         """End it now; it has no say. A child in a session of its own has a group of its own: all of it goes."""

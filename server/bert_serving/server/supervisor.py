@@ -61,11 +61,13 @@ class Supervisor:
         self.about: dict[int, dict[str, Any]] = {}
         self.freezer: Child | None = None
         self.proxy: Child | None = None
+        self.frozen_graph: str | None = None
         self.num_processes = 0
         self._failed_starts = [0] * len(worker_orders)
         self._proxy_failures = 0
         self._reasons: dict[int, StartError] = {}
         self._due: dict[int, float] = {}
+        self._start_ends: dict[int, float] = {}
         self._proxy_due: float | None = None
         self._phase: tuple[str, float] | None = None
         self._seen: set[int] = set()
@@ -76,8 +78,12 @@ class Supervisor:
         self._watch, self._unwatch = watch, unwatch
         if self.freeze_orders is not None:
             self._begin_phase("the graph to be frozen")
-            self.freezer = Child("bert_serving.server.engine.freeze", self.freeze_orders, piped_output=True,
-                                 environ=self.environ)
+            try:
+                self.freezer = Child("bert_serving.server.engine.freeze", self.freeze_orders, piped_output=True,
+                                     environ=self.environ)
+            except OSError as error:
+                self._fail(EngineError(f"the process that freezes the graph could not be started: {error}"))
+                return
             self._listen(self.freezer, self._on_frozen, self._on_freezer_gone)
         else:
             self._start_workers()
@@ -98,7 +104,7 @@ class Supervisor:
 
     def _on_freezer_gone(self, how: str) -> None:
         self.freezer = None
-        if not self.handles and not self._stopping:
+        if self.frozen_graph is None and not self._stopping:
             self._fail(EngineError(f"the process that freezes the graph was {how}; its last lines above may say why"
                                    if how.startswith("killed") else
                                    f"the process that freezes the graph {how}; its last lines above may say why"))
@@ -113,13 +119,21 @@ class Supervisor:
     def _start_worker(self, slot: int) -> None:
         self._due.pop(slot, None)
         incarnation = self.fleet.started(slot)
-        handle = self.launcher.start({**self.worker_orders[slot], "slot": slot, "incarnation": incarnation})
+        self._start_ends[slot] = time.monotonic() + self.start_timeout
+        try:
+            handle = self.launcher.start({**self.worker_orders[slot], "slot": slot, "incarnation": incarnation})
+        except OSError as error:  # no memory, or too many processes; there may be room again soon
+            self.on_worker_lost(slot)
+            self._not_ready(slot, f"could not be started: {error}")
+            return
         self.handles[slot] = handle
         self._watch(handle.sentinel, lambda: self._on_worker_gone(slot))
 
     def on_ready(self, message: Ready) -> None:
         """A worker has proved itself."""
         slot = message.slot
+        if self.fleet.workers[slot].state is not WorkerState.STARTING:
+            return  # its last word: it is gone already
         self.fleet.ready(slot)
         self.about[slot] = message.about
         self._failed_starts[slot] = 0
@@ -142,11 +156,15 @@ class Supervisor:
         self.on_worker_lost(slot)
         if self._stopping:
             return
-        reason = self._reasons.pop(slot, None)
         if was_ready:
             logger.warning("worker %d was lost (%s); what it held is given again, and it is replaced", slot, how)
             self._start_worker(slot)
-            return
+        else:
+            self._not_ready(slot, how)
+
+    def _not_ready(self, slot: int, how: str) -> None:
+        """A worker has gone before it was ready: try again later, or give up."""
+        reason = self._reasons.pop(slot, None)
         self._failed_starts[slot] += 1
         logger.warning("worker %d did not become ready (%s)%s", slot, how, f": {reason}" if reason else "")
         if reason is not None and not self.is_ready:
@@ -174,7 +192,11 @@ class Supervisor:
         if not self.is_ready:
             self._begin_phase("the HTTP proxy to be ready")
         self._proxy_due = None
-        self.proxy = Child("bert_serving.server.proxy", self.proxy_orders, piped_output=True)
+        try:
+            self.proxy = Child("bert_serving.server.proxy", self.proxy_orders, piped_output=True)
+        except OSError as error:
+            self._on_proxy_gone(f"could not be started: {error}")
+            return
         self._listen(self.proxy, self._on_proxy, self._on_proxy_gone)
 
     def _on_proxy(self, message: dict[str, Any]) -> None:
@@ -213,22 +235,24 @@ class Supervisor:
 
         watching = True
 
-        def readable() -> None:
+        def read() -> bool:
             nonlocal watching
-            try:
-                messages = child.read_messages()
-            except ValueError:
-                logger.exception("a child said something that is no message")
-                return
+            messages = child.read_messages()
             if messages is None and watching:
                 watching = False
                 self._unwatch(output)
             for message in messages or ():
                 on_message(message)
+            return bool(messages)
+
+        def readable() -> None:
+            read()
 
         def gone() -> None:
-            while watching:
-                readable()  # its last words
+            while read():
+                pass  # its last words
+            if watching:  # a process that it left behind keeps its output open
+                self._unwatch(output)
             self._unwatch(child.sentinel)
             on_gone(child.forget())
 
@@ -263,6 +287,11 @@ class Supervisor:
                                oldest.tokens, self.fleet.time_allowed(oldest))
                 oldest.since = now  # once is enough; its sentinel tells the rest
                 handle.kill()
+        for slot, end in self._start_ends.items():
+            if now > end and slot in self.handles and self.fleet.workers[slot].state is WorkerState.STARTING:
+                logger.warning("worker %d did not become ready in %g seconds", slot, self.start_timeout)
+                self._start_ends[slot] = float("inf")  # once is enough; its sentinel tells the rest
+                self.handles[slot].kill()
         if self._phase is not None and now > self._phase[1]:
             self._fail(WorkerStartError(f"waited {self.start_timeout:g} seconds for {self._phase[0]}; "
                                         f"-start_timeout sets how long"))
@@ -286,7 +315,6 @@ class Supervisor:
         self.freezer = self.proxy = None
 
     def _stop_worker(self, worker: Worker) -> None:
-        if worker.state is WorkerState.READY and not worker.flights:
-            self.send_stop(worker.slot, encode_to_worker(Stop(worker.slot, worker.incarnation)))
-        else:
+        idle = worker.state is WorkerState.READY and not worker.flights
+        if not idle or not self.send_stop(worker.slot, encode_to_worker(Stop(worker.slot, worker.incarnation))):
             self.handles[worker.slot].kill()
