@@ -212,7 +212,7 @@ class ServerConfig:
         if self.priority_batch_size > self.max_batch_size:
             self.priority_batch_size = self.max_batch_size
         for name in ("max_queue_mb", "max_message_mb", "max_held_mb", "max_held_client_mb"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"-{name} is {getattr(self, name)}; expected a number above 0")
 
     @classmethod
@@ -258,13 +258,14 @@ def get_args_parser(environ: Mapping[str, str] = os.environ) -> argparse.Argumen
         group = groups[f.metadata["group"]]
         given = _from_environment(parser, f.name, environ)
         if "flags" in f.metadata:
+            default = f.default if given is None else _truth(parser, f.name, environ)
             exclusive = group.add_mutually_exclusive_group()
             for flag, (value, help_text) in f.metadata["flags"].items():
                 exclusive.add_argument(f"-{flag}", f"--{flag}", dest=f.name, action="store_const", const=value,
                                        help=help_text)
                 if _from_environment(parser, flag, environ) is not None and _truth(parser, flag, environ):
-                    given = value
-            parser.set_defaults(**{f.name: f.default if given is None else given})
+                    default = value
+            parser.set_defaults(**{f.name: default})
             continue
         default = f.metadata["default"]
         names = [dashes + name for name in (f.name, *f.metadata["aliases"]) for dashes in ("-", "--")]

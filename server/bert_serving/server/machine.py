@@ -41,7 +41,7 @@ def gpus() -> list[Gpu]:
         import GPUtil
         try:
             found = GPUtil.getGPUs()
-        except (OSError, ValueError, IndexError):  # what its parser makes of a driver's error text
+        except (OSError, ValueError, IndexError, ZeroDivisionError):  # what its parser makes of a driver's error text
             return []
     # A value that the driver does not tell is NaN; such a GPU counts as idle.
     return [Gpu(gpu.id, gpu.name, _known(gpu.load), _known(gpu.memoryUtil)) for gpu in found]

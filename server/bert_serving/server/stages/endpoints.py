@@ -58,7 +58,7 @@ def sweep(parent: Path) -> None:
     """Remove run directories of processes that are gone."""
     for path in parent.glob(f"{PREFIX}[0-9]*-*"):
         pid = path.name.removeprefix(PREFIX).split("-")[0]
-        if pid.isdigit() and path.is_dir() and path.owner() == Path.home().owner() and not _is_alive(int(pid)):
+        if pid.isdigit() and path.is_dir() and path.stat().st_uid == os.getuid() and not _is_alive(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
             logger.info("removed %s, left by an earlier server", path)
 
@@ -121,16 +121,24 @@ def _bind(socket: zmq.Socket[Any], host: str, port: int, option: str) -> int:
 
 
 def pipe(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
-    """The broker's end of one worker's pipe; the next incarnation of the worker reads from the same."""
+    """The broker's end of one worker's pipe; the next incarnation of the worker reads from the same.
+
+    Raises:
+        PortError: it cannot be bound.
+    """
     socket = context.socket(zmq.PUSH)
-    socket.sndhwm = 16
+    socket.sndhwm = 0  # what a worker may hold is limited by its credit
     socket.linger = 0
     _inner_bind(socket, endpoint)
     return socket
 
 
 def results(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
-    """Where all workers send their rows."""
+    """Where all workers send their rows.
+
+    Raises:
+        PortError: it cannot be bound.
+    """
     socket = context.socket(zmq.PULL)
     socket.rcvhwm = 64
     _inner_bind(socket, endpoint)
@@ -141,7 +149,12 @@ def _inner_bind(socket: zmq.Socket[Any], endpoint: str) -> None:
     if endpoint.startswith("ipc://@"):
         # Any local user can connect to an abstract socket: take peers of our own user only.
         socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
-    socket.bind(endpoint)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        raise PortError(f"cannot bind {endpoint}: {error.strerror}; is ZEROMQ_SOCK_TMP_DIR a directory with a short "
+                        f"name that can be written to?") from error
 
 
 def worker_end(context: zmq.Context[Any], jobs: str, results_to: str) -> tuple[zmq.Socket[Any], zmq.Socket[Any]]:
