@@ -32,6 +32,7 @@ from .base import EngineSettings
 from .bert import BertConfig, build_graph, layers_needed, variables
 from .cache import new_directory, read_manifest, sha256, write_file, write_manifest
 from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
+from .quiet import import_tensorflow
 from .weights import Checkpoint, checkpoint_files, open_checkpoint
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def main() -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
         request = read_orders("bert-freeze")
+        import_tensorflow()
         result = freeze(EngineSettings.from_json(request["settings"]), request["cache_dir"])
     except StartError as error:
         result = {"error": {"name": type(error).__name__, "message": str(error)}}

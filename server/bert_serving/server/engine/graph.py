@@ -14,6 +14,7 @@ from ..errors import EngineError
 from .base import Engine, EngineSettings
 from .cache import read_manifest
 from .freeze import FORMAT, GRAPH
+from .quiet import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -138,7 +139,7 @@ def _import_tensorflow(device: int) -> Any:
     os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        import tensorflow as tf
+        tf = import_tensorflow()
     except ImportError as error:
         raise EngineError(f"TensorFlow cannot be imported: {error}; install bert-serving-server[tf]") from error
     if device >= 0 and not tf.config.list_physical_devices("GPU"):

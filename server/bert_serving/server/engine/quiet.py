@@ -1,0 +1,42 @@
+"""TensorFlow tells its life story while it is imported, in lines that no setting turns off; here it is told to nobody."""
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+STDERR = 2
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keep back what this process, C libraries included, writes to standard error; show it if the block raises."""
+    sys.stderr.flush()
+    kept_open = os.dup(STDERR)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), STDERR)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(kept_open, kept.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept_open, STDERR)
+            os.close(kept_open)
+
+
+def import_tensorflow() -> ModuleType:
+    """TensorFlow.
+
+    Raises:
+        ImportError: it is not installed, or cannot be loaded.
+    """
+    with quiet_stderr():
+        import tensorflow
+    module: ModuleType = tensorflow
+    return module
