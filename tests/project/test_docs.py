@@ -15,6 +15,7 @@ import pytest
 from bert_serving.client.errors import BY_CODE
 from bert_serving.server import errors as start_errors
 from bert_serving.server.config import ServerConfig, get_args_parser
+from bert_serving.server.engine import models
 from bert_serving.server.proxy.app import create_app
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +84,13 @@ def check_start(words, command, request):
     ServerConfig.from_args(get_args_parser({}).parse_args(words[1:]))
 
 
+def check_model(words, command, request):
+    """The subcommand exists and takes these arguments; nothing is fetched."""
+    with pytest.raises(SystemExit) as end:
+        models.main([*words[1:], "-h"])
+    assert end.value.code == 0
+
+
 def check_curl(words, command, request):
     """It runs, against the echo server, and is answered with 200."""
     if shutil.which("curl") is None:
@@ -109,12 +117,14 @@ def check_python(words, command, request):
     assert (ROOT / words[1]).is_file(), "an example; test_examples.py runs it"
 
 
-CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start, "curl": check_curl,
+CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start,
+          "bert-serving-model": check_model, "curl": check_curl,
           "docker": check_docker, "python": check_python}
 
 
 @pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
-                                     "bert-serving-start -no_such_option", "docker build -f docker/Nothing ."])
+                                     "bert-serving-start -no_such_option", "bert-serving-model steal",
+                                     "docker build -f docker/Nothing ."])
 def test_the_checks_bite(command, request, capsys):
     with pytest.raises((AssertionError, SystemExit)):
         words = shlex.split(command)

@@ -35,6 +35,7 @@ GUESTS = {
     "tensorflow": ["server.engine"],
     "ai_edge_litert": ["server.engine"],
     "safetensors": ["server.engine"],
+    "huggingface_hub": ["server.engine"],
     "tokenizers": ["server.core"],
     "flask": ["server.proxy"],
     "flask_cors": ["server.proxy"],
