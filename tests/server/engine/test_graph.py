@@ -1,4 +1,4 @@
-"""The TensorFlow engine against a plain NumPy BERT on tiny models, and against other programs' vectors on a real one."""
+"""The TensorFlow engine against a plain NumPy BERT on tiny models, and against reference vectors on a real one."""
 import dataclasses
 import json
 import os

@@ -50,7 +50,7 @@ class Checkpoint(ABC):
         missing = [name for name in expected if name not in self.shapes]
         misshapen = [f"{name} is {list(self.shapes[name])}, expected {list(shape)}"
                      for name, shape in expected.items() if self.shapes.get(name, shape) != shape]
-        unknown = [name for name in self.shapes if name not in expected and self._matters(name)]
+        unknown = [name for name in sorted(self.shapes) if name not in expected and self._matters(name)]
         for fault, names in (("lacks", missing), ("has variables of another shape:", misshapen),
                              ("has variables that the configuration has no place for:", unknown)):
             if names:
@@ -109,7 +109,7 @@ class TensorFlowCheckpoint(Checkpoint):
 
         try:
             yield
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, IndexError, TypeError) as error:
             raise ModelError(f"cannot read the checkpoint {self.path}: {str(error).splitlines()[0]}") from error
 
 

@@ -1,0 +1,93 @@
+"""What engines are made from, and the self-test that each must pass."""
+import json
+
+import numpy as np
+import pytest
+
+from bert_serving.server.core.tokenization import Tokenizer, WordHashTokenizer
+from bert_serving.server.engine import base
+from bert_serving.server.engine.base import Engine, EngineSettings
+from bert_serving.server.errors import EngineError
+
+SETTINGS = EngineSettings(engine="echo", hidden_size=8)
+
+
+def test_settings_cross_a_process_border():
+    settings = EngineSettings(engine="graph", model_dir="x", pooling_layer=(-1, -2), max_seq_len=None, fp16=True)
+    assert EngineSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+
+
+@pytest.mark.parametrize("given, positions, expected", [(25, 512, 25), (None, 512, 512), (600, 512, 512)])
+def test_max_length(given, positions, expected):
+    settings = EngineSettings(engine="echo", max_seq_len=given, max_position_embeddings=positions)
+    assert settings.max_length == expected
+
+
+def test_every_engine_is_there():
+    from importlib import import_module
+    for module, name in base.ENGINES.values():
+        assert issubclass(getattr(import_module(f"bert_serving.server.engine.{module}"), name), Engine)
+
+
+def test_every_engine_can_be_asked_for():
+    from dataclasses import fields
+
+    from bert_serving.server.config import ServerConfig
+    choices = next(f.metadata["choices"] for f in fields(ServerConfig) if f.name == "engine")
+    assert set(choices) == set(base.ENGINES)
+
+
+def test_an_unknown_engine():
+    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from graph, echo"):
+        base.create(EngineSettings(engine="abacus"))
+
+
+def test_tokenizers(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\nA\n")
+    assert isinstance(base.create_tokenizer(SETTINGS), WordHashTokenizer)
+    tokenizer = base.create_tokenizer(EngineSettings(engine="echo", vocabulary=str(tmp_path / "vocab.txt"),
+                                                     do_lower_case=False))
+    assert isinstance(tokenizer, Tokenizer) and tokenizer.encode(["A"], 9) == [[3]]
+
+
+def test_features_follow_the_settings():
+    settings = EngineSettings(engine="echo", max_seq_len=5, mask_cls_sep=True, no_special_token=True)
+    raw, given = base.features(["a b c d", list("abcdefg")], WordHashTokenizer(), settings)
+    assert raw.tokens == ["[CLS]", "a", "b", "c", "[SEP]"] and raw.input_mask.tolist() == [0, 1, 1, 1, 0]
+    assert given.tokens == list("abcde")
+
+
+# ---- the self-test ---------------------------------------------------------------------------------------------------
+
+class Faulty(Engine):
+    """The echo engine, spoilt."""
+
+    def __init__(self, spoil):
+        self.echo, self.spoil = base.create(SETTINGS), spoil
+
+    def encode(self, batch):
+        return self.spoil(self.echo.encode(batch).astype(np.float32), len(batch))
+
+
+def nan(rows, _):
+    rows[-1, -1] = np.nan
+    return rows
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (nan, "not finite"),
+    (lambda rows, _: rows[1:], r"answers float32 \(3, 8\) where float32 \[4, ...\] is expected"),
+    (lambda rows, _: rows[0], "is expected"),
+    (lambda rows, _: rows.astype(np.float64), "answers float64"),
+    (lambda rows, n: rows + 0.1 * n, "differs by 0.3[0-9]* from the one it has in a batch"),
+    (lambda rows, n: rows[::-1], "differs by"),
+])
+def test_a_faulty_engine_does_not_prove_itself(spoil, message):
+    with pytest.raises(EngineError, match=message):
+        base.prove(Faulty(spoil), WordHashTokenizer(), SETTINGS)
+
+
+@pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "NONE", "CLS_POOLED"])
+def test_a_sound_engine_proves_itself(strategy):
+    settings = EngineSettings(engine="echo", pooling_strategy=strategy)
+    base.prove(base.create(settings), base.create_tokenizer(settings), settings)

@@ -1,0 +1,180 @@
+"""Weights of every format come out the same; what is wrong with a file is named."""
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert_serving.server.engine.bert import BertConfig, variables
+from bert_serving.server.engine.weights import (SafetensorsCheckpoint, checkpoint_files, google_names,
+                                                hugging_face_name, listing, open_checkpoint,
+                                                tensorflow_checkpoint_files)
+from bert_serving.server.errors import ModelError
+
+
+def expected_of(model, **how):
+    return variables(BertConfig(**model.config), **how)
+
+
+def assert_same(checkpoint, model):
+    checkpoint.check(expected_of(model, pooler=True, num_labels=model.num_labels))
+    for name, array in model.weights.items():
+        read = checkpoint.read(name)
+        assert read.dtype == np.float32 and np.array_equal(read, array), name
+
+
+# ---- formats ---------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("num_labels", [None, 3])
+def test_tensorflow(tiny, tmp_path, num_labels):
+    """With optimizer slots, the global step and the heads of pretraining."""
+    model = tiny(num_labels=num_labels)
+    model.write_tensorflow(tmp_path, "model.ckpt-343")
+    assert_same(open_checkpoint(tmp_path / "model.ckpt-343"), model)
+
+
+@pytest.mark.parametrize("prefix", ["", "bert.", "model.encoder."])
+@pytest.mark.parametrize("old_names", [False, True], ids=["weight/bias", "gamma/beta"])
+def test_hugging_face(tiny, tmp_path, prefix, old_names):
+    model = tiny(num_labels=3)
+    model.write_hugging_face(tmp_path, prefix=prefix, old_names=old_names)
+    assert_same(open_checkpoint(tmp_path / "model.safetensors"), model)
+
+
+def test_half_precision_is_widened(tiny, tmp_path):
+    model = tiny()
+    model.write_hugging_face(tmp_path, dtype=np.float16)
+    checkpoint = SafetensorsCheckpoint(tmp_path / "model.safetensors")
+    array = checkpoint.read("bert/encoder/layer_0/output/dense/kernel")
+    assert array.dtype == np.float32
+    assert np.array_equal(array, model.weights["bert/encoder/layer_0/output/dense/kernel"].astype(np.float16))
+
+
+def test_bfloat16_is_widened(tmp_path):
+    import json
+    import struct
+    values = np.array([[1.0, -2.5], [3.25, 0.0], [-0.125, 7.0]], np.float32)
+    header = json.dumps({"pooler.dense.weight": {"dtype": "BF16", "shape": [3, 2], "data_offsets": [0, 12]}}).encode()
+    halves = (values.view(np.uint32) >> 16).astype("<u2")
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + halves.tobytes())
+    checkpoint = SafetensorsCheckpoint(tmp_path / "model.safetensors")
+    assert np.array_equal(checkpoint.read("bert/pooler/dense/kernel"), values.T)
+
+
+def test_names_go_both_ways(tiny):
+    for name in tiny(num_labels=2).weights:
+        assert google_names([hugging_face_name(name)]) == {name: hugging_face_name(name)}
+
+
+# ---- what can be wrong -----------------------------------------------------------------------------------------------
+
+@pytest.fixture(params=["tensorflow", "hugging-face"])
+def write(request, tmp_path):
+    """Writes a model in either format and opens it."""
+    def do(model):
+        if request.param == "tensorflow":
+            return open_checkpoint(model.write_tensorflow(tmp_path) / "bert_model.ckpt")
+        return open_checkpoint(model.write_hugging_face(tmp_path) / "model.safetensors")
+    return do
+
+
+def test_missing_variables_are_named(tiny, write):
+    model = tiny()
+    for name in list(model.weights):
+        if "/layer_1/" in name:
+            del model.weights[name]
+    with pytest.raises(ModelError, match=r"lacks bert/encoder/layer_1/attention/self/query/kernel, .* and 12 more$"):
+        write(model).check(expected_of(model))
+
+
+def test_misshapen_variables_are_named(tiny, write):
+    model = tiny()
+    checkpoint = write(model)
+    model.words.append("more")
+    with pytest.raises(ModelError, match=r"another shape: bert/embeddings/word_embeddings is \[16, 32\], "
+                                         r"expected \[17, 32\]"):
+        checkpoint.check(expected_of(model))
+
+
+def test_layers_too_many_are_named(tiny, write):
+    model = tiny(num_hidden_layers=4)
+    checkpoint = write(model)
+    model.num_hidden_layers = 3
+    with pytest.raises(ModelError, match=r"no place for: bert/encoder/layer_3/attention/.* and 12 more"):
+        checkpoint.check(expected_of(model))
+
+
+def test_what_is_no_encoder_may_be_left_over(tiny, write):
+    model = tiny(num_labels=2)
+    model.weights["bert/encoder/layer_0/output/dense/kernel/LAMB_1"] = np.zeros(2, np.float32)
+    model.weights["something/else"] = np.zeros(2, np.float32)
+    write(model).check(expected_of(model))
+
+
+def test_the_pooler_may_be_missing(tiny, write):
+    model = tiny()
+    for part in ("kernel", "bias"):
+        del model.weights[f"bert/pooler/dense/{part}"]
+    checkpoint = write(model)
+    checkpoint.check(expected_of(model))
+    with pytest.raises(ModelError, match="lacks bert/pooler/dense/kernel, bert/pooler/dense/bias$"):
+        checkpoint.check(expected_of(model, pooler=True))
+
+
+def test_another_kind_of_model(tmp_path, tiny):
+    from safetensors.numpy import save_file
+    save_file({"h.0.attn.weight": np.zeros((2, 2), np.float32)}, str(tmp_path / "model.safetensors"))
+    with pytest.raises(ModelError, match=r"lacks .*; are these the weights of a BERT model\?"):
+        open_checkpoint(tmp_path / "model.safetensors").check(expected_of(tiny()))
+
+
+def test_a_tensorflow_2_checkpoint(tmp_path, tiny):
+    import tensorflow as tf
+    tf.train.Checkpoint(v=tf.Variable([1.0])).write(str(tmp_path / "bert_model.ckpt"))
+    with pytest.raises(ModelError, match="TensorFlow 2 object checkpoint"):
+        open_checkpoint(tmp_path / "bert_model.ckpt").check(expected_of(tiny()))
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: data[:4], lambda data: b"",
+                                   lambda data: b"\xff" * 99], ids=["short", "tiny", "empty", "noise"])
+def test_damaged_safetensors(tiny, tmp_path, spoil):
+    path = tiny().write_hugging_face(tmp_path) / "model.safetensors"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ModelError, match="cannot read the weights .*model.safetensors"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("file", ["bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"])
+@pytest.mark.parametrize("spoil", [lambda data: data[:len(data) // 4], lambda data: b"",
+                                   lambda data: b"\xff" * len(data)], ids=["short", "empty", "noise"])
+def test_damaged_tensorflow_checkpoint(tiny, tmp_path, file, spoil):
+    model = tiny()
+    model.write_tensorflow(tmp_path)
+    (tmp_path / file).write_bytes(spoil((tmp_path / file).read_bytes()))
+    with pytest.raises(ModelError, match="cannot read the checkpoint .*bert_model.ckpt"):
+        checkpoint = open_checkpoint(tmp_path / "bert_model.ckpt")
+        for name in model.weights:
+            checkpoint.read(name)
+
+
+def test_no_checkpoint(tmp_path):
+    (tmp_path / "model.ckpt-343.meta").touch()
+    with pytest.raises(ModelError, match=r"no checkpoint .*bert_model.ckpt \(no bert_model.ckpt.index\); "
+                                         r".* holds model.ckpt-343.meta"):
+        open_checkpoint(tmp_path / "bert_model.ckpt")
+    with pytest.raises(ModelError, match="holds nothing"):
+        open_checkpoint(tmp_path / "nowhere" / "bert_model.ckpt")
+
+
+def test_an_incomplete_checkpoint(tmp_path):
+    for name in ("index", "data-00000-of-00002"):
+        (tmp_path / f"bert_model.ckpt.{name}").touch()
+    with pytest.raises(ModelError, match="is incomplete: beside .* there is bert_model.ckpt.data-00000-of-00002"):
+        checkpoint_files(tmp_path / "bert_model.ckpt")
+    (tmp_path / "bert_model.ckpt.data-00001-of-00002").touch()
+    assert len(tensorflow_checkpoint_files(tmp_path / "bert_model.ckpt")) == 3
+
+
+@given(names=st.lists(st.sampled_from("abcdefgh"), max_size=9))
+def test_listing(names):
+    text = listing(names)
+    assert text == ", ".join(names) if len(names) <= 4 else text.endswith(f" and {len(names) - 4} more")
