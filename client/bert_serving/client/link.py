@@ -4,13 +4,13 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import sys
 import threading
 import time
 import weakref
 from typing import Any, Dict, List, Optional
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 LINGER_MS = 1000
 """How long a closed socket goes on sending what is still unsent.
@@ -94,7 +94,8 @@ class Link:
     def look(self) -> None:
         """Bring ``connected``, ``connections`` and ``refused`` up to date."""
         while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)["event"]
+            # [event (16 bits) value (32 bits), address]; pyzmq's own reader of it costs an import of asyncio.
+            event = int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
             if event & _READY:
                 self.connected, self.refused = True, False
                 self.connections += 1
