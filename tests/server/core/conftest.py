@@ -1,4 +1,4 @@
-"""Vocabulary of the tests of core: requests that were accepted, rows that tell where they belong, a recording outlet."""
+"""Vocabulary of the tests of core: accepted requests, rows that tell where they belong, clients that record."""
 import numpy as np
 import pytest
 from bert_serving.client import protocol
@@ -33,7 +33,8 @@ class Clients:
 
     def __init__(self, **limits):
         self.received = []
-        self.outlet = Outlet(self.send, **{"max_client_bytes": 10**8, "max_bytes": 10**9, "hold_seconds": 30.0, **limits})
+        self.outlet = Outlet(self.send, **{"max_client_bytes": 10**8, "max_bytes": 10**9, "hold_seconds": 30.0,
+                                           **limits})
         self.full = set()
 
     def send(self, frames):
