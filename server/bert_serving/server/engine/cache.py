@@ -35,18 +35,27 @@ def new_directory(target: Path) -> Iterator[Path]:
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield fresh
-        while True:
+        for attempts_left in reversed(range(100)):
             try:
                 fresh.rename(target)                   # Fails while there is a target with something in it.
                 break
             except OSError:
-                if not target.exists():
+                if not attempts_left or not target.parent.is_dir():
                     raise
-                old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-                target.rename(old)
-                shutil.rmtree(old, ignore_errors=True)
+                _remove(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _remove(target: Path) -> None:
+    """Take a directory away at once, unless someone else is quicker."""
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    try:
+        target.rename(old)
+    except FileNotFoundError:
+        pass
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_file(path: Path, data: bytes | memoryview) -> None:

@@ -138,7 +138,7 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
             graph = build_graph(config, _constants(checkpoint, directory), strategy=strategy,
                                 layers=settings.pooling_layer, fp16=settings.fp16,
                                 position_embeddings=not settings.no_position_embeddings)
-            write_file(directory / GRAPH, graph.as_graph_def().SerializeToString())
+            write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
             size = sum(path.stat().st_size for path in directory.iterdir())
             write_manifest(directory, {**about, "bytes": size})
     except OSError as error:
@@ -153,7 +153,8 @@ def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[[str, tf.DTy
     import tensorflow as tf
 
     def constant(name: str, dtype: tf.DType) -> tf.Tensor:
-        array = np.ascontiguousarray(checkpoint.read(name), dtype.as_numpy_dtype)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(checkpoint.read(name), dtype.as_numpy_dtype)
         if not np.isfinite(array).all():
             raise ModelError(f"{name} of {checkpoint.path} holds values that are not finite"
                              f"{' in half precision' if dtype == tf.float16 else ''}")

@@ -1,4 +1,4 @@
-"""TensorFlow tells its life story while it is imported, in lines that no setting turns off; here it is told to nobody."""
+"""TensorFlow tells its life story while it is imported, in lines that no setting turns off; here nobody hears it."""
 from __future__ import annotations
 
 import os

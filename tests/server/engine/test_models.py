@@ -1,0 +1,314 @@
+"""Which model is served, what its files decide, and what is refused with which words; no TensorFlow runs here."""
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from bert_serving.server.config import FromModel, PoolingStrategy, ServerConfig
+from bert_serving.server.engine import base, library
+from bert_serving.server.engine.models import find, is_cased, settle
+from bert_serving.server.errors import ConfigError, ModelError
+
+
+def sidecar(directory, name, content):
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_text(json.dumps(content))
+
+
+def decided(model):
+    return (model.config.max_seq_len, model.config.do_lower_case, model.config.pooling_layer,
+            model.config.pooling_strategy.name)
+
+
+# ---- what the files decide -------------------------------------------------------------------------------------------
+
+def test_a_plain_checkpoint_has_the_originals_defaults(tiny, tmp_path):
+    tiny().write_tensorflow(tmp_path)
+    model = settle(ServerConfig(model_dir=str(tmp_path)))
+    assert decided(model) == (25, True, [-2], "REDUCE_MEAN")
+    assert set(model.provenance.values()) == {"default"}
+    assert (model.path, model.layers, model.layers_kept) == (tmp_path, 3, 2)
+    assert model.num_parameters == sum(array.size for name, array in tiny().weights.items() if "pooler" not in name)
+    assert model.settings.checkpoint == str(tmp_path / "bert_model.ckpt")
+    assert not any(isinstance(value, FromModel) for value in vars(model.config).values())
+
+
+@pytest.fixture
+def sentence_dir(tiny, tmp_path):
+    """As sentence-transformers saves a model."""
+    tiny().write_hugging_face(tmp_path)
+    sidecar(tmp_path, "modules.json", [{"type": "sentence_transformers.models.Transformer", "path": ""},
+                                       {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"}])
+    sidecar(tmp_path, "1_Pooling/config.json", {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False})
+    sidecar(tmp_path, "sentence_bert_config.json", {"max_seq_length": 33, "do_lower_case": False})
+    sidecar(tmp_path, "tokenizer_config.json", {"do_lower_case": False, "model_max_length": 37})
+    return tmp_path
+
+
+def test_sentence_transformers(sentence_dir):
+    model = settle(ServerConfig(model_dir=str(sentence_dir)))
+    assert decided(model) == (33, False, [-1], "FIRST_TOKEN")
+    assert model.provenance == {
+        "max_seq_len": "sentence_bert_config.json", "do_lower_case": "tokenizer_config.json",
+        "pooling_layer": "1_Pooling/config.json", "pooling_strategy": "1_Pooling/config.json"}
+    assert model.settings.pooling_layer == (-1,) and model.settings.pooling_strategy == "FIRST_TOKEN"
+
+
+def test_what_the_user_says_wins(sentence_dir):
+    model = settle(ServerConfig(model_dir=str(sentence_dir), max_seq_len=None, do_lower_case=True, pooling_layer=[-3],
+                                pooling_strategy=PoolingStrategy.NONE))
+    assert decided(model) == (None, True, [-3], "NONE")
+    assert set(model.provenance.values()) == {"given"}
+    assert model.settings.max_length == 40
+
+
+def test_a_length_beyond_the_positions_is_cut_to_them(sentence_dir):
+    sidecar(sentence_dir, "sentence_bert_config.json", {"max_seq_length": 512})
+    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 40
+
+
+def test_the_tokenizers_length_where_no_other_is_stated(sentence_dir):
+    (sentence_dir / "sentence_bert_config.json").unlink()
+    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 37
+    sidecar(sentence_dir, "tokenizer_config.json", {"model_max_length": 1e30})
+    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 40
+
+
+def test_a_tokenizers_length_alone_does_not_make_a_sentence_model(tiny, tmp_path):
+    tiny().write_hugging_face(tmp_path)
+    sidecar(tmp_path, "tokenizer_config.json", {"do_lower_case": False, "model_max_length": 37})
+    assert decided(settle(ServerConfig(model_dir=str(tmp_path)))) == (25, False, [-2], "REDUCE_MEAN")
+
+
+@pytest.mark.parametrize("pooling, expected", [
+    ({"pooling_mode_mean_tokens": True}, "REDUCE_MEAN"), ({"pooling_mode_max_tokens": True}, "REDUCE_MAX"),
+    ({"pooling_mode_lasttoken": True}, "LAST_TOKEN"), ({"pooling_mode": "cls"}, "FIRST_TOKEN")])
+def test_poolings_of_sentence_transformers(sentence_dir, pooling, expected):
+    sidecar(sentence_dir, "1_Pooling/config.json", pooling)
+    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.pooling_strategy.name == expected
+
+
+@pytest.mark.parametrize("pooling", [{"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
+                                     {"pooling_mode_weightedmean_tokens": True}, {"pooling_mode": "?"}])
+def test_a_pooling_that_does_not_exist_here(sentence_dir, pooling, caplog):
+    sidecar(sentence_dir, "1_Pooling/config.json", pooling)
+    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.pooling_strategy.name == "REDUCE_MEAN"
+    assert "asks for a pooling that does not exist here" in caplog.text
+
+
+def test_the_older_layout_of_sentence_transformers(sentence_dir):
+    folder = sentence_dir / "0_Transformer"
+    folder.mkdir()
+    for name in ("config.json", "vocab.txt", "model.safetensors", "sentence_bert_config.json", "tokenizer_config.json"):
+        (sentence_dir / name).rename(folder / name)
+    sidecar(sentence_dir, "modules.json", [{"type": "sentence_transformers.models.Transformer",
+                                            "path": "0_Transformer"}])
+    model = settle(ServerConfig(model_dir=str(sentence_dir)))
+    assert decided(model) == (33, False, [-1], "FIRST_TOKEN")
+    assert model.settings.checkpoint == str(folder / "model.safetensors")
+
+
+def test_modules_do_not_lead_out_of_the_directory(sentence_dir):
+    sidecar(sentence_dir, "modules.json", [{"type": "x.Transformer", "path": "../../.."}])
+    assert find(sentence_dir).directory == sentence_dir
+
+
+# ---- the families of the README --------------------------------------------------------------------------------------
+
+QUIRKS = {"directionality": "bidi", "pooler_fc_size": 768, "pooler_num_attention_heads": 12, "pooler_num_fc_layers": 3,
+          "pooler_size_per_head": 128, "pooler_type": "first_token_transform"}
+PLAIN = {"attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1, "initializer_range": 0.02}
+SPECIAL = ["[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LOWER = "the a hello world ##s cafe"
+MIXED = "the a Hello World ##s café The A HE ##LL"
+FAMILIES = {
+    "uncased_L-12_H-768_A-12": (LOWER, PLAIN, 2, "Hello Café!", "hello cafe [UNK]"),
+    "uncased_L-24_H-1024_A-16": (LOWER, PLAIN, 4, "Hello Café!", "hello cafe [UNK]"),
+    "cased_L-12_H-768_A-12": (MIXED, PLAIN, 2, "Hello Café café", "Hello [UNK] café"),
+    "cased_L-24_H-1024_A-16": (MIXED, PLAIN, 4, "Hello Café café", "Hello [UNK] café"),
+    "multi_cased_L-12_H-768_A-12": (MIXED + " 你 好 не Не", QUIRKS, 2, "Не 你好 hello", "Не 你 好 [UNK]"),
+    "multilingual_L-12_H-768_A-12": (LOWER + " 你 好 не", QUIRKS, 2, "Не 你好 HELLO", "не 你 好 hello"),
+    "chinese_L-12_H-768_A-12": ("<S> <T> 你 好 么 ##s hello", QUIRKS, 2, "你好么 Hellos", "你 好 么 hello ##s"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(tiny, tmp_path, run, family):
+    """Small ones of each, with the vocabulary's style and the quirks of the configuration that Google published."""
+    words, quirks, layers, text, tokens = FAMILIES[family]
+    model = tiny(words=SPECIAL + words.split(), num_hidden_layers=layers)
+    model.write_tensorflow(tmp_path / family, config={**PLAIN, **quirks})
+    running = run(tmp_path / family)
+    assert settle(ServerConfig(model_dir=str(tmp_path / family))).name == family
+    features, = running.features([text])
+    assert " ".join(features.tokens) == f"[CLS] {tokens} [SEP]"
+    assert np.abs(running.engine.encode([features])[0] - model.vector(features)).max() < 1e-5
+
+
+def test_case_is_seen_in_the_vocabulary(tiny, tmp_path):
+    tiny(words=SPECIAL + MIXED.split()).write_tensorflow(tmp_path)
+    model = settle(ServerConfig(model_dir=str(tmp_path)))
+    assert model.config.do_lower_case is False
+    assert model.provenance["do_lower_case"] == "vocab.txt, which has upper-case words"
+    assert settle(ServerConfig(model_dir=str(tmp_path), do_lower_case=True)).config.do_lower_case is True
+
+
+def test_a_few_upper_case_words_do_not_make_a_cased_vocabulary():
+    words = [f"word{number}" for number in range(1000)] + ["[UNK]", "<S>", "Oh"]
+    assert not is_cased(dict.fromkeys(words, 0))
+    assert is_cased(dict.fromkeys(words + [f"Word{number}" for number in range(20)], 0))
+
+
+# ---- fine-tuned models -----------------------------------------------------------------------------------------------
+
+def test_a_fine_tuned_checkpoint_replaces_only_the_weights(tiny, tmp_path, run):
+    tiny().write_tensorflow(tmp_path / "base")
+    tuned = tiny(seed=5, num_labels=3)
+    tuned.write_tensorflow(tmp_path / "tuned", "model.ckpt-343")
+    for name in ("bert_config.json", "vocab.txt"):
+        (tmp_path / "tuned" / name).write_text("not to be read")
+    for strategy in ("REDUCE_MEAN", "CLASSIFICATION"):
+        running = run(tmp_path / "base", tuned_model_dir=str(tmp_path / "tuned"), ckpt_name="model.ckpt-343",
+                      pooling_strategy=PoolingStrategy[strategy], num_labels=3)
+        features, = running.features(["the fox"])
+        assert np.abs(running.engine.encode([features])[0] - tuned.vector(features, strategy)).max() < 1e-5
+
+
+def test_a_fine_tuned_hugging_face_model(tiny, tmp_path, run):
+    tiny().write_tensorflow(tmp_path / "base")
+    tuned = tiny(seed=5, num_labels=1)
+    tuned.write_hugging_face(tmp_path / "tuned", prefix="bert.")
+    running = run(tmp_path / "base", tuned_model_dir=str(tmp_path / "tuned"),
+                  pooling_strategy=PoolingStrategy.REGRESSION)
+    features, = running.features(["the fox"])
+    assert np.abs(running.engine.encode([features])[0] - tuned.vector(features, "REGRESSION")).max() < 1e-5
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+def refuse(error, message, **options):
+    began = time.monotonic()
+    with pytest.raises(error, match=message) as caught:
+        settle(ServerConfig(**options))
+    assert time.monotonic() - began < 1
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"max_seq_len": 41}, "-max_seq_len 41 is beyond the model's 40 positions"),
+    ({"pooling_layer": [-4]}, r"-pooling_layer -4 does not exist in a model of 3 layers; expected -3 \(first\)"),
+    ({"pooling_layer": [-1, 3]}, "-pooling_layer 3 does not exist"),
+    ({"pooling_strategy": PoolingStrategy.CLS_POOLED, "pooling_layer": [7]}, "-pooling_layer 7 does not exist"),
+])
+def test_options_that_do_not_go_with_the_model(tiny_dir, options, message):
+    refuse(ConfigError, message, model_dir=str(tiny_dir), **options)
+
+
+def test_a_pooler_does_not_care_about_the_default_layer(tiny, tmp_path):
+    tiny(num_hidden_layers=1).write_hugging_face(tmp_path)
+    refuse(ConfigError, "-pooling_layer -2 does not exist", model_dir=str(tmp_path))
+    model = settle(ServerConfig(model_dir=str(tmp_path), pooling_strategy=PoolingStrategy.CLS_POOLED))
+    assert model.layers_kept == 1
+
+
+@pytest.mark.parametrize("path, message", [
+    ("nowhere", "-model_dir .*nowhere: there is no such directory, nor a model of that name"),
+    ("a/file", "-model_dir .*file is a file, expected a directory"),
+    ("empty", r"has neither bert_config.json \(Google's format\) nor config.json .*; it holds nothing"),
+])
+def test_directories_that_are_none(tmp_path, path, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    refuse(ModelError, message, model_dir=str(tmp_path / path))
+
+
+@pytest.mark.parametrize("spoil, message", [
+    (lambda d: (d / "vocab.txt").unlink(), "has no vocab.txt; it holds config.json, model.safetensors"),
+    (lambda d: (d / "vocab.txt").write_text("a\nb\n"), r"vocab.txt lacks \[CLS\], \[SEP\], \[UNK\]"),
+    (lambda d: (d / "vocab.txt").write_text((d / "vocab.txt").read_text() + "one\nmore\n"),
+     "vocab.txt has 18 tokens, but the model only 16"),
+    (lambda d: (d / "config.json").write_text("{"), "config.json is not JSON"),
+    (lambda d: (d / "model.safetensors").unlink(), r"no checkpoint .*bert_model.ckpt .*holds config.json, vocab.txt"),
+    (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "pytorch_model.bin only, which is a pickle"),
+    (lambda d: (d / "model.safetensors").rename(d / "model.safetensors.index.json"), "in several safetensors files"),
+    (lambda d: (d / "model.safetensors").write_bytes(b"x"), "cannot read the weights"),
+    (lambda d: (d / "tokenizer_config.json").write_text("["), "cannot read .*tokenizer_config.json"),
+    (lambda d: (d / "tokenizer_config.json").write_text("[]"), "tokenizer_config.json is not a JSON object"),
+], ids=str)
+def test_broken_directories_are_refused_at_once(tiny, tmp_path, spoil, message):
+    spoil(tiny().write_hugging_face(tmp_path))
+    refuse(ModelError, message, model_dir=str(tmp_path))
+
+
+def test_safetensors_are_checked_at_once(tiny, tmp_path):
+    model = tiny()
+    del model.weights["bert/encoder/layer_2/output/dense/bias"]
+    refuse(ModelError, "lacks bert/encoder/layer_2/output/dense/bias",
+           model_dir=str(model.write_hugging_face(tmp_path)))
+
+
+def test_a_missing_fine_tuned_checkpoint(tiny_dir, tmp_path):
+    refuse(ModelError, "-tuned_model_dir /no/where: there is no such directory", model_dir=str(tiny_dir),
+           tuned_model_dir="/no/where")
+    (tmp_path / "model.ckpt-100.index").touch()
+    refuse(ModelError, r"no checkpoint .*model.ckpt-343 .*; .* holds model.ckpt-100.index", model_dir=str(tiny_dir),
+           tuned_model_dir=str(tmp_path), ckpt_name="model.ckpt-343")
+
+
+def test_labels_are_checked_at_once(tiny, tmp_path):
+    directory = str(tiny(num_labels=5).write_hugging_face(tmp_path))
+    refuse(ModelError, "has 5 classes; give -num_labels 5", model_dir=directory,
+           pooling_strategy=PoolingStrategy.CLASSIFICATION)
+
+
+def test_a_vocabulary_smaller_than_the_model(tiny, tmp_path, caplog):
+    directory = tiny().write_hugging_face(tmp_path)
+    (directory / "vocab.txt").write_text("\n".join(tiny().words[:-1]))
+    settle(ServerConfig(model_dir=str(directory)))
+    assert "has 15 tokens, the model 16" in caplog.text
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+def test_without_a_directory_it_is_the_default_model(tiny_dir, monkeypatch):
+    asked = []
+    monkeypatch.setattr(library, "get", lambda name: asked.append(name) or tiny_dir)
+    assert settle(ServerConfig()).name == "all-MiniLM-L6-v2"
+    settle(ServerConfig(model_dir="minilm"))
+    settle(ServerConfig(model_dir="organisation/some-model.v2"))
+    assert asked == ["all-MiniLM-L6-v2", "minilm", "organisation/some-model.v2"]
+
+
+def test_a_directory_wins_over_a_name(tiny, tmp_path, monkeypatch):
+    tiny().write_hugging_face(tmp_path / "minilm")
+    monkeypatch.chdir(tmp_path)
+    assert settle(ServerConfig(model_dir="minilm")).path == tmp_path / "minilm"
+
+
+# ---- without a model -------------------------------------------------------------------------------------------------
+
+def test_echo():
+    model = settle(ServerConfig(engine="echo"))
+    assert (model.name, model.path, decided(model)) == ("echo", None, (25, True, [-2], "REDUCE_MEAN"))
+    assert base.create(model.settings).describe().startswith("echo")
+    refuse(ConfigError, "-pooling_layer -13 does not exist in a model of 12 layers", engine="echo", pooling_layer=[-13])
+    refuse(ConfigError, "-max_seq_len 513 is beyond", engine="echo", max_seq_len=513)
+
+
+def test_echo_with_a_models_vocabulary(tiny_dir):
+    model = settle(ServerConfig(engine="echo", model_dir=str(tiny_dir)))
+    features, = base.features(["unwanted"], base.create_tokenizer(model.settings), model.settings)
+    assert features.tokens == ["[CLS]", "un", "##want", "##ed", "[SEP]"]
+    assert base.create(model.settings).encode([features]).shape == (1, 32)
+
+
+def test_settling_does_without_tensorflow(tiny_dir):
+    code = ("import sys\nsys.modules['tensorflow'] = None\n"
+            "from bert_serving.server.config import ServerConfig\n"
+            "from bert_serving.server.engine.models import settle\n"
+            "settle(ServerConfig(model_dir=sys.argv[1]))\n")
+    subprocess.run([sys.executable, "-c", code, str(tiny_dir)], check=True)
