@@ -47,7 +47,7 @@ class Clients:
     def join(self, *identities):
         """These subscribe."""
         for identity in identities:
-            self.outlet.subscription(b"\1" + identity)
+            self.outlet.subscription(b"\1" + identity, 0.0)
             self.outlet.deliver(identity)
         return self
 

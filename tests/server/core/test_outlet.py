@@ -1,0 +1,184 @@
+"""The door to the clients, against a model: right person, right order, within the limits, not for ever."""
+from collections import Counter, defaultdict, deque
+
+import numpy as np
+import pytest
+from bert_serving.client.protocol import MAX_IDENTITY
+from bert_serving.server.core.outlet import HELD_OVERHEAD, Outlet
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+IDENTITIES = [b"a", b"ab", b"b"]
+"""One is the beginning of another, as "client1" and "client10" are."""
+
+
+class OutletMachine(RuleBasedStateMachine):
+    """Clients come, go and stop reading while results are published for them."""
+
+    @initialize(max_client=st.integers(1, 4), max_all=st.integers(1, 6))
+    def begin(self, max_client, max_all):
+        unit = HELD_OVERHEAD + 10
+        self.limits = max_client * unit, max_all * unit
+        self.outlet = Outlet(self.send, *self.limits, hold_seconds=10.0)
+        self.now = 0.0
+        self.number = 0
+        self.connections = Counter()
+        self.full = set()
+        self.left = {}                         # identity -> when its last connection went
+        self.got = []
+        self.waiting = defaultdict(deque)      # identity -> (number, when it was published)
+        self.gone = Counter()                  # dropped, expired
+
+    def send(self, frames):
+        topic = bytes(frames[0])
+        assert topic.endswith(b"\0"), "without the terminator, one identity's topic is the beginning of another's"
+        identity = topic[:-1]
+        assert self.connections[identity] > 0, "published to nobody"
+        if identity in self.full:
+            return False
+        self.got.append((identity, int(bytes(frames[1]))))
+        return True
+
+    def expect_delivery(self, identity):
+        """What the model says is delivered now."""
+        delivered = []
+        while self.waiting[identity] and self.connections[identity] and identity not in self.full:
+            delivered.append((identity, self.waiting[identity].popleft()[0]))
+        return delivered
+
+    identities = st.sampled_from(IDENTITIES)
+
+    @rule(identity=identities, padding=st.integers(0, 40))
+    def publish(self, identity, padding):
+        self.number += 1
+        frames = [b"%d" % self.number, b"x" * padding]
+        nbytes = sum(map(len, frames)) + HELD_OVERHEAD
+        before = len(self.got)
+        taken = self.outlet.publish(identity, frames, self.now)
+        if self.connections[identity] and identity not in self.full and not self.waiting[identity]:
+            assert taken and self.got[before:] == [(identity, self.number)]
+        else:
+            assert len(self.got) == before, "out of turn"
+            held = self.outlet.held.get(identity)
+            if taken:
+                self.waiting[identity].append((self.number, self.now))
+            else:
+                self.gone["dropped"] += 1
+                assert (held.nbytes if held else 0) + nbytes > self.limits[0] \
+                    or self.outlet.held_bytes + nbytes > self.limits[1], "dropped though there was room"
+
+    @rule(identity=identities)
+    def subscribe(self, identity):
+        assert self.outlet.subscription(b"\1" + identity, self.now) == (True, identity + b"\0")
+        self.connections[identity] += 1
+        self.left.pop(identity, None)
+        before = len(self.got)
+        self.outlet.deliver(identity)
+        assert self.got[before:] == self.expect_delivery(identity)
+
+    @rule(identity=identities)
+    def leave(self, identity):
+        if self.connections[identity]:
+            assert self.outlet.subscription(b"\0" + identity, self.now) == (False, identity + b"\0")
+            self.connections[identity] -= 1
+            self.left.pop(identity, None)
+            if not self.connections[identity]:
+                self.left[identity] = self.now
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 4.0]))
+    def who_is_gone(self, seconds):
+        expected = {identity for identity, when in self.left.items() if when <= self.now - seconds}
+        assert self.outlet.gone(self.now - seconds) == expected
+        for identity in expected:
+            del self.left[identity]
+
+    @rule(identity=identities)
+    def stop_reading(self, identity):
+        self.full.add(identity)
+
+    @rule(identity=identities)
+    def read_on(self, identity):
+        self.full.discard(identity)
+
+    @rule()
+    def retry(self):
+        blocked = set(self.outlet.blocked)
+        before = len(self.got)
+        self.outlet.retry()
+        expected = {identity: self.expect_delivery(identity) for identity in blocked}
+        for identity in IDENTITIES:
+            assert [got for got in self.got[before:] if got[0] == identity] == expected.get(identity, [])
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 4.0, 10.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+        self.outlet.expire(self.now)
+        for queue in self.waiting.values():
+            while queue and queue[0][1] + 10.0 <= self.now:
+                queue.popleft()
+                self.gone["expired"] += 1
+
+    @invariant()
+    def within_limits_and_accounted_for(self):
+        outlet = self.outlet
+        assert {identity: len(held.queue) for identity, held in outlet.held.items()} \
+            == {identity: len(queue) for identity, queue in self.waiting.items() if queue}
+        assert outlet.held_bytes == sum(held.nbytes for held in outlet.held.values()) <= self.limits[1]
+        assert all(held.nbytes <= self.limits[0] for held in outlet.held.values())
+        assert outlet.counts["dropped"] == self.gone["dropped"] and outlet.counts["expired"] == self.gone["expired"]
+        assert outlet.counts["sent"] == len(self.got)
+        assert len(self.got) + sum(map(len, self.waiting.values())) + self.gone.total() == self.number
+        assert outlet.subscribers == {identity: count for identity, count in self.connections.items() if count}
+        assert outlet.deliverable() == any(self.connections[identity] for identity in outlet.held)
+        # Who is held up while subscribed is retried, so that nobody is forgotten.
+        assert {identity for identity in outlet.held if self.connections[identity]} <= outlet.blocked
+
+    def teardown(self):
+        for identity in IDENTITIES:
+            numbers = [number for receiver, number in getattr(self, "got", []) if receiver == identity]
+            assert numbers == sorted(set(numbers)), "each once, in order"
+
+
+OutletMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestOutlet = OutletMachine.TestCase
+
+
+@pytest.mark.parametrize("message", [
+    b"", b"\1", b"\0", b"\2a", b"\xffa", b"\1a\0", b"\1\0", b"\1a\0b", b"\1" + b"x" * (MAX_IDENTITY + 1)], ids=repr)
+def test_subscriptions_that_could_hear_others_are_refused(message):
+    outlet = Outlet(lambda frames: True, 100, 100, 1.0)
+    assert outlet.subscription(message, 0.0) is None and not outlet.subscribers
+
+
+def test_an_unsubscription_without_subscription_changes_nothing():
+    outlet = Outlet(lambda frames: True, 100, 100, 1.0)
+    outlet.subscription(b"\0a", 0.0)
+    outlet.subscription(b"\1a", 0.0)
+    assert outlet.subscribers == {b"a": 1}
+
+
+def test_what_is_held_does_not_keep_its_whole_job_alive():
+    job = np.zeros((1000, 100), np.float32)
+    outlet = Outlet(lambda frames: True, 10**6, 10**6, 1.0)
+    outlet.publish(b"a", [b"{}", job[:1].data.cast("B"), b"1"], 0.0)
+    (_, _, frames), = outlet.held[b"a"].queue
+    assert not any(isinstance(frame, memoryview) for frame in frames)
+
+
+def test_time_to_forget_costs_no_look_at_what_is_not_due():
+    """Thousands may be held; every tenth of a second somebody asks what has expired."""
+    outlet = Outlet(lambda frames: True, 10**6, 10**9, 10.0)
+    for number in range(1000):
+        outlet.publish(b"%d" % number, [b"x"], 1.0)
+
+    class Untouchable(dict):
+        def items(self):
+            raise AssertionError("looks at everything")
+        __iter__ = values = keys = items
+
+    outlet.held = Untouchable(outlet.held)
+    outlet.expire(10.9)
+    assert len(outlet.held) == 1000
+    outlet.expire(11.0)
+    assert len(outlet.held) == 0 == outlet.held_bytes
