@@ -29,17 +29,24 @@ def rows_of(texts):
 
 
 class Clients:
-    """What clients have received: everything that a real Outlet sent, decoded."""
+    """What clients have received: everything that a real Outlet sent, decoded.
+
+    Attributes:
+        received: (identity, reply)
+        full: who does not read.
+        limit: how many replies the network takes, in all.
+    """
 
     def __init__(self, **limits):
         self.received = []
         self.outlet = Outlet(self.send, **{"max_client_bytes": 10**8, "max_bytes": 10**9, "hold_seconds": 30.0,
                                            **limits})
         self.full = set()
+        self.limit = float("inf")
 
     def send(self, frames):
         identity = bytes(frames[0]).removesuffix(protocol.TERMINATOR)
-        if identity in self.full:
+        if identity in self.full or len(self.received) >= self.limit:
             return False
         self.received.append((identity, protocol.decode_reply(frames)))
         return True
