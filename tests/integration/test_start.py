@@ -161,3 +161,16 @@ def test_tokens_are_shown_to_who_asks(serve_echo):
         vectors, tokens = client.encode(["hello world", "bye"], show_tokens=True)
     assert vectors.shape == (2, 768)
     assert tokens == [["[CLS]", "hello", "world", "[SEP]"], ["[CLS]", "bye", "[SEP]"]]
+
+
+@pytest.mark.model
+@pytest.mark.timeout(120)
+def test_a_gpu_that_tensorflow_cannot_use_is_done_without_unless_it_was_asked_for(serve, tmp_path):
+    fake_nvidia_smi(tmp_path, [(0, 3.0, 100)])
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    server = serve("-max_seq_len", "25", environ={"PATH": path}).ready()
+    assert "worker 0: GPU 0 (the available GPUs with the most free memory)" in server.log
+    assert "sees no GPU 0" in server.log and "on CPU" in server.log
+    asked = serve("-max_seq_len", "25", "-device_map", "0", environ={"PATH": path})
+    assert asked.process.wait(60) == 5
+    asked.wait_for("E .* sees no GPU 0")

@@ -80,6 +80,8 @@ class Command:
     identity: bytes
     request_id: bytes
     name: bytes
+    token: bytes = b""
+    """Of TERMINATION: what allows it from another host."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,13 @@ def encode_command(identity: bytes, name: bytes, request_id: int) -> List[bytes]
     return [identity, name, b"%d" % request_id, b"0"]
 
 
-def encode_termination() -> List[bytes]:
-    """Frames that ask any server from 1.9.1 on to stop (earlier ones expect empty fields)."""
-    return [b"0", TERMINATION, b"0", b"0"]
+def encode_termination(token: bytes = b"") -> List[bytes]:
+    """Frames that ask any server from 1.9.1 on to stop (earlier ones expect empty fields).
+
+    Args:
+        token: what allows it from another host than the server's own; only ours know it.
+    """
+    return [b"0", TERMINATION, b"0", b"0", *([token] if token else [])]
 
 
 def decode_request(frames: Sequence[bytes]) -> Union[Request, Command]:
@@ -137,7 +143,7 @@ def decode_request(frames: Sequence[bytes]) -> Union[Request, Command]:
     """
     identity = frames[0] if frames else b""
     if len(frames) >= 2 and frames[1] == TERMINATION:  # 1.9.0 and earlier leave every other frame empty
-        return Command(identity, b"0", TERMINATION)
+        return Command(identity, b"0", TERMINATION, bytes(frames[4]) if len(frames) > 4 else b"")
     if not 0 < len(identity) <= MAX_IDENTITY or TERMINATOR in identity:
         raise ProtocolError("identity of %d bytes; expected 1 to %d bytes without NUL" % (len(identity), MAX_IDENTITY))
     if len(frames) not in (4, 5):

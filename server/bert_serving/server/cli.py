@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -29,12 +30,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def terminate(argv: Sequence[str] | None = None) -> int:
     """Tell the server of this host to stop."""
-    parser = argparse.ArgumentParser(prog="bert-serving-terminate", description="Stop a server on this host.")
+    parser = argparse.ArgumentParser(prog="bert-serving-terminate", description="Stop a server.")
     parser.add_argument("-ip", "--ip", default="localhost", help="address of the server (default: localhost)")
     parser.add_argument("-port", "--port", "-port_in", "--port_in", "-port_data", "--port_data", type=port_number,
                         required=True, help="port on which it receives requests")
     parser.add_argument("-timeout", "--timeout", type=int, default=5000,
                         help="milliseconds to reach it (default: 5000)")
+    parser.add_argument("-token", "--token", default=os.environ.get("BERT_SERVING_TERMINATE_TOKEN", ""),
+                        help="the server's -terminate_token, to stop it from another host; better given in the "
+                        "environment, as BERT_SERVING_TERMINATE_TOKEN")
     args = parser.parse_args(argv)
     from .service import BertServer
     try:

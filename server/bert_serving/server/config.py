@@ -122,10 +122,13 @@ PATHS, BERT, SERVING, LIMITS = "File paths", "BERT parameters", "Serving configu
 
 def option(default: Any, help: str, group: str, type: Callable[[str], Any] | None = None, *,
            aliases: Sequence[str] = (), nargs: str | None = None, choices: Sequence[Any] | None = None,
-           metavar: str | None = None) -> Any:
-    """A field of ServerConfig that is an option; without ``type`` it is a flag, off by default."""
+           metavar: str | None = None, secret: bool = False) -> Any:
+    """A field of ServerConfig that is an option; without ``type`` it is a flag, off by default.
+
+    A ``secret`` one is shown nowhere.
+    """
     metadata = {"help": help, "group": group, "type": type, "aliases": tuple(aliases), "nargs": nargs,
-                "choices": choices, "metavar": metavar, "default": default}
+                "choices": choices, "metavar": metavar, "default": default, "secret": secret}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -200,6 +203,9 @@ class ServerConfig:
     drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
                                   seconds)
     start_timeout: float = option(300.0, "seconds that each phase of the start may take", LIMITS, seconds)
+    terminate_token: str | None = option(None, "word that lets bert-serving-terminate stop this server from another "
+                                         "host; better given in the environment than where ps shows it", LIMITS, str,
+                                         secret=True)
     verbose: bool = option(False, "log every request", LIMITS)
 
     def __post_init__(self) -> None:
@@ -227,8 +233,8 @@ class ServerConfig:
         return cls(**{f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)})
 
     def to_status(self) -> dict[str, Any]:
-        """Every option as status replies show it: plain JSON values, the pooling strategy as its number."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        """Every option as status replies show it: plain JSON values, no secrets."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if not f.metadata.get("secret")}
 
 
 def _plain(value: Any) -> Any:
@@ -276,7 +282,7 @@ def get_args_parser(environ: Mapping[str, str] = os.environ) -> argparse.Argumen
         if given is not None:
             default = _values(parser, f, given)
         shown = "those with the most free memory" if default == [] else default
-        shown = "" if default is None else f" (default: {shown})"
+        shown = "" if default is None or f.metadata["secret"] else f" (default: {shown})"
         group.add_argument(*names, dest=f.name, type=f.metadata["type"], default=default, nargs=f.metadata["nargs"],
                            choices=f.metadata["choices"], metavar=f.metadata["metavar"],
                            help=(f.metadata["help"] + shown).replace("%", "%%"))

@@ -90,7 +90,7 @@ class Service:
         sink = Sink(self.outlet, longest if config.fixed_embed_length else settings.max_seq_len, longest)
         self.statistics = Statistics(self.started)
         limits = Limits(max_message_bytes=int(config.max_message_mb * MB), max_bytes=int(config.max_queue_mb * MB),
-                        max_size=config.max_queue_size)
+                        max_size=config.max_queue_size, terminate_token=(config.terminate_token or "").encode())
         self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.statistics, self.describe)
         self.supervisor = self._supervisor(settings)
         self.broker.join(self.ventilator, self.outlet, self.supervisor)
@@ -109,7 +109,7 @@ class Service:
         threads = placement.threads_per_worker(machine.allowed_cores(), config.num_worker)
         worker_orders = [{
             "jobs": endpoint, "results": self.result_endpoint, "verbose": config.verbose,
-            "show_tokens": config.show_tokens_to_client,
+            "show_tokens": config.show_tokens_to_client, "device_is_a_must": self.placement.explicit,
             "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
                          "num_threads": threads},
         } for endpoint, device in zip(self.job_endpoints, self.placement.devices)]
@@ -311,24 +311,25 @@ class BertServer(threading.Thread):
 
     @staticmethod
     def shutdown(args: argparse.Namespace | None = None, *, ip: str = "localhost", port: int = 5555,
-                 timeout: int = 5000) -> None:
-        """Ask the server at ``ip:port`` to stop; it honours that from its own host only.
+                 timeout: int = 5000, token: str = "") -> None:
+        """Ask the server at ``ip:port`` to stop; it honours that from its own host, or with its -terminate_token.
 
         Args:
             args: an object with ``ip``, ``port`` and ``timeout``, as the original took; or give them by name.
             timeout: milliseconds to reach it.
+            token: the server's -terminate_token.
         Raises:
             DeadlineError: nothing listens there.
         """
         ip, port = getattr(args, "ip", ip), getattr(args, "port", port)
-        timeout = getattr(args, "timeout", timeout)
+        timeout, token = getattr(args, "timeout", timeout), getattr(args, "token", token)
         context = zmq.Context()
         try:
             socket = context.socket(zmq.PUSH)
             socket.setsockopt(zmq.IMMEDIATE, 1)  # queue only on a connection that stands
             socket.linger = socket.sndtimeo = timeout
             socket.connect(f"tcp://{ip}:{port}")
-            socket.send_multipart(protocol.encode_termination())
+            socket.send_multipart(protocol.encode_termination(token.encode()))
             socket.close()
         except zmq.Again as error:
             raise DeadlineError(f"no server answers on {ip}:{port} within {timeout} ms") from error

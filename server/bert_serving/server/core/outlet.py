@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -53,11 +53,12 @@ class Outlet:
         self.subscribers: dict[bytes, int] = {}
         self.held: dict[bytes, _Held] = {}
         self.blocked: set[bytes] = set()
+        self._left: OrderedDict[bytes, float] = OrderedDict()  # identity -> when its last subscriber left
         self._due: list[tuple[float, bytes]] = []  # a heap of (when to look, identity)
         self.held_bytes = 0
         self.counts = {"sent": 0, "held": 0, "dropped": 0, "expired": 0}
 
-    def subscription(self, message: bytes) -> tuple[bool, bytes] | None:
+    def subscription(self, message: bytes, now: float) -> tuple[bool, bytes] | None:
         """A subscription message from the socket.
 
         Returns:
@@ -71,11 +72,19 @@ class Outlet:
             return None
         subscribe = message[0] == SUBSCRIBED
         count = self.subscribers.get(identity, 0) + (1 if subscribe else -1)
+        self._left.pop(identity, None)
         if count > 0:
             self.subscribers[identity] = count
-        else:
-            self.subscribers.pop(identity, None)
+        elif self.subscribers.pop(identity, None) is not None:
+            self._left[identity] = now
         return subscribe, topic(identity)
+
+    def gone(self, since: float) -> set[bytes]:
+        """Identities whose last subscriber left at ``since`` or before, and none has come back; each is told once."""
+        identities = set()
+        while self._left and next(iter(self._left.values())) <= since:
+            identities.add(self._left.popitem(last=False)[0])
+        return identities
 
     def publish(self, identity: bytes, frames: Sequence[Buffer], now: float) -> bool:
         """Send to ``identity``, or hold until it can be sent.

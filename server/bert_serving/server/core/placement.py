@@ -29,11 +29,13 @@ class Placement:
         devices: GPU id for each worker, CPU for none.
         reason: what was decided and why, one line for the log.
         warning: whether the user should look at that line.
+        explicit: the user asked for these very devices, so that no other will do.
     """
 
     devices: list[int]
     reason: str
     warning: bool = False
+    explicit: bool = False
 
 
 def place(num_worker: int, cpu: bool, device_map: Sequence[int], gpus: Sequence[Gpu]) -> Placement:
@@ -54,7 +56,7 @@ def place(num_worker: int, cpu: bool, device_map: Sequence[int], gpus: Sequence[
             raise ConfigError(f"-device_map asks for GPU {', '.join(missing)} but {found}")
         busy = [gpu.id for gpu in gpus if gpu.id in device_map and not _is_available(gpu)]
         return Placement(_in_turn(device_map, num_worker), "as -device_map says" + (
-            f", though GPU {', '.join(map(str, busy))} is busy" if busy else ""), bool(busy))
+            f", though GPU {', '.join(map(str, busy))} is busy" if busy else ""), bool(busy), explicit=True)
     if cpu:
         return Placement([CPU] * num_worker, "as -cpu says")
     if not gpus:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import heapq
 import json
 import logging
@@ -30,6 +31,9 @@ MAX_CONDEMNED = 10_000
 MAX_TIMEOUT_MS = 1e9
 """Eleven days: who waits longer waits for ever."""
 
+ABANDONED_SECONDS = 15.0
+"""A client whose connection is gone for so long will not come back for what it asked."""
+
 REQUEST_OPTIONS = ("timeout",)
 """What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer."""
 
@@ -42,11 +46,13 @@ class Limits:
         max_message_bytes: largest request.
         max_bytes: most bytes of requests that wait or are computed.
         max_size: most sentences of them.
+        terminate_token: what lets a client of another host end the server; empty: nothing does.
     """
 
     max_message_bytes: int
     max_bytes: int
     max_size: int
+    terminate_token: bytes = b""
 
 
 class Ventilator:
@@ -66,7 +72,7 @@ class Ventilator:
         self.draining = False
         self.termination_wanted = False
         self.condemned: OrderedDict[bytes, float] = OrderedDict()
-        self.counts = {"accepted": 0, "refused": 0, "expired": 0, "condemned": 0}
+        self.counts = {"accepted": 0, "refused": 0, "expired": 0, "abandoned": 0, "condemned": 0}
         self._next_uid = 1
         self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, uid)
         sink.on_finished = self._finished
@@ -109,12 +115,14 @@ class Ventilator:
         if command.name != protocol.TERMINATION:
             self.statistics.command(command.identity)
             self.sink.answer(command.identity, command.request_id, self.describe(command.identity), now)
-        elif is_local:
-            logger.info("asked to stop by a client on this host")
+        elif is_local or (self.limits.terminate_token and hmac.compare_digest(command.token,
+                                                                              self.limits.terminate_token)):
+            logger.info("asked to stop by a client %s", "on this host" if is_local else "that knows the token")
             self.termination_wanted = True
         else:
             self._refuse(command.identity, command.request_id,
-                         UnauthorizedError("only clients on the server's own host may stop it"), now)
+                         UnauthorizedError("only clients on the server's own host, or with its -terminate_token, may "
+                                           "stop it"), now)
 
     def _request(self, message: protocol.Request, payload_hash: int, now: float) -> None:
         self.statistics.request(message.identity, len(message.texts), now)
@@ -226,7 +234,7 @@ class Ventilator:
     # ---- time --------------------------------------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Forget requests whose clients have stopped waiting, before they are computed."""
+        """Forget requests whose clients have stopped waiting or have gone, before they are computed."""
         while self._deadlines and self._deadlines[0][0] <= now:
             request = self.pending.get(heapq.heappop(self._deadlines)[1])
             if request is not None:
@@ -235,6 +243,11 @@ class Ventilator:
         if len(self._deadlines) > 2 * len(self.pending) + 1000:  # most are of requests that were answered in time
             self._deadlines = [(deadline, uid) for deadline, uid in self._deadlines if uid in self.pending]
             heapq.heapify(self._deadlines)
+        gone = self.sink.outlet.gone(now - ABANDONED_SECONDS)
+        if gone:
+            for request in [request for request in self.pending.values() if request.identity in gone]:
+                self.counts["abandoned"] += 1
+                self.sink.abandon(request)
         while self.condemned and next(iter(self.condemned.values())) <= now:
             self.condemned.popitem(last=False)
 

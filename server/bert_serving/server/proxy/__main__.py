@@ -73,4 +73,6 @@ def say(message: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Under its own name, for the log.
+    from bert_serving.server.proxy import __main__
+    __main__.main()

@@ -220,7 +220,7 @@ class Broker:
             if socket.getsockopt(zmq.RCVMORE):  # no subscription, but what somebody published to us
                 socket.recv_multipart()
                 continue
-            change = self.outlet.subscription(message)
+            change = self.outlet.subscription(message, time.monotonic())
             if change is None:
                 continue
             subscribe, topic = change

@@ -7,10 +7,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sys
+import threading
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import numpy as np
 import zmq
@@ -20,8 +21,9 @@ from bert_serving.client.errors import BertServingError
 from .. import log
 from ..core import messages
 from ..core.messages import Fault, Job, Pulse, Ready, Rows, Stop, Text
+from ..core.placement import CPU
 from ..engine.base import Engine, EngineSettings, create, create_tokenizer, features, prove
-from ..errors import StartError
+from ..errors import EngineError, StartError
 from ..process import read_orders
 from . import endpoints
 
@@ -35,10 +37,14 @@ class Worker:
     """
 
     def __init__(self, jobs: zmq.Socket[Any], results: zmq.Socket[Any], slot: int, incarnation: int,
-                 settings: EngineSettings, show_tokens: bool) -> None:
+                 settings: EngineSettings, show_tokens: bool, device_is_a_must: bool = True) -> None:
+        """
+        Args:
+            device_is_a_must: the user asked for this device; else the CPU will do where the engine cannot use it.
+        """
         self.jobs, self.results = jobs, results
         self.slot, self.incarnation = slot, incarnation
-        self.settings, self.show_tokens = settings, show_tokens
+        self.settings, self.show_tokens, self.device_is_a_must = settings, show_tokens, device_is_a_must
         self.tokenizer = create_tokenizer(settings)
         self.engine: Engine | None = None
 
@@ -49,7 +55,15 @@ class Worker:
             StartError: it cannot run here, or what it computes is wrong.
         """
         started = time.monotonic()
-        self.engine = create(self.settings)
+        try:
+            self.engine = create(self.settings)
+        except EngineError as error:
+            if self.settings.device == CPU or self.device_is_a_must:
+                raise
+            # A GPU that the driver shows and the engine cannot use: this build of TensorFlow is for CPUs, say.
+            logger.warning("%s; going on without: on the CPU", error)
+            self.settings = replace(self.settings, device=CPU)
+            self.engine = create(self.settings)
         prove(self.engine, self.tokenizer, self.settings)
         self.send(Ready(self.slot, self.incarnation, {
             "pid": os.getpid(), "device": self.settings.device, "num_threads": self.settings.num_threads,
@@ -140,16 +154,14 @@ def main() -> None:
     jobs, results = endpoints.worker_end(context, orders["jobs"], orders["results"])
     try:
         worker = Worker(jobs, results, slot, incarnation, EngineSettings.from_json(orders["settings"]),
-                        orders["show_tokens"])
+                        orders["show_tokens"], orders["device_is_a_must"])
         worker.load()
     except Exception as error:
         if not isinstance(error, StartError):
             logger.exception("the engine cannot be loaded")
         fault = Fault(slot, incarnation, 0, type(error).__name__, f"{error}"[:1000])
         results.send_multipart(messages.encode_from_worker(fault))
-        results.close(linger=2000)
-        context.term()
-        sys.exit(getattr(error, "exit_code", 1))
+        _leave(context, jobs, results, getattr(error, "exit_code", 1))
     gc.freeze()  # what is loaded by now stays; let collections skip it
     poller = zmq.Poller()
     poller.register(jobs, zmq.POLLIN)
@@ -161,10 +173,22 @@ def main() -> None:
             break
         running = worker.step()
     logger.debug("stopped")
-    results.close(linger=1000)
-    # TensorFlow's own threads can take seconds to end, and libzmq's now and then for ever.
-    os._exit(0)
+    _leave(context, jobs, results, 0)
+
+
+def _leave(context: zmq.Context[Any], jobs: zmq.Socket[Any], results: zmq.Socket[Any], code: int) -> NoReturn:
+    """End this process once its last message has left: TensorFlow's threads take seconds to end by themselves."""
+    jobs.close(linger=0)
+    results.close(linger=2000)
+    # Waits for the linger, and now and then for ever: let a thread wait that nobody waits for.
+    leaving = threading.Thread(target=context.term, daemon=True)
+    leaving.start()
+    leaving.join(3)
+    logging.shutdown()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    main()
+    # Under its own name, for the log and for whoever compares classes.
+    from bert_serving.server.stages import worker
+    worker.main()
