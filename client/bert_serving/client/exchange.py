@@ -63,6 +63,7 @@ class Exchange:
         self._first_id = last_id + 1
         self._topics = (identity, topic(identity))
         self._groups: Dict[int, Set[int]] = {}
+        self._failed: OrderedDict[int, Failure] = OrderedDict()  # the failures among the collected
         self._taps: List[Deque[Result]] = []
 
     @property
@@ -135,6 +136,8 @@ class Exchange:
             self._leave(request_id)
         else:
             self.collected[request_id] = reply
+            if isinstance(reply, Failure):
+                self._failed[request_id] = reply
 
     def take(self, request_id: int) -> Optional[Reply]:
         """The reply to a request that has a waiter, once; None if it is not there."""
@@ -162,11 +165,10 @@ class Exchange:
 
     def take_failure(self) -> Optional[Failure]:
         """The failure that came first among the collectable replies; the results stay."""
-        for request_id, reply in self.collected.items():
-            if isinstance(reply, Failure):
-                del self.collected[request_id]
-                self._leave(request_id)
-                return reply
+        for request_id, failure in self._failed.items():
+            del self.collected[request_id]
+            self._leave(request_id)
+            return failure
         return None
 
     def put_back(self, results: Sequence[Result]) -> None:
@@ -199,6 +201,7 @@ class Exchange:
     def _leave(self, request_id: int) -> None:
         self.pending.discard(request_id)
         self.collectable.discard(request_id)
+        self._failed.pop(request_id, None)
         group = self._groups.pop(request_id, None)
         if group is not None:
             group.discard(request_id)
