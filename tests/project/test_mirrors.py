@@ -18,7 +18,7 @@ TESTED_ELSEWHERE = {
 }
 
 # Folders of tests that follow no module: whole commands, and the project itself.
-FREE = ("integration", "project")
+FREE = ("integration", "project", "chaos")
 
 
 def modules():
