@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_serving.server.core.tokenization import CJK, Tokenizer, WordHashTokenizer, load_vocabulary
+from bert_serving.server.core.tokenization import Tokenizer, WordHashTokenizer, load_vocabulary
 from bert_serving.server.errors import ModelError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##want", "##ed", "runn", "##ing", "want", "the", "The",
@@ -28,6 +28,10 @@ def tokenizer(vocabulary_path, request):
     return Tokenizer(vocabulary_path, request.param)
 
 
+CJK = ["\u4e00-\u9fff", "\u3400-\u4dbf", "\U00020000-\U0002a6df", "\U0002a700-\U0002b73f", "\U0002b740-\U0002b81f",
+       "\U0002b820-\U0002ceaf", "\uf900-\ufaff", "\U0002f800-\U0002fa1f"]
+
+
 def reference(text, vocabulary, do_lower_case):
     """Basic and WordPiece tokenizer, written after the description of Google's code, with Python's own Unicode."""
     clean = ""
@@ -36,7 +40,7 @@ def reference(text, vocabulary, do_lower_case):
             clean += " "
         elif ord(c) in (0, 0xFFFD) or unicodedata.category(c).startswith("C"):
             continue
-        elif any(first <= ord(c) <= last for first, last in CJK):
+        elif any(block[0] <= c <= block[-1] for block in CJK):
             clean += f" {c} "
         else:
             clean += c
@@ -103,8 +107,9 @@ def test_equals_the_reference(tokenizer, text):
 
 
 def test_every_character_equals_the_reference(tokenizer):
-    """Assigned or not, surrogate or not: each character between two letters, in the first two planes."""
-    characters = [f"a{chr(code)}b" for code in range(0x20000)]
+    """Assigned or not, surrogate or not: each character between two letters, in the first two planes; then samples."""
+    codes = [*range(0x20000), *range(0x20000, 0x30000, 32), *range(0x30000, 0x110000, 4096)]
+    characters = [f"a{chr(code)}b" for code in codes]
     mine = tokenizer.encode(characters, 100)
     wrong = [hex(ord(text[1])) for text, ids in zip(characters, mine)
              if tokenizer.tokens(ids) != reference(text, tokenizer.vocabulary, tokenizer.do_lower_case)]
@@ -125,6 +130,15 @@ def test_a_megabyte_takes_no_time(tokenizer, text):
     ids, = tokenizer.encode([text], 25)
     assert time.monotonic() - start < 2
     assert tokenizer.tokens(ids[:25]) == pieces(tokenizer, text)[:25]
+
+
+@pytest.mark.parametrize("text", ["the want " * 111_111, "我" * 1_000_000, "the,want!" * 111_111])
+def test_what_is_cut_off_is_hardly_looked_at(vocabulary_path, text, monkeypatch):
+    tokenizer, looked_at = Tokenizer(vocabulary_path), []
+    normalize = tokenizer.normalize
+    monkeypatch.setattr(tokenizer, "normalize", lambda head: looked_at.append(len(head)) or normalize(head))
+    tokenizer.encode([text], 25)
+    assert sum(looked_at) < 2000
 
 
 @given(words=st.lists(st.sampled_from(["the", "un", "ΑΣ", "我爱", "a,b", "\u0301", "Σ", " " * 700, "x" * 300]),

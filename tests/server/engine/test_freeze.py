@@ -55,6 +55,22 @@ def test_program_says_what_is_wrong_with_the_model(tiny, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_whatever_libraries_print_the_answer_is_alone():
+    code = ("import os\n"
+            "from bert_serving.server.engine import freeze\n"
+            "def chatty(settings, cache_dir):\n"
+            "    print('chatter')\n"
+            "    os.write(1, b'deep chatter')\n"
+            "    return {'path': cache_dir}\n"
+            "freeze.freeze = chatty\n"
+            "freeze.import_tensorflow = lambda: None\n"
+            "raise SystemExit(freeze.main())\n")
+    orders = json.dumps({"settings": {"engine": "graph", "pooling_layer": [-2]}, "cache_dir": "here"})
+    done = subprocess.run([sys.executable, "-c", code], input=orders + "\n", text=True, capture_output=True, timeout=55)
+    assert (done.returncode, done.stdout) == (0, '{"path": "here"}\n')
+    assert "chatter" in done.stderr and "deep chatter" in done.stderr
+
+
 def test_program_survives_odd_orders(tmp_path):
     done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.freeze"], input='{"settings": {}}\n',
                           text=True, capture_output=True, timeout=55)

@@ -178,6 +178,10 @@ def test_plan_does_not_split_what_is_alike():
     assert len(graph.plan(np.array([3] * 50 + [25] * 50))) == 2
 
 
+def test_plan_bounds_the_tokens_of_a_run():
+    assert [len(group) for group in graph.plan(np.full(40, 512))] == [16, 16, 8]
+
+
 @pytest.mark.parametrize("options", [{}, {"pooling_strategy": PoolingStrategy.NONE}, {"xla": True}], ids=str)
 def test_any_batch_equals_each_alone(tiny_dir, run, options):
     running = run(tiny_dir, **options)

@@ -113,9 +113,7 @@ def graph_reduce_mean(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) ->
 def graph_reduce_max(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    # Padding must lose against hidden tokens, or an all-hidden sequence's maximum would depend on the batch.
-    padding = 1.0 - tf.sequence_mask(lengths, tf.shape(mask)[1], tf.float32)                              # [B, L]
-    return tf.reduce_max(hidden - ((1.0 - mask) * HIDDEN + padding * HIDDEN)[:, :, None], axis=1)
+    return tf.reduce_max(hidden - ((1.0 - mask) * HIDDEN)[:, :, None], axis=1)
 
 
 def graph_reduce_mean_max(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
