@@ -1,0 +1,498 @@
+"""Workers die, hang and fail; every accepted request still has exactly one answer, and nobody pays for a neighbour.
+
+The first half is one machine of ventilator, fleet and sink, to which everything happens in any order. The second half
+names the rules one by one.
+"""
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from bert_serving.client.errors import DeadlineError, UnprocessableError
+from bert_serving.client.protocol import Failure, Result
+from bert_serving.server.core.batching import Backlog, Piece
+from bert_serving.server.core.messages import Fault, Rows
+from bert_serving.server.core.recovery import (HANG_FACTOR, MAX_JOB_TOKENS, MAX_STRIKES, MIN_JOB_TOKENS, TRANSITIONS,
+                                               Fleet, WorkerState)
+from bert_serving.server.core.sink import Sink
+from bert_serving.server.core.statistics import Statistics
+from bert_serving.server.core.ventilator import Limits, Ventilator
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from .conftest import LIMIT, Clients, make_pending, rows_of
+
+# ---- everything at once ----------------------------------------------------------------------------------------------
+
+
+class RecoveryMachine(RuleBasedStateMachine):
+    """A server without sockets and processes. What a text does to its worker is the last word of it."""
+
+    @initialize(num_worker=st.integers(1, 3), credit=st.integers(1, 3))
+    def begin(self, num_worker, credit):
+        self.now = 0.0
+        self.clients = Clients().join(b"a", b"b", b"c")
+        backlog = Backlog(max_batch_size=6, priority_batch_size=2, sequence_limit=LIMIT)
+        self.fleet = Fleet(num_worker, backlog, hang_seconds=60.0, credit=credit)
+        self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**6, max_size=10**4), backlog,
+                                     self.fleet, Sink(self.clients.outlet, None, 512), Statistics(0.0), lambda name: {})
+        self.held = [[] for _ in range(num_worker)]        # jobs that each worker has, oldest first
+        self.lost_jobs = []                                # jobs whose rows may still come
+        self.requests = {}                                 # number -> (identity, texts, has a deadline)
+        for worker in self.fleet.workers:
+            self.fleet.started(worker.slot)
+            self.fleet.ready(worker.slot)
+
+    # What happens.
+
+    @rule(identity=st.sampled_from([b"a", b"b", b"c"]),
+          kinds=st.lists(st.sampled_from(["fine"] * 8 + ["die", "raise", "nan"]), min_size=1, max_size=9),
+          timeout=st.sampled_from([None, None, None, 5000]))
+    def request(self, identity, kinds, timeout):
+        number = len(self.requests) + 1
+        texts = [f"{number}/{index} {kind}" for index, kind in enumerate(kinds)]
+        self.requests[number] = identity, texts, timeout is not None
+        options = [json.dumps({"timeout": timeout}).encode()] if timeout else []
+        self.ventilator.receive([identity, json.dumps(texts).encode(), b"%d" % number, b"%d" % len(texts), *options],
+                                self.now)
+
+    @rule()
+    def dispatch(self):
+        while job := self.ventilator.next_job(self.now):
+            assert self.fleet.workers[job.slot].state is WorkerState.READY
+            assert 0 < len(job.sequences) <= 6
+            self.held[job.slot].append(job)
+
+    @rule(slot=st.integers(0, 2))
+    def work(self, slot):
+        """A worker does the oldest of its jobs, or dies of it."""
+        if slot >= len(self.held) or not self.held[slot]:
+            return
+        self.now += 0.01
+        job = self.held[slot][0]
+        kinds = [text.rpartition(" ")[2] for text in job.sequences]
+        self.fleet.begun(job.job, self.now)
+        if "die" in kinds:
+            self.lose(slot)
+            return
+        self.held[slot].pop(0)
+        if "raise" in kinds:
+            self.ventilator.fault(Fault(slot, job.incarnation, job.job, "internal", "it raises"), self.now)
+            return
+        self.answer(job, [index for index, kind in enumerate(kinds) if kind == "nan"])
+
+    def answer(self, job, bad):
+        self.ventilator.rows(Rows(job.slot, job.incarnation, job.job, rows_of(job.sequences), num_tokens=10,
+                                  seconds={"compute": 0.001}, bad=bad), self.now)
+
+    def lose(self, slot):
+        self.lost_jobs += self.held[slot]
+        self.held[slot].clear()
+        self.ventilator.lost(slot, self.now)
+
+    @rule(slot=st.integers(0, 2))
+    def kill(self, slot):
+        """Somebody else kills a worker, but not again and again the same innocent's."""
+        if slot < len(self.held) and self.fleet.workers[slot].state in (WorkerState.READY, WorkerState.STARTING):
+            if not any(flight.alone and flight.pieces[0].strikes + 1 >= MAX_STRIKES
+                       for flight in self.fleet.workers[slot].flights.values()):
+                self.lose(slot)
+
+    @rule(slot=st.integers(0, 2))
+    def start_or_get_ready(self, slot):
+        if slot < len(self.held):
+            state = self.fleet.workers[slot].state
+            if state is WorkerState.LOST:
+                self.fleet.started(slot)
+            elif state is WorkerState.STARTING:
+                self.fleet.ready(slot)
+
+    @rule(data=st.data())
+    def late_rows(self, data):
+        """What a dead worker had sent arrives after all."""
+        if self.lost_jobs:
+            job = data.draw(st.sampled_from(self.lost_jobs))
+            self.answer(job, [])
+
+    @rule(slot=st.integers(0, 2))
+    def job_finds_nobody(self, slot):
+        """A worker is gone when its newest job is handed over; its death is noticed later."""
+        if slot < len(self.held) and self.held[slot]:
+            self.fleet.unsent(self.held[slot][-1].job)
+
+    @rule(seconds=st.sampled_from([0.1, 2.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+        self.ventilator.expire(self.now)
+
+    # What is always so.
+
+    @invariant()
+    def credit_and_quarantine(self):
+        if not hasattr(self, "fleet"):
+            return
+        fleet = self.fleet
+        assert {job for worker in fleet.workers for job in worker.flights} == set(fleet.flights)
+        alone = [flight for flight in fleet.flights.values() if flight.alone]
+        assert len(alone) <= 1, "suspects run on one worker at a time"
+        for flight in alone:
+            assert len(flight.pieces) == 1 and len(fleet.workers[flight.slot].flights) == 1
+        for worker in fleet.workers:
+            assert len(worker.flights) <= fleet.credit
+            assert worker.state is WorkerState.READY or not worker.flights
+        suspects = [id(piece.request) for piece in fleet.suspects if not piece.request.finished]
+        assert not suspects or self.ventilator.pending
+
+    @invariant()
+    def answers_are_single_and_right(self):
+        for number, (identity, texts, expires) in getattr(self, "requests", {}).items():
+            replies = self.clients.replies_to(identity, number)
+            assert len(replies) <= 1
+            for reply in replies:
+                self.check(reply, texts, expires)
+
+    def check(self, reply, texts, expires):
+        guilty = {index for index, text in enumerate(texts) if not text.endswith("fine")}
+        if isinstance(reply, Result):
+            assert not guilty
+            np.testing.assert_array_equal(reply.embedding, rows_of(texts))
+        elif isinstance(reply.error, DeadlineError):
+            assert expires
+        else:
+            assert isinstance(reply.error, UnprocessableError) and reply.error.index in guilty, reply.error
+
+    def teardown(self):
+        """Let everything come to its end."""
+        if not hasattr(self, "fleet"):
+            return
+        for _ in range(3000):
+            if not self.ventilator.pending:
+                break
+            for slot in range(len(self.held)):
+                self.start_or_get_ready(slot)
+                self.dispatch()
+                self.credit_and_quarantine()
+                self.work(slot)
+        assert not self.ventilator.pending, "somebody waits for ever"
+        for number, (identity, texts, expires) in self.requests.items():
+            reply, = self.clients.replies_to(identity, number)
+            self.check(reply, texts, expires)
+        self.dispatch()
+        assert not self.fleet.backlog and self.fleet.backlog.tokens == 0
+        assert self.ventilator.nbytes == self.ventilator.size == 0 and not self.ventilator.outstanding
+        assert all(piece.request.finished for piece in self.fleet.suspects)
+
+
+RecoveryMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestRecovery = RecoveryMachine.TestCase
+
+
+# ---- rule by rule ----------------------------------------------------------------------------------------------------
+
+def make_fleet(num_worker=1, ready=True, **options):
+    fleet = Fleet(num_worker, Backlog(8, 8, LIMIT), **{"hang_seconds": 60.0, **options})
+    fleet.tokens_per_second = 1e6
+    for slot in range(num_worker):
+        fleet.started(slot)
+        if ready:
+            fleet.ready(slot)
+    return fleet
+
+
+def restart(fleet, slot=0):
+    fleet.started(slot)
+    fleet.ready(slot)
+
+
+def launch_all(fleet, now=0.0):
+    flights = []
+    while flight := fleet.next_flight(now):
+        flights.append(flight)
+    return flights
+
+
+def uids(flight):
+    return [piece.request.uid for piece in flight.pieces]
+
+
+def test_states():
+    assert set(TRANSITIONS) == set(WorkerState)
+    worker = make_fleet(ready=False).workers[0]
+    with pytest.raises(AssertionError):
+        worker.enter(WorkerState.STARTING)
+    worker.enter(WorkerState.READY)
+    worker.enter(WorkerState.STOPPED)
+    with pytest.raises(AssertionError):
+        worker.enter(WorkerState.STARTING)
+
+
+def test_a_worker_gets_nothing_before_it_is_ready():
+    fleet = make_fleet(ready=False)
+    fleet.backlog.add(make_pending(1))
+    assert fleet.next_flight(0.0) is None
+    fleet.ready(0)
+    assert uids(fleet.next_flight(0.0)) == [1]
+
+
+def test_idle_workers_come_first():
+    fleet = make_fleet(2)
+    slots = []
+    for uid in (1, 2, 3, 4):
+        fleet.backlog.add(make_pending(uid))
+        slots.append(fleet.next_flight(0.0).slot)
+    assert sorted(slots[:2]) == [0, 1] and sorted(slots[2:]) == [0, 1]
+
+
+@pytest.mark.parametrize("credit", [1, 2, 5])
+def test_credit(credit):
+    fleet = make_fleet(credit=credit)
+    for uid in range(100):
+        fleet.backlog.add(make_pending(uid, 2))
+    assert len(launch_all(fleet)) == credit
+    fleet.landed(min(fleet.flights), 1.0, 10, 1e-6)
+    assert len(launch_all(fleet)) == 1
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_nothing_waits_behind_a_long_job(size):
+    """Another worker, or this one, may be free sooner for it; the gap between two jobs costs next to nothing."""
+    fleet = make_fleet()
+    fleet.tokens_per_second = 10.0
+    fleet.backlog.add(make_pending(1, 8))
+    fleet.next_flight(0.0)
+    fleet.backlog.add(make_pending(2, size))
+    assert fleet.next_flight(0.0) is None
+
+
+def test_what_a_lost_worker_held_runs_alone_one_at_a_time_and_without_a_strike():
+    fleet = make_fleet(2)
+    for uid in range(3):
+        fleet.backlog.add(make_pending(uid))
+    flight = fleet.next_flight(0.0)
+    assert uids(flight) == [0, 1, 2]
+    assert fleet.lost(flight.slot) == []
+    for uid in range(3):
+        fleet.backlog.add(make_pending(10 + uid))
+        alone, = launch_all(fleet)
+        assert alone.alone and uids(alone) == [uid] and alone.pieces[0].strikes == 0
+        fleet.landed(alone.job, 0.0)
+    after, = launch_all(fleet)
+    assert not after.alone and uids(after) == [10, 11, 12]
+
+
+def test_the_others_go_on_while_one_worker_is_the_quarantine():
+    fleet = make_fleet(3)
+    fleet.backlog.add(make_pending(1))
+    fleet.lost(fleet.next_flight(0.0).slot)
+    for uid in (2, 3, 4):
+        fleet.backlog.add(make_pending(uid))
+    alone, other = launch_all(fleet)
+    assert alone.alone and uids(alone) == [1]
+    assert not other.alone and other.slot != alone.slot
+
+
+def test_the_quarantine_waits_for_what_its_worker_still_has():
+    fleet = make_fleet(2, credit=1)
+    fleet.backlog.add(make_pending(1))
+    first = fleet.next_flight(0.0)
+    fleet.backlog.add(make_pending(2))
+    second = fleet.next_flight(0.0)
+    fleet.lost(first.slot)
+    fleet.backlog.add(make_pending(3))
+    assert fleet.next_flight(0.0) is None            # the other worker has no credit left
+    fleet.landed(second.job, 0.0)
+    assert uids(fleet.next_flight(0.0)) == [1]
+
+
+def test_what_kills_its_worker_alone_too_often_is_guilty():
+    fleet = make_fleet()
+    fleet.backlog.add(make_pending(1))
+    fleet.next_flight(0.0)
+    assert fleet.lost(0) == []                       # it may have been innocent
+    for strike in range(1, MAX_STRIKES + 1):
+        restart(fleet)
+        flight = fleet.next_flight(0.0)
+        assert flight.alone
+        guilty = fleet.lost(0)
+        assert [piece.request.uid for piece in guilty] == ([1] if strike == MAX_STRIKES else [])
+    assert not fleet.suspects and fleet.quarantine is None
+
+
+def test_a_piece_that_kills_alone_is_halved_until_one_text_is_guilty():
+    fleet = make_fleet()
+    fleet.backlog.add(make_pending(1, 8))
+    fleet.next_flight(0.0)
+    fleet.lost(0)
+    deaths, guilty, done = 0, [], []
+    while not guilty:
+        if fleet.workers[0].state is WorkerState.LOST:
+            restart(fleet)
+        flight = fleet.next_flight(0.0)
+        piece, = flight.pieces
+        if piece.offset <= 5 < piece.offset + piece.count:
+            guilty = fleet.lost(0)
+            deaths += 1
+        else:
+            done += range(piece.offset, piece.offset + piece.count)
+            fleet.landed(flight.job, 0.0)
+    assert (guilty[0].offset, guilty[0].count) == (5, 1)
+    assert deaths == 3 + MAX_STRIKES                 # 8, 4, 2 sequences, then the one text alone
+    assert 5 not in done and len(done) == len(set(done))
+
+
+def test_no_strike_when_the_job_could_not_be_handed_over():
+    fleet = make_fleet()
+    fleet.backlog.add(make_pending(1))
+    fleet.next_flight(0.0)
+    fleet.lost(0)
+    for _ in range(3 * MAX_STRIKES):
+        restart(fleet)
+        fleet.unsent(fleet.next_flight(0.0).job)
+        assert fleet.lost(0) == []
+    assert fleet.suspects[0].strikes == 0
+
+
+def test_a_fault_of_a_merged_job_runs_its_pieces_alone():
+    fleet = make_fleet()
+    for uid in (1, 2):
+        fleet.backlog.add(make_pending(uid))
+    flight = fleet.next_flight(0.0)
+    fleet.landed(flight.job, 0.0)
+    assert fleet.failed(flight) == []
+    alone = fleet.next_flight(0.0)
+    assert alone.alone and uids(alone) == [1]
+    fleet.landed(alone.job, 0.0)
+    assert [piece.request.uid for piece in fleet.failed(alone)] == [1]     # its own worker says so: no doubt
+    assert uids(fleet.next_flight(0.0)) == [2]
+
+
+def test_suspects_whose_request_is_over_are_forgotten():
+    fleet = make_fleet()
+    requests = [make_pending(uid) for uid in (1, 2)]
+    for request in requests:
+        fleet.backlog.add(request)
+    fleet.next_flight(0.0)
+    fleet.lost(0)
+    restart(fleet)
+    for request in requests:
+        request.finished = True
+    assert fleet.next_flight(0.0) is None
+    fleet.backlog.add(make_pending(3))
+    assert uids(fleet.next_flight(0.0)) == [3] and fleet.quarantine is None
+
+
+def test_rows_of_a_job_that_was_given_up_are_doubles():
+    fleet = make_fleet()
+    fleet.backlog.add(make_pending(1))
+    flight = fleet.next_flight(0.0)
+    fleet.lost(0)
+    assert fleet.landed(flight.job, 0.0) is None
+    restart(fleet)
+    assert fleet.next_flight(0.0).job != flight.job
+
+
+def test_messages_of_an_earlier_process_are_told_apart():
+    fleet = make_fleet()
+    assert fleet.is_current(0, 1)
+    fleet.lost(0)
+    fleet.started(0)
+    assert fleet.is_current(0, 2) and not fleet.is_current(0, 1) and not fleet.is_current(7, 1)
+
+
+# ---- hanging ---------------------------------------------------------------------------------------------------------
+
+def test_a_worker_hangs_when_its_oldest_job_takes_far_too_long():
+    fleet = make_fleet(hang_seconds=60.0)
+    for uid in range(9):
+        fleet.backlog.add(make_pending(uid))
+    first, second = launch_all(fleet, now=100.0)
+    assert fleet.hung(160.0) == []
+    assert fleet.hung(160.1) == [0]
+    fleet.landed(first.job, 160.2)
+    assert fleet.hung(220.1) == [], "the second job's time begins when the first is done"
+    assert fleet.hung(220.3) == [0]
+
+
+def test_a_sign_of_life_begins_a_jobs_time():
+    fleet = make_fleet(hang_seconds=60.0)
+    fleet.backlog.add(make_pending(1))
+    flight = fleet.next_flight(100.0)
+    fleet.begun(flight.job, 130.0)
+    assert fleet.hung(170.0) == [] and fleet.hung(190.1) == [0]
+
+
+def test_long_jobs_have_long_times():
+    fleet = make_fleet(hang_seconds=1.0)
+    fleet.tokens_per_second = 10.0
+    fleet.backlog.add(make_pending(1, 8))
+    flight = fleet.next_flight(0.0)
+    expected = flight.tokens / 10.0
+    assert fleet.hung(HANG_FACTOR * expected) == [] and fleet.hung(HANG_FACTOR * expected + 0.1) == [0]
+
+
+def test_idle_workers_do_not_hang():
+    assert make_fleet(3).hung(1e9) == []
+
+
+# ---- the measured rate -----------------------------------------------------------------------------------------------
+
+def test_jobs_are_cut_by_the_measured_rate_within_bounds():
+    fleet = make_fleet()
+    sizes = []
+    for rate in (0.001, 1.0, 10_000.0, 1e12):
+        fleet.tokens_per_second = rate
+        sizes.append(fleet.job_tokens())
+    assert sizes == sorted(sizes) and sizes[0] == MIN_JOB_TOKENS and sizes[-1] == MAX_JOB_TOKENS
+
+
+def test_the_rate_follows_what_workers_measure():
+    fleet = make_fleet()
+    fleet.tokens_per_second = 0.0
+    for _ in range(50):
+        fleet.backlog.add(make_pending(1))
+        fleet.landed(fleet.next_flight(0.0).job, 0.0, num_tokens=500, seconds=0.5)
+    assert fleet.tokens_per_second == pytest.approx(1000.0)
+
+
+def test_seconds_of_backlog():
+    fleet = make_fleet(2)
+    fleet.tokens_per_second = 0.0
+    assert fleet.seconds_of_backlog() == 1.0         # nothing is known yet
+    fleet.tokens_per_second = 100.0
+    request = make_pending(1, 8)
+    fleet.backlog.add(request)
+    assert fleet.seconds_of_backlog() == pytest.approx(request.tokens / 200.0)
+    fleet.next_flight(0.0)
+    assert fleet.seconds_of_backlog() == pytest.approx(request.tokens / 200.0)
+
+
+def test_counts_of_a_worker():
+    fleet = make_fleet()
+    fleet.backlog.add(make_pending(1, 3))
+    fleet.landed(fleet.next_flight(0.0).job, 0.0)
+    fleet.lost(0)
+    worker = fleet.workers[0]
+    assert (worker.num_jobs, worker.num_sequences, worker.restarts) == (1, 3, 1)
+
+
+def test_strikes_are_the_pieces_own():
+    assert Counter(piece.strikes for piece in Piece(make_pending(1, 2), 0, 2, 10, strikes=1).halves()) == {0: 2}
+
+
+def test_failure_is_told_with_the_guilty_texts_place():
+    clients = Clients().join(b"a")
+    backlog = Backlog(8, 8, LIMIT)
+    fleet = Fleet(1, backlog, 60.0)
+    ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**6, max_size=100), backlog, fleet,
+                            Sink(clients.outlet, None, 512), Statistics(0.0), lambda name: {})
+    restart(fleet)
+    ventilator.receive([b"a", b'["1/0 fine", "1/1 nan"]', b"1", b"2"], 0.0)
+    for _ in range(10):
+        job = ventilator.next_job(0.0)
+        if job is None:
+            break
+        bad = [index for index, text in enumerate(job.sequences) if text.endswith("nan")]
+        ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), bad=bad), 0.0)
+    reply, = clients.replies_to(b"a")
+    assert isinstance(reply, Failure) and reply.error.index == 1 and "not finite" in reply.error.message
