@@ -122,7 +122,7 @@ def test_tokenized_oddities_get_vectors(raw):
 
 def test_strangers_on_both_ports_disturb_nobody(server, bystander):
     for port in (server.port, server.port_out):
-        for line in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 500, b"\x00", b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f" * 50):
+        for line in (b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 500, b"\x00", b"\xff\0\0\0\0\0\0\0\x01\x7f" * 50):
             with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
                 stranger.sendall(line)
         assert bystander.encode(["hello"]).shape == (1, 768)

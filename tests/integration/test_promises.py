@@ -117,9 +117,17 @@ def test_the_end_of_the_server_takes_every_process_along(serve_echo):
     server.process.wait(10)
     assert eventually(lambda: not any(map(is_alive, children)))
     for port in (server.port, server.port_out, server.http_port):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        assert eventually(lambda: can_be_bound(port))
+
+
+def can_be_bound(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
             probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def test_sigterm_drains_and_leaves_nothing(serve_echo, tmp_path):

@@ -94,16 +94,21 @@ def test_an_explicit_gpu_that_the_driver_lacks_is_refused(tmp_path):
 def fake_nvidia_smi(directory, gpus):
     """An nvidia-smi that tells of GPUs: (id, load in per cent, memory used in MB of 16000)."""
     lines = [f"{gpu}, GPU-uuid-{gpu}, {load}, 16000, {used}, {16000 - used}, 550.1, Fake T4, 123{gpu}, Disabled, "
-             f"Disabled, 45" for gpu, load, used in gpus]
+             "Disabled, 45" for gpu, load, used in gpus]
     path = directory / "nvidia-smi"
     path.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + "\nEND\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
+def terminate(*options: str) -> subprocess.CompletedProcess[str]:
+    """Run bert-serving-terminate."""
+    code = "import sys; from bert_serving.server.cli import terminate; sys.exit(terminate())"
+    return subprocess.run([sys.executable, "-c", code, *options], capture_output=True, text=True, timeout=30)
+
+
 def test_terminate_stops_the_server_of_this_host(serve_echo):
     server = serve_echo("-http_port", "0")
-    done = subprocess.run([sys.executable, "-c", "import sys; from bert_serving.server.cli import terminate; "
-                           "sys.exit(terminate())", "-port", str(server.port)], capture_output=True, text=True, timeout=30)
+    done = terminate("-port", str(server.port))
     assert done.returncode == 0, done.stderr
     assert server.process.wait(30) == 0
 
@@ -112,9 +117,7 @@ def test_terminate_says_when_there_is_nothing_to_stop():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    done = subprocess.run([sys.executable, "-c", "import sys; from bert_serving.server.cli import terminate; "
-                           "sys.exit(terminate())", "-port", str(port), "-timeout", "200"],
-                          capture_output=True, text=True, timeout=30)
+    done = terminate("-port", str(port), "-timeout", "200")
     assert done.returncode == 1
     assert f"no server answers on localhost:{port}" in done.stderr
 
@@ -130,11 +133,11 @@ def test_status_has_every_key_of_the_original(serve_echo):
     with server.client() as client:
         client.encode(["one", "two"])
         status = client.server_status
-    keys = """client num_process server_current_time device_map num_concurrent_socket statistic ckpt_name config_name cors
-    cpu fp16 gpu_memory_fraction graph_tmp_dir http_max_connect http_port mask_cls_sep max_batch_size max_seq_len
+    keys = """client num_process server_current_time device_map num_concurrent_socket statistic ckpt_name config_name
+    cors cpu fp16 gpu_memory_fraction graph_tmp_dir http_max_connect http_port mask_cls_sep max_batch_size max_seq_len
     model_dir num_worker pooling_layer pooling_strategy port port_out prefetch_size priority_batch_size tuned_model_dir
-    verbose xla do_lower_case fixed_embed_length no_position_embeddings no_special_token show_tokens_to_client num_labels
-    tensorflow_version python_version server_version pyzmq_version zmq_version server_start_time""".split()
+    verbose xla do_lower_case fixed_embed_length no_position_embeddings no_special_token show_tokens_to_client
+    num_labels tensorflow_version python_version server_version pyzmq_version zmq_version server_start_time""".split()
     assert set(keys) | {"ventilator -> worker", "worker -> sink", "ventilator <-> sink"} <= set(status)
     assert (status["pooling_strategy"], status["pooling_layer"], status["max_seq_len"]) == (2, [-2], 25)
     assert status["port"] == server.port and status["num_process"] == 3

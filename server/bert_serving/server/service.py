@@ -117,7 +117,8 @@ class Service:
         if config.http_port is not None:
             proxy_orders = {"ip": _connectable(config.host), "port": self.port, "port_out": self.port_out,
                             "host": "0.0.0.0" if config.host == "*" else config.host, "http_port": config.http_port,
-                            "max_connect": config.http_max_connect, "cors": config.cors, "verbose": config.verbose}
+                            "max_connect": config.http_max_connect, "cors": config.cors, "verbose": config.verbose,
+                            "max_message_mb": config.max_message_mb}
         return Supervisor(
             self.fleet, LocalLauncher(), worker_orders, freeze_orders=freeze_orders, proxy_orders=proxy_orders,
             start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
