@@ -48,6 +48,8 @@ class Clients:
         identity = bytes(frames[0]).removesuffix(protocol.TERMINATOR)
         if identity in self.full or len(self.received) >= self.limit:
             return False
+        if not (frames[-1].isdigit() and len(frames[-1]) <= protocol.MAX_DIGITS):
+            frames = [*frames[:-1], b"0"]  # an error about the request's id goes out under that id
         self.received.append((identity, protocol.decode_reply(frames)))
         return True
 
