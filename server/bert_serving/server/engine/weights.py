@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ModelError
+from .quiet import import_tensorflow
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -87,8 +88,7 @@ class TensorFlowCheckpoint(Checkpoint):
         Raises:
             ModelError: the files cannot be read.
         """
-        import tensorflow as tf
-
+        tf = import_tensorflow()
         self.path = str(prefix)
         with self._damage():
             self._reader = tf.train.load_checkpoint(self.path)
