@@ -10,6 +10,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -273,7 +274,7 @@ def get_args_parser(environ: Mapping[str, str] = os.environ) -> argparse.Argumen
                     default = value
             parser.set_defaults(**{f.name: default})
             continue
-        default = f.metadata["default"]
+        default = copy(f.metadata["default"])
         names = [dashes + name for name in (f.name, *f.metadata["aliases"]) for dashes in ("-", "--")]
         if f.metadata["type"] is None:
             default = _truth(parser, f.name, environ) if given is not None else default

@@ -1,0 +1,232 @@
+"""Options: every one of the original's, its default and its aliases; what is wrong is said; environment and flags."""
+import argparse
+import json
+from dataclasses import fields
+
+import pytest
+from bert_serving.server.config import ENVIRONMENT_PREFIX, FromModel, PoolingStrategy, ServerConfig, get_args_parser
+from bert_serving.server.errors import ConfigError
+
+
+def parse(*words, environ=()):
+    return get_args_parser(dict(environ)).parse_args(words)
+
+
+def configure(*words, environ=()):
+    return ServerConfig.from_args(parse(*words, environ=environ))
+
+
+def refused(capsys, *words, environ=()):
+    """What standard error says about options that are refused."""
+    with pytest.raises(SystemExit) as ended:
+        parse(*words, environ=environ)
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+# ---- the original's command line (CONTRACT 2.1) ----------------------------------------------------------------------
+
+DEFAULTS = {
+    "tuned_model_dir": None, "ckpt_name": "bert_model.ckpt", "config_name": "bert_config.json", "graph_tmp_dir": None,
+    "max_seq_len": 25, "do_lower_case": True, "pooling_layer": [-2], "pooling_strategy": PoolingStrategy.REDUCE_MEAN,
+    "mask_cls_sep": False, "no_special_token": False, "show_tokens_to_client": False, "no_position_embeddings": False,
+    "num_labels": 2,
+    "port": 5555, "port_out": 5556, "http_port": None, "http_max_connect": 10, "cors": "*", "num_worker": 1,
+    "max_batch_size": 256, "priority_batch_size": 16, "cpu": False, "xla": False, "fp16": False,
+    "gpu_memory_fraction": 0.5, "device_map": [], "prefetch_size": 10, "fixed_embed_length": False, "verbose": False,
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_the_originals(name):
+    value = getattr(configure(), name)
+    assert (value.fallback if isinstance(value, FromModel) else value) == DEFAULTS[name]
+
+
+VALUES = [
+    ("model_dir", "/models/bert", "/models/bert"), ("tuned_model_dir", "x", "x"),
+    ("ckpt_name", "m.ckpt-343", "m.ckpt-343"), ("config_name", "c.json", "c.json"), ("graph_tmp_dir", "t", "t"), ("max_seq_len", "40", 40),
+    ("max_seq_len", "NONE", None), ("max_seq_len", "none", None), ("pooling_layer", "-1", [-1]),
+    ("pooling_layer", "-4 -3 -2 -1", [-4, -3, -2, -1]), ("pooling_layer", "11", [11]),
+    ("pooling_strategy", "CLS_TOKEN", PoolingStrategy.FIRST_TOKEN), ("num_labels", "3", 3),
+    ("port", "7777", 7777), ("port_in", "7777", 7777), ("port_data", "7777", 7777), ("port_out", "0", 0),
+    ("port_result", "1", 1), ("http_port", "8125", 8125), ("http_max_connect", "20", 20),
+    ("cors", "http://a", "http://a"), ("num_worker", "4", 4), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
+    ("gpu_memory_fraction", "0.25", 0.25), ("device_map", "1 0", [1, 0]), ("prefetch_size", "1", 1),
+    ("engine", "echo", "echo"), ("host", "0.0.0.0", "0.0.0.0"), ("report_version", "1.9.6", "1.9.6"),
+    ("drain_timeout", "0", 0.0), ("max_queue_mb", "0.5", 0.5),
+]
+ALIASES = {"port_in": "port", "port_data": "port", "port_result": "port_out"}
+
+
+@pytest.mark.parametrize("dash", ["-", "--"])
+@pytest.mark.parametrize("name, given, value", VALUES)
+def test_values(dash, name, given, value):
+    assert getattr(configure(dash + name, *given.split(" ")), ALIASES.get(name, name)) == value
+
+
+def test_a_value_after_an_equals_sign():
+    assert configure("-port=1", "--num_worker=3", "-pooling_layer=-3").port == 1
+
+
+def test_an_unambiguous_beginning_is_enough():
+    assert configure("-device", "0", "-gpu", "0.9", "-pooling_s", "NONE").device_map == [0]
+
+
+@pytest.mark.parametrize("flag", ["mask_cls_sep", "no_special_token", "show_tokens_to_client", "no_position_embeddings",
+                                  "cpu", "xla", "fp16", "fixed_embed_length", "verbose"])
+def test_flags(flag):
+    assert getattr(configure("-" + flag), flag) is getattr(configure("--" + flag), flag) is True
+    assert getattr(configure(), flag) is False
+
+
+@pytest.mark.parametrize("words, value", [
+    (["-cased_tokenization"], False), (["-uncased_tokenization"], True), (["--cased_tokenization"], False)])
+def test_case(words, value):
+    assert configure(*words).do_lower_case is value
+
+
+def test_case_is_one_or_the_other(capsys):
+    assert "not allowed with" in refused(capsys, "-cased_tokenization", "-uncased_tokenization")
+
+
+def test_version(capsys):
+    from bert_serving.server import __version__
+    with pytest.raises(SystemExit) as ended:
+        parse("-version")
+    assert ended.value.code == 0 and __version__ in capsys.readouterr().out
+
+
+def test_help_names_every_option_and_its_default(capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse("-h")
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for f in fields(ServerConfig):
+        for name in f.metadata.get("flags") or [f.name]:
+            assert f"-{name}" in text
+    assert "(default: 5555)" in text and "(default: the model's own, else 25)" in text
+
+
+# ---- what is wrong is said -------------------------------------------------------------------------------------------
+
+WRONG = [
+    ("port", "http", "port"), ("port", "65536", "65535"), ("port_out", "-1", "65535"), ("http_port", "99999", "65535"),
+    ("num_worker", "0", "from 1"), ("num_worker", "two", "whole number"), ("max_batch_size", "0", "from 1"),
+    ("priority_batch_size", "-1", "from 0"), ("max_seq_len", "3", "above 3, or NONE"), ("max_seq_len", "-5", "above 3"),
+    ("max_seq_len", "long", "above 3, or NONE"), ("pooling_layer", "last", "int"),
+    ("pooling_strategy", "MEAN", "REDUCE_MEAN"), ("pooling_strategy", "reduce_mean", "REDUCE_MEAN"), ("gpu_memory_fraction", "0", "above 0"),
+    ("gpu_memory_fraction", "1.5", "up to 1"), ("gpu_memory_fraction", "nan", "fraction"),
+    ("device_map", "-1", "from 0"), ("device_map", "cpu", "whole number"), ("engine", "torch", "graph"), ("job_timeout", "-1", "seconds"),
+    ("start_timeout", "nan", "seconds"), ("drain_timeout", "inf", "seconds"), ("max_queue_mb", "much", "float"),
+]
+
+
+@pytest.mark.parametrize("name, given, expected", WRONG)
+def test_a_bad_value_is_named_with_what_is_expected(capsys, name, given, expected):
+    line = refused(capsys, f"-{name}={given}")
+    assert name in line and given in line and expected in line
+
+
+@pytest.mark.parametrize("words, told", [
+    (["-port", "7", "-port_out", "7"], "-port and -port_out are both 7"),
+    (["-http_port", "5555"], "-http_port is 5555"),
+    (["-http_port", "5556"], "-http_port is 5556"),
+    (["-cpu", "-device_map", "0"], "exclude each other"),
+    (["-max_queue_mb", "0"], "-max_queue_mb is 0"),
+    (["-max_message_mb", "-1"], "-max_message_mb is -1"),
+    (["-max_held_mb", "nan"], "-max_held_mb is nan"),
+    (["-max_held_client_mb", "inf"], "-max_held_client_mb is inf"),
+], ids=" ".join)
+def test_options_that_do_not_go_together(words, told):
+    with pytest.raises(ConfigError, match=told):
+        configure(*words)
+
+
+def test_ports_may_both_be_any():
+    assert configure("-port", "0", "-port_out", "0", "-http_port", "0").port == 0
+
+
+def test_fast_requests_fit_into_a_batch():
+    assert configure("-max_batch_size", "4").priority_batch_size == 4
+
+
+# ---- the environment -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, given, value", [entry for entry in VALUES if entry[0] not in ALIASES])
+def test_every_option_can_be_given_in_the_environment(name, given, value):
+    assert getattr(configure(environ={ENVIRONMENT_PREFIX + name.upper(): given}), name) == value
+
+
+@pytest.mark.parametrize("given, value", [("1", True), ("true", True), ("YES", True), ("on", True), ("0", False),
+                                          ("false", False), ("No", False), ("off", False), ("", False)])
+def test_flags_in_the_environment(given, value):
+    assert configure(environ={"BERT_SERVING_FP16": given}).fp16 is value
+
+
+@pytest.mark.parametrize("name, given, value", [
+    ("CASED_TOKENIZATION", "1", False), ("CASED_TOKENIZATION", "0", "the model's own, else True"),
+    ("UNCASED_TOKENIZATION", "1", True), ("DO_LOWER_CASE", "0", False), ("DO_LOWER_CASE", "1", True)])
+def test_case_in_the_environment(name, given, value):
+    lower = configure(environ={"BERT_SERVING_" + name: given}).do_lower_case
+    assert (repr(lower) if isinstance(lower, FromModel) else lower) == value
+
+
+def test_the_command_line_wins_over_the_environment():
+    config = configure("-port", "1", environ={"BERT_SERVING_PORT": "2", "BERT_SERVING_PORT_OUT": "3"})
+    assert (config.port, config.port_out) == (1, 3)
+
+
+@pytest.mark.parametrize("name, given, expected", [
+    ("PORT", "http", "http"), ("FP16", "maybe", "neither true nor false"), ("ENGINE", "torch", "graph, echo"),
+    ("POOLING_STRATEGY", "MEAN", "REDUCE_MEAN"), ("DEVICE_MAP", "0 x", "0 x")])
+def test_a_bad_value_in_the_environment_is_named(capsys, name, given, expected):
+    line = refused(capsys, environ={"BERT_SERVING_" + name: given})
+    assert f"BERT_SERVING_{name}={given}" in line and expected in line
+
+
+def test_what_kubernetes_says_of_a_service_called_bert_serving_is_not_for_us():
+    config = configure(environ={"BERT_SERVING_PORT": "tcp://10.0.0.1:5555", "BERT_SERVING_SERVICE_HOST": "10.0.0.1",
+                                "BERT_SERVING_PORT_5555_TCP": "tcp://10.0.0.1:5555"})
+    assert config.port == 5555
+
+
+# ---- as an object ----------------------------------------------------------------------------------------------------
+
+def test_status_is_plain_json_under_the_originals_names():
+    status = configure("-pooling_strategy", "REDUCE_MAX", "-max_seq_len", "NONE", "-cased_tokenization").to_status()
+    assert json.loads(json.dumps(status)) == status
+    assert set(DEFAULTS) <= set(status)
+    assert (status["pooling_strategy"], status["max_seq_len"], status["do_lower_case"]) == (1, None, False)
+    assert configure().to_status()["pooling_layer"] == [-2]
+
+
+def test_the_token_is_shown_to_nobody(capsys):
+    environ = {"BERT_SERVING_TERMINATE_TOKEN": "open sesame"}
+    config = configure(environ=environ)
+    assert config.terminate_token == "open sesame"
+    assert "open sesame" not in json.dumps(config.to_status())
+    with pytest.raises(SystemExit):
+        parse("-h", environ=environ)
+    assert "open sesame" not in " ".join(capsys.readouterr().out.split())
+
+
+def test_attributes_that_are_no_options_are_left_alone():
+    assert ServerConfig.from_args(argparse.Namespace(port=7, something="else")).port == 7
+
+
+def test_a_configuration_is_taken_as_it_is():
+    config = configure()
+    assert ServerConfig.from_args(config) is config
+
+
+def test_lists_are_not_shared():
+    configure().device_map.append(1)
+    assert configure().device_map == []
+
+
+@pytest.mark.parametrize("name, number", [
+    ("NONE", 0), ("REDUCE_MAX", 1), ("REDUCE_MEAN", 2), ("REDUCE_MEAN_MAX", 3), ("FIRST_TOKEN", 4), ("CLS_TOKEN", 4),
+    ("LAST_TOKEN", 5), ("SEP_TOKEN", 5), ("CLS_POOLED", 6), ("CLASSIFICATION", 7), ("REGRESSION", 8)])
+def test_numbers_of_strategies_are_the_originals(name, number):
+    assert PoolingStrategy.from_string(name).value == number
