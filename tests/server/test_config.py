@@ -45,13 +45,13 @@ def test_defaults_are_the_originals(name):
 
 VALUES = [
     ("model_dir", "/models/bert", "/models/bert"), ("tuned_model_dir", "x", "x"),
-    ("ckpt_name", "m.ckpt-343", "m.ckpt-343"), ("config_name", "c.json", "c.json"), ("graph_tmp_dir", "t", "t"), ("max_seq_len", "40", 40),
-    ("max_seq_len", "NONE", None), ("max_seq_len", "none", None), ("pooling_layer", "-1", [-1]),
-    ("pooling_layer", "-4 -3 -2 -1", [-4, -3, -2, -1]), ("pooling_layer", "11", [11]),
-    ("pooling_strategy", "CLS_TOKEN", PoolingStrategy.FIRST_TOKEN), ("num_labels", "3", 3),
-    ("port", "7777", 7777), ("port_in", "7777", 7777), ("port_data", "7777", 7777), ("port_out", "0", 0),
-    ("port_result", "1", 1), ("http_port", "8125", 8125), ("http_max_connect", "20", 20),
-    ("cors", "http://a", "http://a"), ("num_worker", "4", 4), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
+    ("ckpt_name", "m.ckpt-343", "m.ckpt-343"), ("config_name", "c.json", "c.json"), ("graph_tmp_dir", "t", "t"),
+    ("max_seq_len", "40", 40), ("max_seq_len", "NONE", None), ("max_seq_len", "none", None),
+    ("pooling_layer", "-1", [-1]), ("pooling_layer", "-4 -3 -2 -1", [-4, -3, -2, -1]), ("pooling_layer", "11", [11]),
+    ("pooling_strategy", "CLS_TOKEN", PoolingStrategy.FIRST_TOKEN), ("num_labels", "3", 3), ("port", "7777", 7777),
+    ("port_in", "7777", 7777), ("port_data", "7777", 7777), ("port_out", "0", 0), ("port_result", "1", 1),
+    ("http_port", "8125", 8125), ("http_max_connect", "20", 20), ("cors", "http://a", "http://a"),
+    ("num_worker", "4", 4), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
     ("gpu_memory_fraction", "0.25", 0.25), ("device_map", "1 0", [1, 0]), ("prefetch_size", "1", 1),
     ("engine", "echo", "echo"), ("host", "0.0.0.0", "0.0.0.0"), ("report_version", "1.9.6", "1.9.6"),
     ("drain_timeout", "0", 0.0), ("max_queue_mb", "0.5", 0.5),
@@ -111,14 +111,16 @@ def test_help_names_every_option_and_its_default(capsys):
 # ---- what is wrong is said -------------------------------------------------------------------------------------------
 
 WRONG = [
-    ("port", "http", "port"), ("port", "65536", "65535"), ("port_out", "-1", "65535"), ("http_port", "99999", "65535"),
-    ("num_worker", "0", "from 1"), ("num_worker", "two", "whole number"), ("max_batch_size", "0", "from 1"),
-    ("priority_batch_size", "-1", "from 0"), ("max_seq_len", "3", "above 3, or NONE"), ("max_seq_len", "-5", "above 3"),
+    ("port", "http", "port"), ("port", "65536", "65535"), ("port_out", "-1", "65535"),
+    ("http_port", "99999", "65535"), ("num_worker", "0", "from 1"), ("num_worker", "two", "whole number"),
+    ("max_batch_size", "0", "from 1"), ("priority_batch_size", "-1", "from 0"),
+    ("max_seq_len", "3", "above 3, or NONE"), ("max_seq_len", "-5", "above 3"),
     ("max_seq_len", "long", "above 3, or NONE"), ("pooling_layer", "last", "int"),
-    ("pooling_strategy", "MEAN", "REDUCE_MEAN"), ("pooling_strategy", "reduce_mean", "REDUCE_MEAN"), ("gpu_memory_fraction", "0", "above 0"),
-    ("gpu_memory_fraction", "1.5", "up to 1"), ("gpu_memory_fraction", "nan", "fraction"),
-    ("device_map", "-1", "from 0"), ("device_map", "cpu", "whole number"), ("engine", "torch", "graph"), ("job_timeout", "-1", "seconds"),
-    ("start_timeout", "nan", "seconds"), ("drain_timeout", "inf", "seconds"), ("max_queue_mb", "much", "float"),
+    ("pooling_strategy", "MEAN", "REDUCE_MEAN"), ("pooling_strategy", "reduce_mean", "REDUCE_MEAN"),
+    ("gpu_memory_fraction", "0", "above 0"), ("gpu_memory_fraction", "1.5", "up to 1"),
+    ("gpu_memory_fraction", "nan", "fraction"), ("device_map", "-1", "from 0"), ("device_map", "cpu", "whole number"),
+    ("engine", "torch", "graph"), ("job_timeout", "-1", "seconds"), ("start_timeout", "nan", "seconds"),
+    ("drain_timeout", "inf", "seconds"), ("max_queue_mb", "much", "float"),
 ]
 
 
