@@ -1,0 +1,393 @@
+"""What the bench does, one function a scenario: each promises something and brings back what it saw."""
+from __future__ import annotations
+
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import memory
+from .clients import Clients
+from .faults import Garbage, Proxy, Server
+from .history import Checker, Verdict
+
+PLANTED = Path(__file__).with_name("planted.py")
+
+RECOVERY_MS = 100
+STALLED_SHARE = 0.10
+INTERACTIVE_FACTOR = 2
+
+GROWTH = 1_000_000
+"""Bytes by which the lower bound of the slope may have a broker grow while it is looked at: what an allocator may need
+for itself. A request in ten that left a small object behind would go beyond it within a minute."""
+
+MORE_FILES = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was told.
+
+    Attributes:
+        seconds: for the whole run; each scenario takes its share.
+        sentences: the storm goes on until it has had so many.
+        kill_every, restart_every: seconds between the storm's faults.
+        timeout: milliseconds after which our own client counts an answer as lost; restarts have to fit in.
+        planted: a bug to plant, and ``every`` how many results it strikes.
+        original: an interpreter with the original's client, or why there is none.
+    """
+
+    seconds: float
+    seed: int
+    expect: Callable[[list[str]], str]
+    sentences: int = 0
+    kill_every: float = 2.0
+    restart_every: float = 60.0
+    timeout: int = 20_000
+    planted: str | None = None
+    every: int = 1000
+    leak: int = 200_000
+    original: Path | str = "not asked for"
+    engine: str = "echo"
+    server_options: tuple[str, ...] = ()
+    directory: str | None = None
+    say: Callable[[str], None] = print
+
+
+@dataclass
+class Outcome:
+    """What a scenario brings back.
+
+    Attributes:
+        passed: None: it was not judged, ``figure`` says why.
+    """
+
+    name: str
+    verdict: Verdict
+    figure: str
+    limit: str
+    passed: bool | None
+    notes: list[str] = field(default_factory=list)
+
+
+class Stage:
+    """A server, clients, and the checker that hears them; all are gone at the end of ``with``."""
+
+    def __init__(self, settings: Settings, name: str, *options: str) -> None:
+        self.settings = settings
+        self.rng = random.Random(f"{settings.seed} {name}")
+        self.checker = Checker(settings.expect)
+        self.clients: list[Clients] = []
+        self._options = options
+        self._lock = threading.Lock()
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Stage:
+        settings = self.settings
+        self.server = self._exit.enter_context(Server(
+            "-engine", settings.engine, "-num_worker", "2", *self._options, *settings.server_options,
+            directory=settings.directory, leak=settings.leak if settings.planted == "leak" else 0))
+        self.port, self.port_out = self.server.port, self.server.port_out
+        if settings.planted not in (None, "leak"):
+            spoiler = subprocess.Popen(
+                [sys.executable, PLANTED, str(self.port_out), settings.planted, str(settings.every)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            self._exit.callback(_end, spoiler)
+            self.port_out = int(spoiler.stdout.readline())
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for clients in self.clients:
+            clients.close()
+        self._exit.close()
+
+    def take(self, event: list[Any]) -> None:
+        with self._lock:
+            self.checker.add(event)
+
+    def start(self, kind: str, mode: str, names: list[str], **order: Any) -> Clients:
+        """A process of clients."""
+        if kind == "original":
+            assert isinstance(self.settings.original, Path)
+            order["interpreter"] = self.settings.original
+        order = {"port": self.port, "port_out": self.port_out, "seed": self.rng.randrange(1 << 30),
+                 "timeout": self.settings.timeout, **order}
+        self.clients.append(Clients(kind, mode, names, self.take, **order))
+        return self.clients[-1]
+
+    def finish(self) -> Verdict:
+        """Let the clients end, and judge."""
+        for clients in self.clients:
+            clients.ask_to_stop()
+        for clients in self.clients:
+            clients.wait()
+        with self._lock:
+            return self.checker.finish(time.monotonic())
+
+    def answered(self) -> int:
+        return self.checker.verdict.answered
+
+    def figures(self, name: str) -> list[Any]:
+        with self._lock:
+            return [value for _, who, value in self.checker.figures if who == name]
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if condition():
+                return True
+            time.sleep(0.02)
+        return False
+
+    @property
+    def has_original(self) -> bool:
+        return isinstance(self.settings.original, Path)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.stdin.close()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()
+
+
+# ---- everything at once ----------------------------------------------------------------------------------------------
+
+def storm(settings: Settings) -> Outcome:
+    """Clients of three kinds, while workers are killed and stopped, the server is restarted, one client sends poison,
+    one reads nothing for a while, and both ports get garbage."""
+    seconds = settings.seconds * 0.4
+    restart_every = min(settings.restart_every, max(3.0, seconds / 2.5))
+    kill_every = min(settings.kill_every, max(0.5, seconds / 6))
+    with Stage(settings, "storm", "-job_timeout", "3") as stage:
+        server, rng = stage.server, stage.rng
+        stage.start("ours", "mixed", [f"ours{i}" for i in range(6)])
+        stage.start("ours", "mixed", ["poisoner"], largest=8, poison=0.3)
+        stage.start("raw", "", [f"raw{i}" for i in range(4)], window=4, timeout=15_000)
+        lazy = stage.start("raw", "", ["lazy"], window=40, timeout=25_000, largest=16)
+        if stage.has_original:
+            stage.start("original", "mixed", [f"original{i}" for i in range(4)], timeout=5_000)
+        garbage = Garbage(random.Random(rng.random()))
+        began = time.monotonic()
+        next_kill, next_restart, next_garbage = began + kill_every, began + restart_every, began
+        descriptors = 0
+        paused_since: float | None = None
+        while True:
+            now = time.monotonic()
+            if settings.sentences:
+                if stage.answered() >= settings.sentences:
+                    break
+            elif now - began > seconds:
+                break
+            if now >= next_kill:
+                next_kill = now + kill_every
+                server.hurt_worker(rng.choice([signal.SIGKILL] * 4 + [signal.SIGSTOP]), rng)
+                if paused_since is None:
+                    lazy.pause()
+                    paused_since = now
+            if paused_since is not None and now - paused_since > 1.5 * kill_every:
+                lazy.go_on()
+                paused_since = None
+            if now >= next_restart:
+                number = rng.choice([signal.SIGKILL, signal.SIGTERM])
+                stage.take(["disturbed", *server.restart(number), "restart"])
+                next_restart = time.monotonic() + restart_every
+            if now >= next_garbage:
+                next_garbage = now + 0.1
+                garbage.send(stage.server.port, stage.server.port_out)
+            descriptors = max(descriptors, memory.descriptors(server.process.pid))
+            time.sleep(0.02)
+        elapsed = time.monotonic() - began
+        verdict = stage.finish()
+        alive = server.process.poll() is None
+        time.sleep(0.3)
+        left = memory.descriptors(server.process.pid) if alive else 0
+        return Outcome(
+            "storm", verdict,
+            f"{verdict.answered / elapsed:.0f} sentences/s; {server.kills} workers hurt, {server.restarts} restarts, "
+            f"{garbage.sent} pieces of garbage; at most {descriptors} descriptors, {left} at the end",
+            "0 faults", verdict.clean and alive)
+
+
+def cuts(settings: Settings) -> Outcome:
+    """TCP connections are cut, those for requests and those for results."""
+    seconds = settings.seconds * 0.1
+    with Stage(settings, "cuts") as stage, Proxy(stage.port) as into, Proxy(stage.port_out) as out:
+        through = {"port": into.port, "port_out": out.port}
+        stage.start("ours", "mixed", [f"ours{i}" for i in range(4)], **through)
+        if stage.has_original:
+            stage.start("original", "mixed", ["original0", "original1"], timeout=3_000, **through)
+        stage.start("raw", "", ["beside"], window=4)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(stage.rng.uniform(0.2, 0.6))
+            now = time.monotonic()
+            stage.rng.choice([into, out]).cut()
+            # A client connects again within a fraction of a second.
+            stage.take(["disturbed", now, now + 1, "cut"])
+        verdict = stage.finish()
+        return Outcome("cuts", verdict, f"{into.cuts + out.cuts} connections cut", "0 faults", verdict.clean)
+
+
+# ---- one thing at a time ---------------------------------------------------------------------------------------------
+
+def recovery(settings: Settings) -> Outcome:
+    """How long a request waits beyond its own time when its worker is killed."""
+    own = 0.1
+    wanted = int(min(max(settings.seconds * 0.12 / 0.4, 5), 100))
+    with Stage(settings, "recovery") as stage:
+        clients = stage.start("ours", "timed", ["caller"], size=1, words=f"__sleep_{int(own * 1000)}__ ", pause=0.15,
+                              count=4 * wanted)
+        waits: list[float] = []
+        seen = 0
+        end = time.monotonic() + 60 + wanted
+        stage.wait_for(lambda: stage.figures("caller"), 20)
+        while len(waits) < wanted and time.monotonic() < end and clients.process.poll() is None:
+            seen = len(stage.figures("caller"))
+            # It pauses for 150 ms, so that the next request is on its way 50 ms after its beginning.
+            last = stage.figures("caller")[-1][1]
+            time.sleep(max(0.0, last + 0.2 - time.monotonic()))
+            stage.server.hurt_worker(signal.SIGKILL, stage.rng)
+            killed = time.monotonic()
+            if not stage.wait_for(lambda: len(stage.figures("caller")) > seen, 20):
+                break
+            started, ended = stage.figures("caller")[seen]
+            if started < killed < ended and ended - started > 1.2 * own:  # it was this worker's
+                waits.append((ended - killed - own) * 1000)
+            stage.wait_for(lambda: len(stage.server.workers()) == 2, 5)
+        verdict = stage.finish()
+    median = statistics.median(waits) if waits else float("inf")
+    return Outcome("recovery", verdict, f"median {median:.0f} ms, longest {max(waits, default=0):.0f} ms "
+                   f"of {len(waits)} kills", f"median {RECOVERY_MS} ms",
+                   verdict.clean and len(waits) >= min(wanted, 5) and median < RECOVERY_MS)
+
+
+def fresh(settings: Settings) -> Outcome:
+    """New clients of the original, whose first result must not be lost or late."""
+    if not isinstance(settings.original, Path):
+        return Outcome("fresh", Verdict(), settings.original, "100 of 100", None)
+    with Stage(settings, "fresh") as stage:
+        stage.start("original", "fresh", ["fresh"], count=100, timeout=5_000).wait(600)
+        verdict = stage.finish()
+        times = stage.figures("fresh")
+    soon = sum(seconds < 1 for seconds in times)
+    return Outcome("fresh", verdict, f"{soon} of 100 within a second, median {statistics.median(times) * 1000:.1f} ms, "
+                   f"longest {max(times) * 1000:.0f} ms", "100 of 100", verdict.clean and soon == 100)
+
+
+def unfetched(settings: Settings) -> Outcome:
+    """One client sends 6,000 requests before it takes the first result; one of the original's does, too."""
+    count = 6000
+    with Stage(settings, "unfetched") as stage:
+        stage.start("ours", "unfetched", ["ours"], count=count)
+        if stage.has_original:
+            stage.start("original", "unfetched", ["original"], count=count)
+        for clients in stage.clients:
+            clients.wait(120)
+        verdict = stage.finish()
+    return Outcome("unfetched", verdict, f"{verdict.answered} of {verdict.requests} fetched", "none lost",
+                   verdict.clean and verdict.answered == verdict.requests > 0)
+
+
+def stalled(settings: Settings) -> Outcome:
+    """32 readers; by turns one of them reads nothing, and goes on asking. What the others get is compared."""
+    turn = min(max(settings.seconds * 0.015, 0.3), 5.0)
+    turns = 6
+    with Stage(settings, "stalled") as stage:
+        names = [f"reader{i}" for i in range(31)]
+        stage.start("raw", "", names, window=4, size=4, timeout=20_000)
+        lazy = stage.start("raw", "", ["lazy"], window=4, size=4, timeout=25_000, rcvhwm=8, burst=400, pace=60)
+        stage.wait_for(lambda: stage.answered() > 4000, 10)
+
+        def others() -> int:
+            return sum(stage.checker.answers[name] for name in names)
+
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        for number in range(2 * turns):
+            is_stalled = bool(number % 2)
+            lazy.tell("stall" if is_stalled else "read")
+            time.sleep(max(0.3, turn / 4))  # the burst, or what it left
+            before, began = others(), time.monotonic()
+            time.sleep(turn)
+            rates[is_stalled].append((others() - before) / (time.monotonic() - began))
+        lazy.tell("read")
+        verdict = stage.finish()
+    with_all, with_stalled = statistics.median(rates[False]), statistics.median(rates[True])
+    return Outcome("stalled", verdict, f"the other 31 get {with_stalled:.0f} results/s, {with_all:.0f} when it reads: "
+                   f"{with_stalled / with_all - 1:+.0%}", f"at most {STALLED_SHARE:.0%} less",
+                   verdict.clean and with_stalled >= (1 - STALLED_SHARE) * with_all)
+
+
+def interactive(settings: Settings) -> Outcome:
+    """A client that asks for one sentence at a time, alone and beside one that always wants 256 in 16 requests."""
+    seconds = min(max(settings.seconds * 0.05, 0.8), 20.0)
+    with Stage(settings, "interactive") as stage:
+        stage.start("ours", "timed", ["job"], size=256, count=30).wait(60)
+        one_job = statistics.median(ended - started for started, ended in stage.figures("job"))
+        stage.start("ours", "timed", ["single"], size=1)
+        stage.wait_for(lambda: len(stage.figures("single")) > 50, 20)
+
+        def measure() -> list[float]:
+            before = len(stage.figures("single"))
+            time.sleep(seconds)
+            return sorted((ended - started) * 1000 for started, ended in stage.figures("single")[before:])
+
+        alone = measure()
+        bulk = stage.start("raw", "", ["bulk"], window=16, size=256, timeout=30_000)
+        stage.wait_for(lambda: any(name == "bulk" for name, _ in list(stage.checker.asked)), 20)
+        time.sleep(0.3)
+        beside = measure()
+        bulk.ask_to_stop()
+        verdict = stage.finish()
+    p99_alone, p99_beside = _percentile(alone, .99), _percentile(beside, .99)
+    limit = INTERACTIVE_FACTOR * p99_alone + one_job * 1000
+    return Outcome("interactive", verdict, f"p99 {p99_beside:.1f} ms beside bulk, {p99_alone:.1f} ms alone; one job "
+                   f"{one_job * 1000:.1f} ms ({len(beside)} and {len(alone)} requests)",
+                   f"{limit:.1f} ms", verdict.clean and p99_beside <= limit)
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return values[min(len(values) - 1, int(len(values) * share))]
+
+
+def steady(settings: Settings) -> Outcome:
+    """The broker's memory and descriptors under load, with workers being killed."""
+    seconds = settings.seconds * (0.4 if settings.seconds >= 600 else 0.15)
+    with Stage(settings, "steady") as stage:
+        server = stage.server
+        stage.start("ours", "mixed", [f"ours{i}" for i in range(4)])
+        stage.start("raw", "", ["raw0", "raw1"], window=4)
+        stage.wait_for(lambda: stage.answered() > 1000, 20)
+        with memory.Sampler(lambda: server.process.pid, min(1.0, seconds / 120)) as sampler:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                time.sleep(min(settings.kill_every, seconds / 6))
+                server.hurt_worker(signal.SIGKILL, stage.rng)
+        verdict = stage.finish()
+    try:
+        slope = memory.slope(sampler.times, sampler.memory)
+    except ValueError as error:
+        return Outcome("steady", verdict, str(error), "no growth", verdict.clean and None)
+    third = len(sampler.files) // 3
+    files = [max(part) for part in (sampler.files[third:2 * third], sampler.files[2 * third:])]
+    grown = slope.low * seconds * (1 - memory.WARM_UP)
+    figure = (f"{sampler.memory[-1] / 1e6:.1f} MB, {slope.value / 1e3:+.2f} kB/s (95 %: {slope.low / 1e3:+.2f} to "
+              f"{slope.high / 1e3:+.2f}) in {seconds:.0f} s; at most {files[0]}, later {files[1]} descriptors")
+    return Outcome("steady", verdict, figure, f"growth of less than {GROWTH / 1e6:.0f} MB within the interval",
+                   verdict.clean and grown < GROWTH and files[1] <= files[0] + MORE_FILES)
+
+
+SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
+    function.__name__: function
+    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, steady)}

@@ -1,0 +1,66 @@
+"""The bench as a whole, on real servers: it fails for each bug that is planted, and passes without one."""
+from __future__ import annotations
+
+import pytest
+
+from . import report
+from .__main__ import arguments, main, run
+from .history import Verdict
+from .model import EchoModel
+from .scenarios import SCENARIOS, Outcome, Settings
+
+
+@pytest.fixture
+def steady(tmp_path):
+    """A short run of one scenario with a planted bug."""
+    def start(planted=None, **options):
+        settings = Settings(seconds=options.pop("seconds", 6), seed=7, expect=EchoModel(), timeout=1500, every=40,
+                            planted=planted, directory=str(tmp_path), say=lambda line: None, **options)
+        outcome, = run(settings, ["steady"])
+        return outcome
+    return start
+
+
+def test_without_a_bug_it_passes(steady):
+    outcome = steady()
+    assert outcome.passed, report.terminal([outcome])
+    assert outcome.verdict.requests > 100
+
+
+@pytest.mark.parametrize("planted, blamed", [
+    ("drop", {"lost"}), ("double", {"doubled"}), ("swap", {"misrouted"}), ("reorder", {"disordered"})])
+def test_a_planted_bug_makes_it_fail(steady, planted, blamed):
+    outcome = steady(planted)
+    assert outcome.passed is False
+    found = {name for name in Verdict.FAULTS if getattr(outcome.verdict, name)}
+    # What is kept to be swapped when the run ends is never passed on.
+    assert blamed <= found <= blamed | ({"lost"} if planted == "swap" else set()), report.terminal([outcome])
+
+
+def test_a_planted_leak_makes_it_fail(steady):
+    outcome = steady("leak", leak=20_000_000, seconds=14)
+    assert outcome.verdict.clean and outcome.passed is False, report.terminal([outcome])
+
+
+def test_the_program_prints_its_seed_and_ends_with_a_verdict(capsys, tmp_path):
+    code = main(["--seed", "41", "--seconds", "5", "--only", "recovery", "--original", "none",
+                 "--json", str(tmp_path / "found.json"), "--markdown", str(tmp_path / "found.md")])
+    out = capsys.readouterr().out
+    assert out.startswith("seed 41\n")
+    assert "recovery" in out and "verdict" in out
+    assert code == ("FAILED" in out)
+    assert '"seed": 41' in (tmp_path / "found.json").read_text()
+    assert "| recovery |" in (tmp_path / "found.md").read_text()
+
+
+def test_a_scenario_that_breaks_off_has_failed(monkeypatch):
+    def broken(settings):
+        raise RuntimeError("no server")
+
+    monkeypatch.setitem(SCENARIOS, "steady", broken)
+    outcome, = run(Settings(seconds=1, seed=1, expect=str, say=lambda line: None), ["steady"])
+    assert outcome == Outcome("steady", Verdict(), "broke off: no server", "to end", False)
+
+
+def test_every_scenario_is_run_by_default():
+    assert arguments([]).only == list(SCENARIOS)
