@@ -116,6 +116,13 @@ def test_modules_do_not_lead_out_of_the_directory(sentence_dir):
     assert find(sentence_dir).directory == sentence_dir
 
 
+def test_modules_that_are_not_computed_are_named(sentence_dir, caplog):
+    sidecar(sentence_dir, "modules.json", [{"type": "sentence_transformers.models." + name, "path": ""}
+                                           for name in ("Transformer", "Pooling", "Dense", "Normalize")])
+    settle(ServerConfig(model_dir=str(sentence_dir)))
+    assert "lists Dense, which this server does not compute" in caplog.text
+
+
 # ---- the families of the README --------------------------------------------------------------------------------------
 
 QUIRKS = {"directionality": "bidi", "pooler_fc_size": 768, "pooler_num_attention_heads": 12, "pooler_num_fc_layers": 3,

@@ -190,13 +190,21 @@ def _checkpoint(directory: Path, name: str) -> Path:
 
 
 def _encoder_directory(root: Path) -> Path:
-    modules = _read_json(root / "modules.json", list)
-    for module in modules or []:
-        if isinstance(module, dict) and str(module.get("type", "")).rpartition(".")[2] == "Transformer":
+    for module in _modules(root):
+        if _kind(module) == "Transformer":
             directory = (root / str(module.get("path", ""))).resolve()
             if directory.is_relative_to(root.resolve()) and directory.is_dir():
                 return directory if directory != root.resolve() else root
     return root
+
+
+def _modules(root: Path) -> list[dict[str, Any]]:
+    """What a sentence-transformers directory says it is made of."""
+    return [module for module in _read_json(root / "modules.json", list) or [] if isinstance(module, dict)]
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module.get("type", "")).rpartition(".")[2]
 
 
 def _content(directory: Path) -> str:
@@ -252,6 +260,10 @@ def _wishes(files: ModelFiles, vocabulary: dict[str, int]) -> Iterator[tuple[str
         if strategy is None:
             logger.warning("%s asks for a pooling that does not exist here; taking REDUCE_MEAN", pooling_file)
         yield "pooling_strategy", (strategy or PoolingStrategy.REDUCE_MEAN, "1_Pooling/config.json")
+    further = sorted({_kind(module) for module in _modules(files.root)} - {"Transformer", "Pooling", "Normalize"})
+    if further:
+        logger.warning("%s lists %s, which this server does not compute: vectors are those after pooling",
+                       files.root / "modules.json", ", ".join(further))
     if sentence and sentence.get("do_lower_case") is True:
         yield "do_lower_case", (True, sentence_file.name)
     elif isinstance(tokenizer.get("do_lower_case"), bool):
