@@ -83,7 +83,7 @@ def test_vectors_and_tokens_equal_the_reference(serve, key):
 def tf1_checkpoint(tmp_path_factory):
     """The default model as a TensorFlow 1 checkpoint, made by our own command."""
     directory = tmp_path_factory.mktemp("tf1") / "minilm"
-    done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.models", "convert", "all-MiniLM-L6-v2",
+    done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.command", "convert", "all-MiniLM-L6-v2",
                            str(directory)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return directory

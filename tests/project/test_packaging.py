@@ -80,7 +80,7 @@ def test_commands(wheels):
     assert wheels["server"].scripts == {
         "bert-serving-start": "bert_serving.server.cli:main",
         "bert-serving-terminate": "bert_serving.server.cli:terminate",
-        "bert-serving-model": "bert_serving.server.engine.models:main",
+        "bert-serving-model": "bert_serving.server.engine.command:main",
     }
 
 

@@ -1,7 +1,9 @@
 """Tiny models in every format, a plain NumPy BERT to compare with, and the default model for those who ask."""
+import hashlib
 import json
 import math
 import os
+import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from bert_serving.server.config import ServerConfig
-from bert_serving.server.engine import base, freeze
+from bert_serving.server.engine import base, freeze, library
 from bert_serving.server.engine.models import settle
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -223,7 +225,6 @@ def tiny_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def default_model():
     """Directory of the default model, fetched if need be."""
-    from bert_serving.server.engine import library
     from bert_serving.server.errors import ModelError
     try:
         return library.get(library.DEFAULT.name)
@@ -235,3 +236,33 @@ def default_model():
 def golden():
     """Directory of the reference vectors."""
     return Path(__file__).parents[2] / "data" / "golden"
+
+
+@pytest.fixture
+def known(tiny_dir, tmp_path, monkeypatch):
+    """A model that packages carry, small and unknown to the world, and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checksums = {name: hashlib.sha256((tiny_dir / name).read_bytes()).hexdigest()
+                 for name in ("model.safetensors", "vocab.txt")}
+    files = {"config.json": json.loads((tiny_dir / "config.json").read_text()),
+             "1_Pooling/config.json": {"pooling_mode_mean_tokens": True}}
+    model = library.KnownModel(name="tiny", aliases=("t",), about="a tiny model", checksums=checksums, files=files,
+                               packages=("first==1", "second==2"))
+    monkeypatch.setattr(library, "KNOWN", {"tiny": model, "t": model})
+    monkeypatch.setattr(library, "DEFAULT", model)
+    return model
+
+
+@pytest.fixture
+def wheel(tiny_dir, tmp_path):
+    """Writes a package, of the tiny model's files or others."""
+    def write(name="package-1-py3-none-any.whl", **files):
+        path = tmp_path / name
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in ("model.safetensors", "vocab.txt"):
+                archive.writestr(f"package/model/{file}", (tiny_dir / file).read_bytes())
+            archive.writestr("package/__init__.py", "raise SystemExit('this must not run')")
+            for file, content in files.items():
+                archive.writestr(file, content)
+        return path
+    return write

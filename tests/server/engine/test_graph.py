@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_serving.server.config import PoolingStrategy
-from bert_serving.server.engine import base, freeze, graph, library
+from bert_serving.server.engine.command import convert
+from bert_serving.server.engine import base, freeze, graph
 from bert_serving.server.errors import EngineError
 
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
@@ -199,7 +200,7 @@ def test_any_batch_equals_each_alone(tiny_dir, run, options):
 @pytest.fixture(scope="session")
 def converted(default_model, tmp_path_factory):
     """The default model in Google's format."""
-    return library.convert(str(default_model), tmp_path_factory.mktemp("converted") / "minilm")
+    return convert(str(default_model), tmp_path_factory.mktemp("converted") / "minilm")
 
 
 def golden_cases():

@@ -320,12 +320,3 @@ def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
             except ValueError as error:
                 raise ConfigError(str(error)) from None
     return replace(config, **decided), provenance
-
-
-def main(argv: list[str] | None = None) -> int:
-    """``bert-serving-model``; see :mod:`library`."""
-    return library.main(argv)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
