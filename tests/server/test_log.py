@@ -1,0 +1,91 @@
+"""Log lines: what they look like, whose they are, and colours on terminals only."""
+import io
+import logging
+import re
+
+import pytest
+from bert_serving.server import log
+
+LINE = re.compile(r"^([DIWE]) \d\d:\d\d:\d\d\.\d\d\d (\S+) +(.*)$")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """The loggers as they were, and no wishes about colours from outside."""
+    root = logging.getLogger("bert_serving")
+    before = root.handlers[:], root.level, root.propagate
+    for name in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    root.handlers[:], root.level, root.propagate = before
+
+
+def said(module="bert_serving.server.service", level=logging.INFO, text="all set", *, stream=None, **settings):
+    """What comes out of the stream when a module logs a line."""
+    stream = stream or io.StringIO()
+    log.set_up(**{"verbose": False, **settings}, stream=stream)
+    logging.getLogger(module).log(level, text)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("level, letter", [(logging.INFO, "I"), (logging.WARNING, "W"), (logging.ERROR, "E")])
+def test_level_time_stage_message(level, letter):
+    assert LINE.match(said(level=level)).groups() == (letter, "SERVER", "all set")
+
+
+@pytest.mark.parametrize("module, stage", [
+    ("core.ventilator", "VENTILATOR"), ("core.recovery", "VENTILATOR"), ("core.sink", "SINK"), ("core.outlet", "SINK"),
+    ("engine", "GRAPHOPT"), ("engine.freeze", "GRAPHOPT"), ("proxy.app", "PROXY"), ("supervisor", "SERVER"),
+    ("core.sinkhole", "SERVER")])
+def test_the_stage_is_that_of_the_module(module, stage):
+    assert LINE.match(said(f"bert_serving.server.{module}"))[2] == stage
+
+
+def test_a_childs_lines_carry_its_own_name():
+    assert LINE.match(said("bert_serving.server.engine.graph", stage="WORKER-3"))[2] == "WORKER-3"
+
+
+@pytest.mark.parametrize("verbose, lines", [(False, 0), (True, 1)])
+def test_requests_are_logged_only_when_verbose(verbose, lines):
+    assert said("bert_serving.server.core.sink", logging.DEBUG, verbose=verbose).count("\n") == lines
+
+
+@pytest.mark.parametrize("stage", ["VENTILATOR", "SINK", "WORKER-12", "GRAPHOPT", "PROXY", "SERVER"])
+def test_every_stage_has_a_colour_on_a_terminal(stage):
+    assert f"\x1b[{30 + 'krgybmcw'.index(COLORS[stage.split('-')[0]])}m{stage}" in said(stage=stage, stream=Terminal())
+
+
+COLORS = {"VENTILATOR": "m", "SINK": "g", "WORKER": "y", "GRAPHOPT": "c", "PROXY": "r", "SERVER": "b"}
+"""CONTRACT 2.1: magenta, green, yellow, cyan, red."""
+
+
+def test_no_colour_elsewhere():
+    assert "\x1b" not in said()
+
+
+@pytest.mark.parametrize("variable, stream, colours", [
+    ("NO_COLOR", Terminal, False), ("FORCE_COLOR", io.StringIO, True)])
+def test_wishes_about_colours(monkeypatch, variable, stream, colours):
+    monkeypatch.setenv(variable, "1")
+    assert ("\x1b" in said(stream=stream())) == colours
+
+
+def test_a_traceback_follows_its_line():
+    stream = io.StringIO()
+    log.set_up(False, stream=stream)
+    try:
+        raise ValueError("inside")
+    except ValueError:
+        logging.getLogger("bert_serving.server").exception("job %d failed", 7)
+    first, *rest = stream.getvalue().splitlines()
+    assert LINE.match(first)[3] == "job 7 failed" and rest[-1] == "ValueError: inside"
+
+
+def test_set_up_again_does_not_double_the_lines():
+    said()
+    assert said().count("all set") == 1

@@ -1,0 +1,89 @@
+"""What this machine has and allows, read from fake control groups and a fake nvidia-smi."""
+import os
+import stat
+
+import pytest
+from bert_serving.server import machine
+from bert_serving.server.core.placement import Gpu
+
+
+@pytest.fixture(autouse=True)
+def eight_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+def cgroup(tmp_path, **files):
+    for name, text in files.items():
+        path = tmp_path / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("quota, cores", [
+    ("max 100000\n", 8), ("200000 100000\n", 2), ("250000 100000\n", 3), ("50000 100000\n", 1), ("1600000 100000\n", 8),
+    ("nonsense", 8), ("", 8), ("100000 0", 8)])
+def test_quota_of_control_groups_version_2(tmp_path, quota, cores):
+    assert machine.allowed_cores(cgroup(tmp_path, cpu_dot_max=quota)) == cores
+
+
+@pytest.mark.parametrize("quota, period, cores", [
+    ("-1", "100000", 8), ("300000\n", "100000\n", 3), ("150000", "100000", 2), ("1000", "100000", 1), ("x", "y", 8),
+    ("100000", "0", 8)])
+def test_quota_of_control_groups_version_1(tmp_path, quota, period, cores):
+    path = cgroup(tmp_path, cpu__cpu_dot_cfs_quota_us=quota, cpu__cpu_dot_cfs_period_us=period)
+    assert machine.allowed_cores(path) == cores
+
+
+def test_without_control_groups_the_affinity_counts(tmp_path):
+    assert machine.allowed_cores(tmp_path / "none") == 8
+
+
+def test_where_there_is_no_affinity_all_cores_count(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert machine.allowed_cores(tmp_path) == 3
+
+
+# ---- GPUs ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Put a program of that name on the PATH, which prints a text and exits with a code."""
+    def put(text, code=0):
+        (tmp_path / "answer").write_bytes(text.encode("latin-1"))
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\ncat '{tmp_path}/answer'\nexit {code}\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return put
+
+
+def line(number, load="10", total="16000", used="4000", name="Tesla T4"):
+    return f"{number}, GPU-0{number}, {load}, {total}, {used}, 12000, 470.1, {name}, 0324, Disabled, Disabled, 40\n"
+
+
+def test_gpus_that_the_driver_names(nvidia_smi):
+    nvidia_smi(line(0) + line(1, load="95", used="16000", name="A100"))
+    assert machine.gpus() == [Gpu(0, "Tesla T4", 0.1, 0.25), Gpu(1, "A100", 0.95, 1.0)]
+
+
+def test_what_the_driver_does_not_tell_counts_as_idle(nvidia_smi):
+    nvidia_smi(line(0, load="[Not Supported]", used="[N/A]"))
+    assert machine.gpus() == [Gpu(0, "Tesla T4", 0.0, 0.0)]
+
+
+def test_without_the_program_there_are_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == []
+
+
+@pytest.mark.parametrize("text, code", [
+    ("", 0), ("No devices were found\n", 6),
+    ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n", 9), ("0, GPU-0\n", 0),
+    ("a, b, c, d, e, f, g, h, i, j, k, l\n", 0), (line(0, total="0", used="0"), 0),
+    ("\xff\xfe\n", 0),
+], ids=lambda value: str(value)[:20])
+def test_a_program_that_fails_or_talks_nonsense_means_none(nvidia_smi, text, code):
+    nvidia_smi(text, code)
+    assert machine.gpus() == []

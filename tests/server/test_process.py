@@ -1,0 +1,234 @@
+"""Child processes: orders in, messages out, told of each other's end, and nothing left."""
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+from bert_serving.server.process import Child, environment_for
+
+OBEDIENT = """
+import json, os, signal, subprocess, sys, time
+from bert_serving.server.process import read_orders
+
+def say(**message):
+    print(json.dumps(message), flush=True)
+
+orders = read_orders("obedient")
+exec(orders["do"])
+"""
+"""A module that does what its orders say."""
+
+
+@pytest.fixture
+def path(tmp_path):
+    """PYTHONPATH on which there is the module ``obedient``."""
+    (tmp_path / "obedient.py").write_text(OBEDIENT)
+    return os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+
+
+@pytest.fixture
+def start(path):
+    """Start children that are gone at the end of the test, whatever it does."""
+    children = []
+
+    def start(do, **orders):
+        children.append(Child("obedient", {"do": do, **orders}, piped_output=True, environ={"PYTHONPATH": path}))
+        return children[-1]
+
+    yield start
+    for child in children:
+        if not child.popen.stdout.closed:        # else it has been forgotten
+            child.kill()
+            child.forget()
+
+
+def is_readable(descriptor, seconds=20.0):
+    return bool(select.select([descriptor], [], [], seconds)[0])
+
+
+def next_message(child):
+    while is_readable(child.output):
+        messages = child.read_messages()
+        if messages is None:
+            raise AssertionError("the child has ended")
+        if messages:
+            message, = messages
+            return message
+    raise AssertionError("the child says nothing")
+
+
+def is_gone(pid, seconds=20.0):
+    """Whether a process, of whoever, ends in time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return is_readable(descriptor, seconds)
+    finally:
+        os.close(descriptor)
+
+
+needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system cannot wait for a stranger's end")
+
+
+def test_orders_arrive_and_answers_come_back(start):
+    child = start("say(**orders['echo'])", echo={"text": "ä\n\ud800", "number": 1})
+    assert next_message(child) == {"text": "ä\n\ud800", "number": 1}
+
+
+def test_what_the_child_needs_for_itself_is_not_among_its_orders(start):
+    child = start("say(keys=sorted(orders))", more=1)
+    assert next_message(child) == {"keys": ["do", "more"]}
+
+
+@pytest.mark.parametrize("do, how", [
+    ("pass", "ended with exit code 0"), ("sys.exit(3)", "ended with exit code 3"),
+    ("os._exit(7)", "ended with exit code 7"),
+    ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
+    ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV")])
+def test_its_end_is_seen_and_told(start, do, how):
+    child = start(do)
+    assert is_readable(child.sentinel)
+    assert child.forget() == how
+
+
+def test_a_module_that_is_not_there_ends_too(path):
+    child = Child("no_such_module", {}, piped_output=True, environ={"PYTHONPATH": path})
+    assert is_readable(child.sentinel)
+    assert child.forget() == "ended with exit code 1"
+
+
+def test_the_sentinel_is_silent_while_the_child_lives(start):
+    child = start("say(pid=os.getpid()); sys.stdin.read()")
+    assert next_message(child) == {"pid": child.pid}
+    assert not is_readable(child.sentinel, 0.0)
+    assert not child.wait(0.0)
+
+
+def test_kill_takes_its_children_along(start):
+    child = start("grandchild = subprocess.Popen(['sleep', '1000']); say(pid=grandchild.pid); time.sleep(1000)")
+    grandchild = next_message(child)["pid"]
+    child.kill()
+    assert is_readable(child.sentinel) and child.wait(20)
+    assert is_gone(grandchild)
+    child.kill()  # again, without harm
+
+
+def test_its_end_is_seen_though_it_leaves_a_process_behind(start):
+    child = start("""
+left = subprocess.Popen(['sleep', '1000'], close_fds=False, start_new_session=True)
+say(pid=left.pid)
+os._exit(0)""")
+    left = next_message(child)["pid"]
+    try:
+        assert is_readable(child.sentinel)
+        assert child.read_messages() == [], "its output is still open, so there is no end of it"
+    finally:
+        os.kill(left, signal.SIGKILL)
+
+
+def test_a_session_of_its_own_and_deaf_to_ctrl_c(start):
+    child = start("os.kill(os.getpid(), signal.SIGINT); say(session=os.getsid(0))")
+    assert next_message(child) == {"session": child.pid}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot rename itself so easily")
+def test_ps_shows_its_name(start):
+    child = start("say(name=open('/proc/self/comm').read().strip())")
+    assert next_message(child) == {"name": "obedient"}
+
+
+def test_it_hears_when_its_parent_lets_go(start):
+    child = start("say(ready=1); os.read(0, 1); sys.exit(5)")
+    next_message(child)
+    child.popen.stdin.close()
+    assert is_readable(child.sentinel)
+    assert child.forget() == "ended with exit code 5"
+
+
+@needs_pidfd
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_child_that_does_not_listen_dies_with_its_parent(path):
+    parent = subprocess.Popen([sys.executable, "-c", """
+from bert_serving.server.process import Child
+child = Child("obedient", {"do": "say(pid=os.getpid()); time.sleep(1000)"})
+input()
+"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+    with parent:
+        child = json.loads(parent.stderr.readline())["pid"]     # a child's output goes to standard error
+        assert not is_gone(child, 0.0)
+        parent.kill()
+        assert is_gone(child)
+
+
+@needs_pidfd
+def test_a_child_whose_parent_is_gone_before_it_looks_ends_at_once(path):
+    middle = subprocess.run([sys.executable, "-c", """
+import os, subprocess, sys
+held = os.open(os.devnull, os.O_RDONLY)
+child = subprocess.Popen([sys.executable, "-m", "obedient"], stdin=subprocess.PIPE, pass_fds=(held,))
+orders = b'{"do": "time.sleep(1000)", "parent": 1, "held": %d}\\n' % held     # as if we had gone, and init had it now
+child.stdin.write(orders)
+child.stdin.flush()
+sys.exit(child.wait(20) + 40)
+"""], env={**os.environ, "PYTHONPATH": path}, timeout=40)
+    assert middle.returncode == 41
+
+
+def test_orders_from_a_shell_name_no_parent(path):
+    done = subprocess.run([sys.executable, "-m", "obedient"], input=b'{"do": "say(done=1)"}\n', capture_output=True,
+                          env={**os.environ, "PYTHONPATH": path}, timeout=40)
+    assert json.loads(done.stdout) == {"done": 1}
+
+
+def test_output_that_is_no_message_is_passed_on(start, capsys):
+    child = start("print('library: hello'); print(5); print('[1]'); print('{'); say(ready=1); print('tail', end='')")
+    assert next_message(child) == {"ready": 1}
+    while is_readable(child.output) and child.read_messages() is not None:
+        pass
+    assert capsys.readouterr().err.splitlines() == ["library: hello", "5", "[1]", "{"]
+
+
+def test_messages_in_parts_and_several_at_once(start):
+    child = start("""
+os.write(1, b'{"number": 1}\\n{"num')
+say = os.read(0, 1)
+os.write(1, b'ber": 2}\\n')""")
+    assert is_readable(child.output) and child.read_messages() == [{"number": 1}]
+    assert child.read_messages() == []
+    child.popen.stdin.write(b"go on")
+    child.popen.stdin.flush()
+    assert is_readable(child.output) and child.read_messages() == [{"number": 2}]
+    assert is_readable(child.output) and child.read_messages() is None
+
+
+def test_nothing_is_left(start):
+    before = sorted(os.listdir("/dev/fd"))
+    child = start("pass")
+    assert is_readable(child.sentinel)
+    child.forget()
+    assert sorted(os.listdir("/dev/fd")) == before
+
+
+def test_nothing_is_left_of_a_child_that_cannot_be_started(monkeypatch):
+    before = sorted(os.listdir("/dev/fd"))
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(OSError):
+        Child("obedient", {})
+    assert sorted(os.listdir("/dev/fd")) == before
+
+
+def test_who_closes_its_sentinel_and_stays_is_ended(start):
+    child = start("os.closerange(3, 100); say(ready=1); time.sleep(1000)")
+    assert next_message(child) == {"ready": 1}
+    assert is_readable(child.sentinel)
+    child.signal(signal.SIGKILL)
+    assert child.forget() == "killed by SIGKILL"
+
+
+def test_tensorflow_is_silent_unless_one_wants_to_hear():
+    assert environment_for(True) == {} and environment_for(False) == {"TF_CPP_MIN_LOG_LEVEL": "3"}
