@@ -15,7 +15,7 @@ import pytest
 from bert_serving.client.errors import BY_CODE
 from bert_serving.server import errors as start_errors
 from bert_serving.server.config import ServerConfig, get_args_parser
-from bert_serving.server.engine import command
+from bert_serving.server.engine.command import main as model_command
 from bert_serving.server.proxy.app import create_app
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def check_start(words, command, request):
 def check_model(words, command, request):
     """The subcommand exists and takes these arguments; nothing is fetched."""
     with pytest.raises(SystemExit) as end:
-        command.main([*words[1:], "-h"])
+        model_command([*words[1:], "-h"])
     assert end.value.code == 0
 
 
