@@ -1,0 +1,482 @@
+"""The children's keeper, with children made of pipes: phases of the start, restarts, giving up, hanging, stopping."""
+import os
+import select
+from types import SimpleNamespace
+
+import pytest
+from bert_serving.server import supervisor as module
+from bert_serving.server.core.batching import Backlog
+from bert_serving.server.core.messages import Fault, Ready, Stop, decode_to_worker
+from bert_serving.server.core.recovery import Fleet, WorkerState
+from bert_serving.server.errors import EngineError, ModelError, PortError, StartError, WorkerStartError
+from bert_serving.server.supervisor import BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, MAX_FAILED_STARTS, Supervisor
+
+from .core.conftest import make_pending
+
+
+class FakeChild:
+    """Stands for a process: lives until ``end``, or until it is killed or told to stop."""
+
+    def __init__(self, module="worker", orders=None, **settings):
+        self.module, self.orders, self.pid = module, orders or {}, 1000
+        self.sentinel, self._held = os.pipe()
+        self.output, self._written = os.pipe() if settings.get("piped_output") else (None, None)
+        self.environ = settings.get("environ")
+        self.messages, self.how, self.deeds = [], "ended with exit code 0", []
+
+    def say(self, **message):
+        """Write something, as far as the loop can tell."""
+        self.messages.append(message)
+        os.write(self._written, b".")
+
+    def read_messages(self):
+        if self._written is None or select.select([self.output], [], [], 0)[0]:
+            if not os.read(self.output, 100):
+                return None
+        messages, self.messages = self.messages, []
+        return messages
+
+    def end(self, how="ended with exit code 1"):
+        self.how = how
+        for name in ("_written", "_held"):
+            if getattr(self, name) is not None:
+                os.close(getattr(self, name))
+                setattr(self, name, None)
+
+    def kill(self):
+        self.deeds.append("kill")
+        self.end("killed by SIGKILL")
+
+    def signal(self, number):
+        self.deeds.append(f"signal {number}")
+
+    def wait(self, seconds):
+        self.deeds.append("wait")
+        return self._held is None
+
+    def forget(self):
+        self.deeds.append("forget")
+        self.end(self.how)
+        for descriptor in (self.sentinel, self.output):
+            if descriptor is not None:
+                os.close(descriptor)
+        self.sentinel = self.output = None
+        return self.how
+
+
+class World:
+    """What is around a supervisor: a clock, a loop that watches, a launcher, and what they saw."""
+
+    def __init__(self, num_worker=1, freeze=False, proxy=False, start_timeout=300.0):
+        self.now = 1000.0
+        self.started, self.handlers = [], {}
+        self.lost, self.stops, self.ready = [], [], 0
+        self.no_room = 0
+        self.nobody_listens = False
+        self.fleet = Fleet(num_worker, Backlog(8, 8, 25), hang_seconds=60.0)
+        self.supervisor = Supervisor(
+            self.fleet, self, [{"settings": {}, "jobs": f"jobs-{slot}"} for slot in range(num_worker)],
+            freeze_orders={"settings": {}} if freeze else None, proxy_orders={"http_port": 0} if proxy else None,
+            start_timeout=start_timeout, on_worker_lost=self.on_lost, send_stop=self.send_stop,
+            on_ready=self.on_ready, environ={"TF": "3"})
+
+    # What it needs.
+
+    def start(self, orders):
+        if self.no_room:
+            self.no_room -= 1
+            raise OSError(12, "Cannot allocate memory")
+        return self.child(orders=orders)
+
+    def child(self, *arguments, **settings):
+        if self.no_room:
+            self.no_room -= 1
+            raise OSError(12, "Cannot allocate memory")
+        self.started.append(FakeChild(*arguments, **settings))
+        return self.started[-1]
+
+    def on_lost(self, slot):
+        self.lost.append(slot)
+        self.fleet.lost(slot)
+
+    def send_stop(self, slot, frames):
+        self.stops.append(decode_to_worker(frames))
+        if self.nobody_listens:
+            return False
+        self.workers(slot)[-1].end("ended with exit code 0")
+        return True
+
+    def on_ready(self):
+        self.ready += 1
+
+    def monotonic(self):
+        return self.now
+
+    # What happens.
+
+    def begin(self):
+        self.supervisor.start(self.handlers.__setitem__, self.handlers.__delitem__)
+        return self
+
+    def turn(self):
+        """One turn of the loop, for whatever can be read now."""
+        for descriptor in select.select(list(self.handlers), [], [], 0)[0]:
+            if descriptor in self.handlers:
+                self.handlers[descriptor]()
+
+    def later(self, seconds):
+        self.now += seconds
+        self.turn()
+        self.supervisor.tick(self.now)
+
+    def workers(self, slot=0):
+        """Every process that was started for a slot."""
+        return [child for child in self.started if child.module == "worker" and child.orders["slot"] == slot]
+
+    def others(self, name):
+        return [child for child in self.started if child.module.endswith(name)]
+
+    def get_ready(self, slot=0):
+        self.supervisor.on_ready(Ready(slot, self.fleet.workers[slot].incarnation,
+                                       {"pid": 1, "device": -1, "num_threads": 1, "about": "fake", "seconds": 0.1}))
+
+    def end_worker(self, slot=0, how="killed by SIGSEGV"):
+        self.workers(slot)[-1].end(how)
+        self.turn()
+
+    @property
+    def failure(self):
+        return self.supervisor.failure
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """Make worlds; nothing of them may be left open."""
+    made = []
+
+    def make(**settings):
+        made.append(World(**settings))
+        monkeypatch.setattr(module, "Child", made[-1].child)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=made[-1].monotonic))
+        return made[-1]
+
+    before = sorted(os.listdir("/dev/fd"))
+    yield make
+    for one in made:
+        one.supervisor.stop()
+    assert sorted(os.listdir("/dev/fd")) == before, "descriptors are left"
+
+
+# ---- start -----------------------------------------------------------------------------------------------------------
+
+def test_ready_when_every_worker_is(world):
+    one = world(num_worker=2).begin()
+    assert [child.orders["slot"] for child in one.started] == [0, 1]
+    assert one.workers(1)[0].orders == {"settings": {}, "jobs": "jobs-1", "slot": 1, "incarnation": 1}
+    one.get_ready(1)
+    assert not one.ready
+    one.get_ready(0)
+    assert one.ready == 1 and one.supervisor.is_ready and one.failure is None
+    assert one.supervisor.num_processes == 3
+
+
+def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
+    one = world(freeze=True).begin()
+    freezer, = one.others("freeze")
+    assert freezer.environ == {"TF": "3"} and not one.workers()
+    freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
+    one.turn()
+    assert one.workers()[0].orders["settings"] == {"frozen_graph": "/cache/graph"}
+    freezer.end("ended with exit code 0")
+    one.turn()
+    one.get_ready()
+    assert one.ready == 1 and one.failure is None
+
+
+def test_what_the_freezing_process_found_wrong_is_the_failure(world):
+    one = world(freeze=True).begin()
+    freezer, = one.others("freeze")
+    freezer.say(error={"name": "ModelError", "message": "bert_config.json is missing"})
+    freezer.end("ended with exit code 3")
+    one.turn()
+    assert isinstance(one.failure, ModelError) and str(one.failure) == "bert_config.json is missing"
+
+
+@pytest.mark.parametrize("how", ["killed by SIGKILL", "ended with exit code 1"])
+def test_a_freezing_process_that_ends_without_a_word(world, how):
+    one = world(freeze=True).begin()
+    one.others("freeze")[0].end(how)
+    one.turn()
+    assert isinstance(one.failure, EngineError) and how in str(one.failure)
+
+
+def test_a_worker_that_dies_while_the_freezing_process_is_still_ending_is_not_its_fault(world):
+    one = world(freeze=True).begin()
+    freezer, = one.others("freeze")
+    freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
+    one.turn()
+    one.end_worker()
+    freezer.end("ended with exit code 0")
+    one.turn()
+    assert one.failure is None
+
+
+@pytest.mark.parametrize("settings, waited_for", [
+    ({"freeze": True}, "the graph to be frozen"), ({}, "the workers to be ready")])
+def test_each_phase_has_its_time(world, settings, waited_for):
+    one = world(start_timeout=30.0, **settings).begin()
+    one.later(30.0)
+    assert one.failure is None
+    one.later(0.1)
+    assert isinstance(one.failure, WorkerStartError) and waited_for in str(one.failure)
+    assert "-start_timeout" in str(one.failure)
+
+
+def test_a_phase_that_is_over_has_no_end(world):
+    one = world(start_timeout=30.0).begin()
+    one.get_ready()
+    one.later(1000.0)
+    assert one.failure is None
+
+
+def test_a_server_that_cannot_start_the_freezing_process_says_so(world):
+    one = world(freeze=True)
+    one.no_room = 1
+    one.begin()
+    assert isinstance(one.failure, EngineError) and "Cannot allocate memory" in str(one.failure)
+
+
+# ---- workers that do not get ready -----------------------------------------------------------------------------------
+
+def test_a_worker_that_knows_why_it_cannot_start_ends_the_start(world):
+    one = world(num_worker=2).begin()
+    one.supervisor.on_start_fault(Fault(1, 1, 0, "EngineError", "no memory on GPU 0"))
+    one.end_worker(1, "ended with exit code 5")
+    assert isinstance(one.failure, EngineError) and str(one.failure) == "no memory on GPU 0"
+
+
+def test_a_reason_of_an_unknown_kind(world):
+    one = world().begin()
+    one.supervisor.on_start_fault(Fault(0, 1, 0, "ZeroDivisionError", "division by zero"))
+    one.end_worker()
+    assert type(one.failure) is WorkerStartError and "division by zero" in str(one.failure)
+
+
+def test_a_worker_that_just_dies_is_tried_again_ever_later_and_then_given_up(world):
+    one = world().begin()
+    pauses = []
+    while one.failure is None:
+        count = len(one.workers())
+        one.end_worker()
+        if one.failure is not None:
+            break
+        pause = 0.0
+        while len(one.workers()) == count:
+            one.later(0.05)
+            pause += 0.05
+            assert pause < 60
+        pauses.append(pause)
+    assert len(one.workers()) == MAX_FAILED_STARTS and one.lost == [0] * MAX_FAILED_STARTS
+    assert pauses == pytest.approx([BACKOFF_SECONDS * 2 ** number for number in range(MAX_FAILED_STARTS - 1)], abs=0.06)
+    assert isinstance(one.failure, WorkerStartError)
+    assert f"{MAX_FAILED_STARTS} attempts" in str(one.failure) and "killed by SIGSEGV" in str(one.failure)
+
+
+def test_a_worker_that_cannot_even_be_started_is_tried_again(world):
+    one = world()
+    one.no_room = 1
+    one.begin()
+    assert not one.started and one.fleet.workers[0].state is WorkerState.LOST
+    one.later(BACKOFF_SECONDS)
+    assert one.workers()[0].orders["incarnation"] == 2
+    one.get_ready()
+    assert one.ready == 1
+
+
+def test_getting_ready_wipes_the_slate(world):
+    one = world().begin()
+    for _ in range(3):
+        for _ in range(MAX_FAILED_STARTS - 1):
+            one.end_worker()
+            one.later(MAX_BACKOFF_SECONDS)
+        one.get_ready()
+        one.end_worker()
+    assert one.failure is None
+
+
+# ---- workers that are lost -------------------------------------------------------------------------------------------
+
+def test_a_lost_worker_is_replaced_at_once(world):
+    one = world(num_worker=2).begin()
+    one.get_ready(0)
+    one.get_ready(1)
+    one.end_worker(1)
+    assert one.lost == [1] and len(one.workers(1)) == 2 and one.workers(1)[1].orders["incarnation"] == 2
+    assert one.workers(1)[0].deeds[-1] == "forget"
+    one.get_ready(1)
+    assert one.ready == 1, "that is announced once only"
+
+
+def test_while_others_work_a_worker_that_stays_away_does_not_end_the_server(world):
+    one = world(num_worker=2).begin()
+    one.get_ready(0)
+    one.get_ready(1)
+    one.end_worker(1)
+    for _ in range(2 * MAX_FAILED_STARTS):
+        one.end_worker(1)
+        one.later(MAX_BACKOFF_SECONDS)
+        assert one.failure is None and one.fleet.workers[1].state is WorkerState.STARTING
+    one.get_ready(1)
+    assert one.fleet.num_ready == 2
+
+
+def test_when_nobody_is_left_the_server_ends_with_the_reason(world):
+    one = world().begin()
+    one.get_ready()
+    one.end_worker()
+    for _ in range(MAX_FAILED_STARTS):
+        assert one.failure is None
+        one.supervisor.on_start_fault(Fault(0, one.fleet.workers[0].incarnation, 0, "EngineError", "the GPU fell off"))
+        one.end_worker()
+        one.later(MAX_BACKOFF_SECONDS)
+    assert isinstance(one.failure, EngineError) and "the GPU fell off" in str(one.failure)
+
+
+def test_a_last_word_after_death_is_not_taken_for_life(world):
+    one = world(num_worker=2).begin()
+    one.get_ready(0)
+    one.end_worker(1)
+    one.get_ready(1)                                 # had been on its way
+    assert one.fleet.workers[1].state is WorkerState.LOST and not one.ready
+
+
+def test_a_worker_that_hangs_is_killed_once(world):
+    one = world().begin()
+    one.get_ready()
+    one.fleet.backlog.add(make_pending(1))
+    one.fleet.next_flight(one.now)
+    one.later(60.0)
+    assert not one.workers()[0].deeds
+    one.later(0.1)
+    one.supervisor.tick(one.now + 1)
+    assert one.workers()[0].deeds == ["kill"]
+    one.turn()
+    assert one.lost == [0] and len(one.workers()) == 2
+
+
+def test_a_worker_that_hangs_while_it_starts_again_is_killed_too(world):
+    one = world(num_worker=2, start_timeout=30.0).begin()
+    one.get_ready(0)
+    one.get_ready(1)
+    one.end_worker(0)
+    one.later(31.0)
+    assert one.workers(0)[1].deeds == ["kill"]
+    one.later(0.1)
+    one.later(BACKOFF_SECONDS)
+    assert len(one.workers(0)) == 3 and one.failure is None
+    one.get_ready(0)
+    one.later(1000.0)
+    assert one.workers(0)[2].deeds == []
+
+
+# ---- the HTTP proxy --------------------------------------------------------------------------------------------------
+
+def test_the_proxy_comes_last(world):
+    one = world(proxy=True).begin()
+    assert not one.others("proxy")
+    one.get_ready()
+    proxy, = one.others("proxy")
+    assert not one.ready
+    proxy.say(ready=True, http_port=8125)
+    one.turn()
+    assert one.ready == 1 and one.supervisor.http_port == 8125 and one.supervisor.num_processes == 3
+
+
+def test_what_the_proxy_found_wrong_is_the_failure(world):
+    one = world(proxy=True).begin()
+    one.get_ready()
+    one.others("proxy")[0].say(error={"name": "PortError", "message": "port 8125 is in use"})
+    one.turn()
+    assert isinstance(one.failure, PortError) and "8125" in str(one.failure)
+
+
+def test_a_lost_proxy_is_replaced_on_its_old_port(world):
+    one = world(proxy=True).begin()
+    one.get_ready()
+    one.others("proxy")[0].say(ready=True, http_port=8125)
+    one.turn()
+    one.others("proxy")[0].end("killed by SIGKILL")
+    one.turn()
+    one.later(BACKOFF_SECONDS)
+    assert one.others("proxy")[1].orders["http_port"] == 8125
+    one.others("proxy")[1].say(ready=True, http_port=8125)
+    one.turn()
+    assert one.ready == 1 and one.failure is None
+
+
+def test_a_proxy_that_does_not_get_ready_is_given_up(world):
+    one = world(proxy=True).begin()
+    one.get_ready()
+    for number in range(MAX_FAILED_STARTS):
+        assert one.failure is None and len(one.others("proxy")) == number + 1
+        one.others("proxy")[-1].end()
+        one.turn()
+        one.later(MAX_BACKOFF_SECONDS)
+    assert isinstance(one.failure, StartError) and "HTTP proxy" in str(one.failure)
+
+
+def test_a_proxy_that_cannot_be_started_is_tried_again(world):
+    one = world(proxy=True).begin()
+    one.no_room = 1
+    one.get_ready()
+    one.later(BACKOFF_SECONDS)
+    assert len(one.others("proxy")) == 1 and one.failure is None
+
+
+def test_last_words_are_heard_when_the_child_is_gone_already(world):
+    one = world(freeze=True).begin()
+    freezer, = one.others("freeze")
+    freezer.say(error={"name": "ModelError", "message": "vocab.txt is missing"})
+    freezer.end("ended with exit code 3")
+    one.handlers[freezer.sentinel]()                 # the end is noticed first
+    assert isinstance(one.failure, ModelError)
+    assert not one.handlers
+
+
+# ---- the end ---------------------------------------------------------------------------------------------------------
+
+def test_idle_workers_are_told_to_stop_and_busy_ones_are_killed(world):
+    one = world(num_worker=3).begin()
+    one.get_ready(0)
+    one.get_ready(1)
+    one.fleet.backlog.add(make_pending(1))
+    busy = one.fleet.next_flight(one.now).slot
+    one.supervisor.stop()
+    idle = 1 - busy
+    assert one.stops == [Stop(idle, 1)]
+    assert one.workers(idle)[0].deeds == ["wait", "forget"]
+    assert one.workers(busy)[0].deeds == ["kill", "wait", "forget"]
+    assert one.workers(2)[0].deeds == ["kill", "wait", "forget"]       # it was still loading
+
+
+def test_a_worker_that_is_just_gone_does_not_hold_up_the_end(world):
+    one = world().begin()
+    one.get_ready()
+    one.nobody_listens = True
+    one.supervisor.stop()
+    assert one.workers()[0].deeds == ["kill", "wait", "forget"]
+
+
+def test_who_does_not_end_by_itself_is_killed(world):
+    one = world(proxy=True).begin()
+    one.get_ready()
+    one.supervisor.stop()
+    assert one.others("proxy")[0].deeds == ["signal 15", "wait", "kill", "forget"]
+
+
+def test_nothing_is_replaced_while_stopping(world):
+    one = world().begin()
+    one.get_ready()
+    one.supervisor._stopping = True
+    one.end_worker()
+    assert len(one.workers()) == 1
