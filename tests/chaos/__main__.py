@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from bert_serving.server.engine.base import ENGINES
+
 from . import report
 from .clients import original_interpreter
 from .model import EchoModel
@@ -28,6 +30,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help="seconds between two restarts in the storm (default: 60, more often in a short run)")
     parser.add_argument("--timeout", type=int, help="milliseconds after which our own client counts an answer as lost "
                         "(default: 20,000; 60,000 in a run of minutes)")
+    parser.add_argument("--engine", choices=[name for name in ENGINES if name != "echo"], help="run the scenario with "
+                        "a real model, the default one, on this engine")
     parser.add_argument("--planted", choices=("drop", "double", "swap", "reorder", "leak"),
                         help="plant a bug, to see it found")
     parser.add_argument("--every", type=int, default=1000, help="how many results a planted bug strikes one of")
@@ -74,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(
         seconds=args.seconds, seed=seed, expect=EchoModel(), sentences=args.sentences, kill_every=args.kill_every,
         restart_every=args.restart_every, timeout=args.timeout or (60_000 if is_long else 20_000),
-        planted=args.planted, every=args.every, original=original, directory=directory,
+        engine=args.engine, planted=args.planted, every=args.every, original=original, directory=directory,
         say=lambda line: print(line, flush=True))
     outcomes = run(settings, args.only)
     print("\n" + report.terminal(outcomes))

@@ -7,6 +7,7 @@ a line. A request's texts follow from who asks and its number, so that nobody ha
     ["answered", seconds, client, number, fingerprints]  16 hexadecimal digits a row
     ["failed", seconds, client, number, code, message, index]
     ["gave up", seconds, client, number]                 no answer within the client's timeout
+    ["withdrew", seconds, client, number]                never sent, because something before it failed
     ["figure", seconds, name, value]                     what a scenario measures
 """
 import faulthandler
@@ -128,19 +129,45 @@ class Clients:
         if self.order["original"]:  # it loses results of its own accord when the generator is slower than the server
             return self.one(client, name, number, rng)
         sizes = [self.size(rng) for _ in range(rng.randint(2, 8))]
-        waiting = {}
-        first = client.request_id
+        taken, ended, outcomes = [], threading.Event(), {}
 
         def batches():
-            for step, size in enumerate(sizes):
-                self.report("asked", name, number + step, size, None)
-                waiting[first + 1 + step] = number + step
-                yield texts_of(name, number + step, size)
+            try:
+                for step, size in enumerate(sizes):
+                    self.report("asked", name, number + step, size, None)
+                    taken.append(number + step)
+                    yield texts_of(name, number + step, size)
+            finally:
+                ended.set()
 
-        client = self.fetch(client, name, waiting, client.encode_async(batches()))
-        return number + len(sizes), client
+        responses = client.encode_async(batches())
+        while responses is not None:
+            try:
+                for response in responses:
+                    outcomes[response.id] = fingerprints(response.embedding)
+                responses = None
+            except TimeoutError:
+                break
+            except Exception as error:
+                outcomes[error.failed_request] = error
+                responses.close()  # it sends no more; what was sent is left to fetch()
+                ended.wait(10)
+                responses = client.fetch()
+        # The client's ids grow in the order of sending. What was taken from the generator last may be unsent.
+        pending = set(client.pending_request)
+        ids = sorted(pending | set(outcomes))
+        for step, ours in enumerate(taken):
+            outcome = outcomes.get(ids[step]) if step < len(ids) else None
+            if isinstance(outcome, str):
+                self.report("answered", name, ours, outcome)
+            elif outcome is not None:
+                self.failed(name, ours, outcome)
+            else:
+                self.report("gave up" if step < len(ids) else "withdrew", name, ours)
+        return number + len(sizes), self.renew(client) if pending else client
 
     def fetch(self, client, name, waiting, responses):
+        """Take results until none of ``waiting`` (the client's id -> our number) is left; a client to go on with."""
         if self.order["original"]:  # its fetch() has no timeout of its own
             client.receiver.rcvtimeo = self.order["timeout"]
         while True:
@@ -244,6 +271,19 @@ class Clients:
         self.report("figure", name, "all sent")
         self.stop.wait(self.order.get("pause", 1))
         self.close(self.fetch(client, name, waiting, client.fetch()))
+
+    def whole(self, name):
+        """All sentences of a file, whose vectors go to another one."""
+        import numpy as np
+        with open(self.order["texts"]) as file:
+            texts = json.load(file)
+        size = self.order["size"]
+        client = self.connect()
+        first = client.request_id + 1
+        parts = {response.id - first: response.embedding for response in client.encode_async(
+            texts[start:start + size] for start in range(0, len(texts), size))}
+        np.save(self.order["out"], np.concatenate([parts[part] for part in sorted(parts)]))
+        self.close(client)
 
     # ---- life --------------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,9 @@ class Checker:
         if self._end(client, number, "gave up") is not None:
             self._unanswered.append(((client, number), when))
 
+    def _withdrew(self, when: float, client: str, number: int) -> None:
+        self._end(client, number, "withdrew")
+
     def _end(self, client: str, number: int, outcome: str) -> Asked | None:
         """The request that is over now; None if it does not count."""
         asked = self.asked.get((client, number))

@@ -1,6 +1,7 @@
 """What the bench does, one function a scenario: each promises something and brings back what it saw."""
 from __future__ import annotations
 
+import json
 import random
 import signal
 import statistics
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import memory
 from .clients import Clients
 from .faults import Garbage, Proxy, Server
@@ -24,6 +27,15 @@ PLANTED = Path(__file__).with_name("planted.py")
 RECOVERY_MS = 100
 STALLED_SHARE = 0.10
 INTERACTIVE_FACTOR = 2
+MODEL_KILL_EVERY = 5.0
+MODEL_DIFFERENCE = 1e-5
+"""A sentence computed beside other sentences may differ in the last bits."""
+
+WORDS = ("the a one many river house light green old quickly reads writes in under of to and while it is cat friend"
+         " paper seven winter music said never begins ends street colour between without").split()
+
+BULK_JOB, BULK_MS = 16, 3
+"""Sentences in one job beside the interactive client, and milliseconds that each takes."""
 
 GROWTH = 1_000_000
 """Bytes by which the lower bound of the slope may have a broker grow while it is looked at: what an allocator may need
@@ -41,6 +53,8 @@ class Settings:
         sentences: the storm goes on until it has had so many.
         kill_every, restart_every: seconds between the storm's faults.
         timeout: milliseconds after which our own client counts an answer as lost; restarts have to fit in.
+        engine: what the scenario with a real model runs on; without one it is left out.
+        model_sentences: how many sentences that is.
         planted: a bug to plant, and ``every`` how many results it strikes.
         original: an interpreter with the original's client, or why there is none.
     """
@@ -56,8 +70,8 @@ class Settings:
     every: int = 1000
     leak: int = 200_000
     original: Path | str = "not asked for"
-    engine: str = "echo"
-    server_options: tuple[str, ...] = ()
+    engine: str | None = None
+    model_sentences: int = 20_000
     directory: str | None = None
     say: Callable[[str], None] = print
 
@@ -81,8 +95,8 @@ class Outcome:
 class Stage:
     """A server, clients, and the checker that hears them; all are gone at the end of ``with``."""
 
-    def __init__(self, settings: Settings, name: str, *options: str) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, name: str, *options: str, engine: str = "echo") -> None:
+        self.settings, self.engine = settings, engine
         self.rng = random.Random(f"{settings.seed} {name}")
         self.checker = Checker(settings.expect)
         self.clients: list[Clients] = []
@@ -93,7 +107,7 @@ class Stage:
     def __enter__(self) -> Stage:
         settings = self.settings
         self.server = self._exit.enter_context(Server(
-            "-engine", settings.engine, "-num_worker", "2", *self._options, *settings.server_options,
+            "-engine", self.engine, "-num_worker", "2", *self._options,
             directory=settings.directory, leak=settings.leak if settings.planted == "leak" else 0))
         self.port, self.port_out = self.server.port, self.server.port_out
         if settings.planted not in (None, "leak"):
@@ -174,8 +188,8 @@ def storm(settings: Settings) -> Outcome:
         server, rng = stage.server, stage.rng
         stage.start("ours", "mixed", [f"ours{i}" for i in range(6)])
         stage.start("ours", "mixed", ["poisoner"], largest=8, poison=0.3)
-        stage.start("raw", "", [f"raw{i}" for i in range(4)], window=4, timeout=15_000)
-        lazy = stage.start("raw", "", ["lazy"], window=40, timeout=25_000, largest=16)
+        stage.start("raw", "", [f"raw{i}" for i in range(4)], window=4, timeout=8_000)
+        lazy = stage.start("raw", "", ["lazy"], window=40, timeout=12_000, largest=16)
         if stage.has_original:
             stage.start("original", "mixed", [f"original{i}" for i in range(4)], timeout=5_000)
         garbage = Garbage(random.Random(rng.random()))
@@ -330,23 +344,27 @@ def stalled(settings: Settings) -> Outcome:
 
 
 def interactive(settings: Settings) -> Outcome:
-    """A client that asks for one sentence at a time, alone and beside one that always wants 256 in 16 requests."""
-    seconds = min(max(settings.seconds * 0.05, 0.8), 20.0)
-    with Stage(settings, "interactive") as stage:
-        stage.start("ours", "timed", ["job"], size=256, count=30).wait(60)
-        one_job = statistics.median(ended - started for started, ended in stage.figures("job"))
-        stage.start("ours", "timed", ["single"], size=1)
-        stage.wait_for(lambda: len(stage.figures("single")) > 50, 20)
+    """A client that asks for one sentence at a time, alone and beside one that always has far more than enough out.
+
+    The bulk is of texts that take their time without needing the processor, as if a GPU computed them: what is measured
+    is in which order things are done, not how many processors there are.
+    """
+    seconds = min(max(settings.seconds * 0.05, 2.0), 30.0)
+    with Stage(settings, "interactive", "-max_batch_size", str(BULK_JOB), "-priority_batch_size", "4") as stage:
+        slow = f"__sleep_{BULK_MS}__"
+        stage.start("ours", "timed", [f"{slow} job"], size=BULK_JOB, count=20).wait(60)
+        one_job = statistics.median(ended - started for started, ended in stage.figures(f"{slow} job"))
+        stage.start("ours", "timed", [f"{slow} single"], size=1)
+        stage.wait_for(lambda: len(stage.figures(f"{slow} single")) > 50, 20)
 
         def measure() -> list[float]:
-            before = len(stage.figures("single"))
+            before = len(stage.figures(f"{slow} single"))
             time.sleep(seconds)
-            return sorted((ended - started) * 1000 for started, ended in stage.figures("single")[before:])
+            return sorted((ended - started) * 1000 for started, ended in stage.figures(f"{slow} single")[before:])
 
         alone = measure()
-        bulk = stage.start("raw", "", ["bulk"], window=16, size=256, timeout=30_000)
-        stage.wait_for(lambda: any(name == "bulk" for name, _ in list(stage.checker.asked)), 20)
-        time.sleep(0.3)
+        bulk = stage.start("raw", "", [f"{slow} bulk"], window=4, size=4 * BULK_JOB, timeout=30_000)
+        stage.wait_for(lambda: stage.checker.answers[f"{slow} bulk"] > 2, 20)
         beside = measure()
         bulk.ask_to_stop()
         verdict = stage.finish()
@@ -388,6 +406,48 @@ def steady(settings: Settings) -> Outcome:
                    verdict.clean and grown < GROWTH and files[1] <= files[0] + MORE_FILES)
 
 
+def model(settings: Settings) -> Outcome:
+    """The same sentences twice through a real model, the second time with workers being killed."""
+    limit = f"equal within {MODEL_DIFFERENCE:g}"
+    if settings.engine is None:
+        return Outcome("model", Verdict(), "only with --engine", limit, None)
+    directory = Path(settings.directory or ".")
+    texts = directory / "texts.json"
+    texts.write_text(json.dumps([sentence(number) for number in range(settings.model_sentences)]))
+    with Stage(settings, "model", engine=settings.engine) as stage:
+        order = {"texts": str(texts), "size": 50, "timeout": 300_000}
+        began = time.monotonic()
+        stage.start("ours", "whole", ["undisturbed"], out=str(directory / "undisturbed.npy"), **order).wait(3600)
+        undisturbed = time.monotonic() - began
+        began = time.monotonic()
+        clients = stage.start("ours", "whole", ["disturbed"], out=str(directory / "disturbed.npy"), **order)
+        while clients.process.poll() is None:
+            try:
+                clients.process.wait(MODEL_KILL_EVERY)
+            except subprocess.TimeoutExpired:
+                stage.server.hurt_worker(signal.SIGKILL, stage.rng)
+        disturbed = time.monotonic() - began
+        verdict = stage.finish()
+        kills = stage.server.kills
+    first, second = (np.load(directory / f"{name}.npy") for name in ("undisturbed", "disturbed"))
+    verdict.requests = 2 * -(-settings.model_sentences // 50)
+    verdict.sentences = verdict.answered = len(first) + len(second)
+    is_whole = first.shape == second.shape and len(first) == settings.model_sentences
+    difference = float(np.abs(first - second).max()) if is_whole else float("inf")
+    same = int((first == second).all(axis=1).sum()) if is_whole else 0
+    return Outcome("model", verdict, f"{settings.engine}: {kills} workers killed; {same} of {len(first)} vectors are "
+                   f"the same to the last bit, the largest difference is {difference:.1g}; {undisturbed:.0f} s without "
+                   f"kills, {disturbed:.0f} s with", limit,
+                   verdict.clean and difference <= MODEL_DIFFERENCE)
+
+
+def sentence(number: int) -> str:
+    """One of many sentences that differ in words and length."""
+    rng = random.Random(number)
+    words = [rng.choice(WORDS) for _ in range(rng.randint(3, 20))]
+    return f"{number} " + " ".join(words)
+
+
 SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
     function.__name__: function
-    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, steady)}
+    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, steady, model)}

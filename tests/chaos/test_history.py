@@ -91,6 +91,11 @@ def test_a_late_answer_is_not_a_second_one():
     assert verdict.clean and verdict.excused == 1
 
 
+def test_what_was_never_sent_needs_no_answer():
+    assert judge(asked(0), ["withdrew", 3.0, "a", 0]).clean
+    assert faults(judge(asked(0), ["withdrew", 3.0, "a", 0], answered(0))) == {"doubled": 1}
+
+
 def test_a_stopping_server_may_refuse():
     events = asked(0), ["failed", 3.0, "a", 0, "unavailable", "stopping", None]
     assert judge(*events, ["disturbed", 2.5, 4.0, "x"]).expected == 1
