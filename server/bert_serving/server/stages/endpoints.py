@@ -42,7 +42,11 @@ class RunDirectory:
             raise ConfigError(f"ZEROMQ_SOCK_TMP_DIR is {parent!r}, which is not a directory; create it or unset it")
         if parent is not None or not sys.platform.startswith("linux"):
             sweep(Path(parent or tempfile.gettempdir()))
-            self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+            try:
+                self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+            except OSError as error:
+                raise ConfigError(f"cannot make a directory for sockets: {error}; ZEROMQ_SOCK_TMP_DIR says where") \
+                    from error
 
     def endpoint(self, name: str) -> str:
         if self.path is None:

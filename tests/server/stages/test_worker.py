@@ -1,0 +1,211 @@
+"""One engine behind one pipe, with inproc sockets: each job is answered, with rows or with what is wrong."""
+import numpy as np
+import pytest
+import zmq
+from bert_serving.client.errors import UnprocessableError
+from bert_serving.server.core import messages
+from bert_serving.server.core.messages import Fault, Job, Pulse, Ready, Rows, Stop
+from bert_serving.server.engine.base import EngineSettings, features
+from bert_serving.server.engine.echo import EchoEngine
+from bert_serving.server.errors import EngineError
+from bert_serving.server.stages import worker as module
+from bert_serving.server.stages.worker import Worker
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+class Bench:
+    """A worker and the broker's ends of its sockets. Its engine remembers what it computed."""
+
+    def __init__(self, context, show_tokens=False, load=True, device_is_a_must=True, **settings):
+        self.pipe, self.results = context.socket(zmq.PUSH), context.socket(zmq.PULL)
+        jobs, to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+        for here, there, name in ((self.pipe, jobs, "jobs"), (self.results, to_results, "results")):
+            here.bind(f"inproc://{name}")
+            there.connect(f"inproc://{name}")
+        self.settings = EngineSettings(**{"engine": "echo", "hidden_size": 8, **settings})
+        self.worker = Worker(jobs, to_results, 3, 7, self.settings, show_tokens, device_is_a_must)
+        self.computed = []
+        if load:
+            self.worker.load()
+            assert isinstance(self.heard(), Ready)
+            self.watch(self.worker.engine)
+
+    def watch(self, engine):
+        encode = engine.encode
+
+        def watched(batch):
+            self.computed.append(len(batch))
+            return encode(batch)
+        engine.encode = watched
+
+    def heard(self):
+        assert self.results.poll(0), "the worker says nothing"
+        return messages.decode_from_worker(self.results.recv_multipart())
+
+    def give(self, sequences, incarnation=7, job=11):
+        self.pipe.send_multipart(messages.encode_to_worker(Job(3, incarnation, job, sequences)))
+        assert self.worker.step() is True
+
+    def answer(self, sequences):
+        """What the worker answers, after a sign of life."""
+        self.give(sequences)
+        assert self.heard() == Pulse(3, 7, 11)
+        answer = self.heard()
+        assert (answer.slot, answer.incarnation, answer.job) == (3, 7, 11)
+        return answer
+
+    def expected(self, texts):
+        """[n, D], each text by itself."""
+        engine = EchoEngine(self.settings)
+        return np.concatenate([engine.encode(features([text], self.worker.tokenizer, self.settings)) for text in texts])
+
+
+@pytest.fixture
+def bench(context):
+    return lambda **settings: Bench(context, **settings)
+
+
+TEXTS = ["first do it", "then do it right", "hello ||| world", "", ["already", "cut"], "then do it better " * 20]
+
+
+def test_it_says_when_it_is_ready_and_what_it_is(bench):
+    one = bench(load=False)
+    one.worker.load()
+    ready = one.heard()
+    assert (ready.slot, ready.incarnation) == (3, 7)
+    assert {"pid", "device", "num_threads", "about", "seconds"} <= set(ready.about)
+    assert "echo" in ready.about["about"]
+
+
+def test_rows_in_the_jobs_order(bench):
+    one = bench()
+    rows = one.answer(TEXTS)
+    np.testing.assert_array_equal(rows.array, one.expected(TEXTS))
+    assert rows.bad == [] and rows.tokens is None and rows.lengths is None
+    assert rows.num_tokens > 0 and set(rows.seconds) == {"tokenize", "compute"}
+
+
+def test_identical_texts_are_computed_once(bench):
+    one = bench()
+    texts = ["a", "b", "a", ["a"], "a", ["a"], "b"]
+    rows = one.answer(texts)
+    assert one.computed == [3], "a text and a list of one token are different things"
+    np.testing.assert_array_equal(rows.array, one.expected(texts))
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", ["a"], ["a", "b"]]), max_size=12))
+def test_distinct(texts):
+    distinct, places = module._distinct(texts)
+    assert [distinct[place] for place in (range(len(texts)) if places is None else places)] == texts
+    assert all(distinct.index(text) == index for index, text in enumerate(distinct))
+
+
+def test_tokens_if_they_are_to_be_shown(bench):
+    rows = bench(show_tokens=True).answer(["hello world", "a", "hello world"])
+    assert rows.tokens == [["[CLS]", "hello", "world", "[SEP]"], ["[CLS]", "a", "[SEP]"],
+                           ["[CLS]", "hello", "world", "[SEP]"]]
+
+
+def test_token_level_rows_lie_end_to_end(bench):
+    one = bench(pooling_strategy="NONE")
+    texts = ["hello world", "a", "hello world", "one ||| two"]
+    rows = one.answer(texts)
+    assert one.computed == [3]
+    assert (rows.lengths, rows.contents, rows.specials) == ([4, 3, 4, 5], [2, 1, 2, 2], [2, 2, 2, 3])
+    np.testing.assert_array_equal(rows.array, one.expected(texts))
+
+
+def test_token_level_without_special_tokens(bench):
+    one = bench(pooling_strategy="NONE", no_special_token=True)
+    rows = one.answer([["hello", "world"], "hello world", [], ["a", "|||", "b"]])
+    assert (rows.lengths, rows.contents, rows.specials) == ([2, 4, 2, 5], [2, 2, 0, 2], [2, 2, 2, 3])
+    assert len(rows.array) == 13
+
+
+@pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "NONE"])
+@pytest.mark.parametrize("texts, bad", [
+    (["fine", "a __nan__ text", "good"], [1]), (["__nan__", "fine", "__nan__", "x __nan__"], [0, 2, 3]),
+    (["fine"], [])])
+def test_vectors_that_are_not_finite_are_reported(bench, strategy, texts, bad):
+    one = bench(pooling_strategy=strategy)
+    assert one.answer(texts).bad == bad
+
+
+def test_an_exception_is_an_answer_and_the_worker_goes_on(bench):
+    one = bench()
+    fault = one.answer(["fine", "please __raise__"])
+    assert isinstance(fault, Fault) and fault.code == "internal" and "__raise__" in fault.message
+    assert isinstance(one.answer(["fine"]), Rows)
+
+
+def test_an_error_that_names_its_text_keeps_its_name(bench):
+    one = bench()
+
+    def refuse(batch):
+        raise UnprocessableError("text 1 is beyond words", index=1)
+
+    one.worker.engine.encode = refuse
+    assert one.answer(["a", "b"]) == Fault(3, 7, 11, "unprocessable", "text 1 is beyond words", 1)
+
+
+def test_a_jobs_text_is_not_in_the_log(bench, caplog):
+    caplog.set_level("DEBUG")
+    bench().answer(["a secret", "__raise__"])
+    assert "job 11 failed" in caplog.text and "secret" not in caplog.text
+
+
+def test_a_lone_surrogate_is_a_text(bench):
+    answer = bench().answer(["\ud800 alone"])
+    assert isinstance(answer, (Rows, Fault))
+
+
+def test_what_was_meant_for_its_predecessor_is_not_done(bench):
+    one = bench()
+    one.give(["fine"], incarnation=6)
+    assert not one.results.poll(0) and not one.computed
+
+
+def test_stop(bench):
+    one = bench()
+    one.pipe.send_multipart(messages.encode_to_worker(Stop(3, 7)))
+    assert one.worker.step() is False
+
+
+def test_large_rows_arrive_whole(bench):
+    one = bench(hidden_size=768)
+    texts = [f"word{number}" for number in range(200)]
+    rows = one.answer(texts)
+    assert rows.array.nbytes > 65536
+    np.testing.assert_array_equal(rows.array, one.expected(texts))
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+def test_an_engine_that_computes_nonsense_does_not_get_ready(bench, monkeypatch):
+    class Broken(EchoEngine):
+        def encode(self, batch):
+            return super().encode(batch) * np.nan
+
+    monkeypatch.setattr(module, "create", Broken)
+    one = bench(load=False)
+    with pytest.raises(EngineError, match="not finite"):
+        one.worker.load()
+    assert not one.results.poll(0)
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_a_gpu_that_cannot_be_used_is_done_without_unless_it_was_asked_for(bench, monkeypatch, asked_for):
+    def only_on_cpu(settings):
+        if settings.device >= 0:
+            raise EngineError("this TensorFlow is for CPUs")
+        return EchoEngine(settings)
+
+    monkeypatch.setattr(module, "create", only_on_cpu)
+    one = bench(load=False, device=0, device_is_a_must=asked_for)
+    if asked_for:
+        with pytest.raises(EngineError):
+            one.worker.load()
+    else:
+        one.worker.load()
+        assert one.heard().about["device"] == -1
