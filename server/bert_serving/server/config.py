@@ -199,7 +199,7 @@ class ServerConfig:
     max_held_mb: float = option(512, "most megabytes of results kept for clients that do not read", LIMITS, float)
     max_held_client_mb: float = option(64, "most megabytes of results kept for one such client", LIMITS, float)
     hold_timeout: float = option(30.0, "seconds that an undelivered result is kept", LIMITS, seconds)
-    job_timeout: float = option(60.0, "least seconds that a worker may compute without a sign of life before it is "
+    job_timeout: float = option(30.0, "least seconds that a worker may compute without a sign of life before it is "
                                 "replaced", LIMITS, seconds)
     drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
                                   seconds)
