@@ -11,11 +11,16 @@ settings.load_profile("patient")
 
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds no folder; fake_server.py is beside this file
 
-from bert_serving.client import BertClient  # noqa: E402
+from bert_serving.client import BertClient, link  # noqa: E402
 from fake_server import FakeServer  # noqa: E402
 
 PATIENCE_MS = 20_000
 """For what must come: a broken client fails by this, a working one never waits so long."""
+
+
+@pytest.fixture(autouse=True)
+def quick_reconnection(monkeypatch):
+    monkeypatch.setitem(link._OPTIONS, "reconnect_ivl", 5)
 
 
 @pytest.fixture

@@ -62,6 +62,11 @@ class FakeServer:
         self.held: "queue.Queue[Received]" = queue.Queue()
         self._holding = False
         self._changed = threading.Condition()
+        self.port = self.port_out = 0
+        self.start()
+
+    def start(self) -> None:
+        """Listen, on the ports of the last time if there was one."""
         self._context = zmq.Context()
         self._front = self._context.socket(zmq.PULL)
         self._outlet = self._context.socket(zmq.XPUB)
@@ -69,22 +74,28 @@ class FakeServer:
         self._hand = self._context.socket(zmq.PUSH)
         for socket in (self._front, self._outlet, self._inner, self._hand):
             socket.linger = 0
-        self.port = self._front.bind_to_random_port("tcp://127.0.0.1")
-        self.port_out = self._outlet.bind_to_random_port("tcp://127.0.0.1")
+        self.port = self._bind(self._front, self.port)
+        self.port_out = self._bind(self._outlet, self.port_out)
         self._inner.bind("inproc://hand")
         self._hand.connect("inproc://hand")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> "FakeServer":
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
+    def stop(self) -> None:
+        """Be gone, with every connection and all that was not answered."""
+        if self._context.closed:
+            return
         self._hand.send_multipart([b"stop"])
         self._thread.join(10)
         for socket in (self._front, self._outlet, self._inner, self._hand):
             socket.close(0)
         self._context.term()
+
+    def __enter__(self) -> "FakeServer":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self.stop()
 
     @property
     def address(self) -> Dict[str, Any]:
@@ -100,6 +111,19 @@ class FakeServer:
     def next_held(self) -> Received:
         """The next request that waits."""
         return self.held.get(timeout=10)
+
+    def go_on(self) -> None:
+        """From now on encode requests are answered at once."""
+        self._holding = False
+
+    def restart(self) -> None:
+        """Stop, and start again on the same ports."""
+        self.stop()
+        self.start()
+
+    def cut(self, which: str) -> None:
+        """End the connections to one port, and listen there again: "port" or "port_out"."""
+        self._hand.send_multipart([b"cut", which.encode()])
 
     def send(self, identity: bytes, frames: Sequence[Any]) -> None:
         """Publish a reply; frames without the topic."""
@@ -125,6 +149,10 @@ class FakeServer:
         """The command (None: encode) of each message so far."""
         return [message.command for message in self.received]
 
+    def ids(self) -> List[int]:
+        """The id of each encode request so far."""
+        return [int(message.request_id) for message in self.received if message.command is None]
+
     def result(self, request: Received, **changes: Any) -> List[Any]:
         """Frames of the right result, without the topic."""
         rows = vectors(request.texts or [])
@@ -145,19 +173,22 @@ class FakeServer:
     # ---- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        poller = zmq.Poller()
-        for socket in (self._front, self._outlet, self._inner):
-            poller.register(socket, zmq.POLLIN)
         subscribed: List[bytes] = []
         waiting: List[List[Any]] = []
         while True:
+            poller = zmq.Poller()
+            for socket in (self._front, self._outlet, self._inner):
+                poller.register(socket, zmq.POLLIN)
             for socket, _ in poller.poll(10000):
                 frames = socket.recv_multipart()
                 if socket is self._outlet:
-                    subscribed.append(frames[0][1:])
+                    (subscribed.append if frames[0][0] else subscribed.remove)(frames[0][1:])
                 elif socket is self._inner:
                     if frames[0] == b"stop":
                         return
+                    if frames[0] == b"cut":
+                        self._listen_anew(frames[1])
+                        break  # the poller knows the old socket
                     waiting.append(self._addressed(frames[1], frames[2:]))
                 else:
                     waiting.extend(self._on_request(Received(frames)))
@@ -165,6 +196,29 @@ class FakeServer:
             for reply in [reply for reply in waiting if any(reply[0].startswith(topic) for topic in subscribed)]:
                 waiting.remove(reply)
                 self._outlet.send_multipart(reply)
+
+    def _listen_anew(self, which: bytes) -> None:
+        socket, port = (self._front, self.port) if which == b"port" else (self._outlet, self.port_out)
+        again = self._context.socket(socket.type)
+        again.linger = 0
+        socket.close(0)
+        while True:
+            try:
+                self._bind(again, port)
+                break
+            except zmq.ZMQError:  # libzmq closes the old one in its own time
+                threading.Event().wait(0.001)
+        if which == b"port":
+            self._front = again
+        else:
+            self._outlet = again
+
+    @staticmethod
+    def _bind(socket: "zmq.Socket[bytes]", port: int) -> int:
+        if not port:
+            return int(socket.bind_to_random_port("tcp://127.0.0.1"))
+        socket.bind("tcp://127.0.0.1:%d" % port)
+        return port
 
     def _on_request(self, request: Received) -> List[List[Any]]:
         if request.command is None and self._holding:

@@ -2,7 +2,7 @@
 import threading
 
 import pytest
-from bert_serving.client import protocol
+from bert_serving.client import channel as channel_module, protocol
 from bert_serving.client.channel import Channel, Patience
 from bert_serving.client.errors import DeadlineError, UnavailableError
 from bert_serving.client.exchange import Exchange
@@ -133,6 +133,171 @@ def test_waiting_senders_run_into_their_own_deadline(channel):
     channel.links()
     with channel._outbox, pytest.raises(DeadlineError, match="take a request"):
         ask(channel, patience_ms=5)
+
+
+# ---- a connection that was lost and is there again -------------------------------------------------------------------
+
+@pytest.fixture(params=["restart", "port", "port_out"])
+def interrupt(request, server):
+    """Interrupts the connection: by a restart of the server, or on one port."""
+    return server.restart if request.param == "restart" else lambda: server.cut(request.param)
+
+
+def hold_five(channel, server):
+    """Five requests of which the server has answered the second and the fourth; (ids, ids without answer)."""
+    server.hold()
+    ids = [ask(channel) for _ in range(5)]
+    held = [server.next_held() for _ in ids]
+    for number in (1, 3):
+        server.answer(held[number])
+        assert answer(channel, ids[number])
+    server.go_on()
+    return ids, ids[::2]
+
+
+def test_what_is_unanswered_is_sent_again_once_and_in_order(channel, server, interrupt):
+    channel.repeats = True
+    ids, unanswered = hold_five(channel, server)
+    for turn in range(1, 3):
+        server.received.clear()
+        interrupt()
+        for request_id in unanswered:
+            assert answer(channel, request_id).request_id == request_id
+        assert channel.reconnections() == turn
+        new = ask(channel)
+        assert answer(channel, new)
+        assert server.ids() == unanswered + [new]
+        ids, unanswered = hold_five(channel, server)
+
+
+def test_nothing_is_sent_again_to_a_server_that_would_do_it_twice(channel, server, interrupt):
+    assert not channel.repeats
+    ids, _ = hold_five(channel, server)
+    server.received.clear()
+    interrupt()
+    while not channel.reconnections():
+        answer(channel, ids[0], patience_ms=5)
+    new = ask(channel)
+    assert answer(channel, new)
+    assert server.ids() == [new]
+
+
+@pytest.mark.parametrize("given_up", [[0], [2], [0, 4]])
+def test_what_was_given_up_is_not_sent_again(channel, server, given_up):
+    channel.repeats = True
+    ids, _ = hold_five(channel, server)
+    server.received.clear()
+    channel.abandon(ids[number] for number in given_up)
+    left = [ids[number] for number in (0, 2, 4) if number not in given_up]
+    server.hold()
+    server.restart()
+    while not channel.reconnections():
+        answer(channel, ids[0], patience_ms=5)
+    new = ask(channel)
+    server.wait_for(len(left) + 1)
+    assert server.ids() == left + [new]
+
+
+def test_the_first_connection_is_no_reconnection(server):
+    server.stop()
+    channel = Channel("127.0.0.1", server.port, server.port_out, Exchange(b"me"), max_unread=0)
+    channel.repeats = True
+    ids = [ask(channel) for _ in range(3)]
+    assert answer(channel, ids[0], patience_ms=5) is None
+    server.start()
+    assert answer(channel, ids[2])
+    assert channel.reconnections() == 0
+    assert server.ids() == ids
+    channel.close()
+
+
+def test_a_server_that_stays_away_for_long(channel, server):
+    """What is asked meanwhile waits too."""
+    channel.repeats = True
+    ids, unanswered = hold_five(channel, server)
+    server.stop()
+    unanswered.append(ask(channel))
+    assert answer(channel, unanswered[0], patience_ms=5) is None
+    assert "lost the connection" in str(channel.late("do it", Patience(5)))
+    server.start()
+    assert [answer(channel, request_id).request_id for request_id in unanswered] == unanswered
+
+
+def test_all_who_wait_notice_and_none_by_looking_now_and_then(channel, server, interrupt, monkeypatch):
+    monkeypatch.setattr(channel_module, "_SLICE", 60)
+    channel.repeats = True
+    server.hold()
+    results = {}
+
+    def call(text):
+        results[text] = answer(channel, ask(channel, text), 50_000).embedding.tolist()
+
+    texts = [chr(ord("a") + number) for number in range(8)]
+    threads = [threading.Thread(target=call, args=(text,), daemon=True) for text in texts]
+    for thread in threads:
+        thread.start()
+    for _ in texts:
+        server.next_held()
+    server.go_on()
+    interrupt()
+    for thread in threads:
+        thread.join(20)
+    assert results == {text: [[1.0, 1.0, ord(text)]] for text in texts}
+
+
+@pytest.mark.parametrize("refusals", [[False], [False, True, False], [True, False, False, True]])
+def test_room_is_waited_for_before_sending_again(channel, server, refusals, monkeypatch):
+    channel.repeats = True
+    ids, unanswered = hold_five(channel, server)
+    server.received.clear()
+    sender, _ = channel.links()
+    really_send, answers = sender.send, list(refusals)
+    monkeypatch.setattr(sender, "send", lambda frames: (answers.pop(0) if answers else True) and really_send(frames))
+    server.restart()
+    assert answer(channel, ids[4])
+    assert server.ids() == unanswered and not answers
+
+
+def test_what_is_due_again_goes_before_what_is_new(channel, server, monkeypatch):
+    """Also when it is a sender that finds room, and nobody waits for a reply."""
+    channel.repeats = True
+    ids, unanswered = hold_five(channel, server)
+    server.received.clear()
+    sender, _ = channel.links()
+    monkeypatch.setattr(sender, "send", lambda frames: False)
+    server.restart()
+    while not channel.reconnections():
+        assert answer(channel, ids[0], patience_ms=5) is None
+    monkeypatch.undo()
+    new = ask(channel)
+    server.wait_for(4)
+    assert server.ids() == unanswered + [new]
+
+
+def test_patience_goes_on_while_it_is_sent_again(channel, server, monkeypatch):
+    channel.repeats = True
+    ids, _ = hold_five(channel, server)
+    sender, _ = channel.links()
+    monkeypatch.setattr(sender, "send", lambda frames: False)
+    server.restart()
+    while not channel.reconnections():
+        assert answer(channel, ids[0], patience_ms=5) is None
+    with pytest.raises(DeadlineError, match="take a request"):
+        ask(channel, patience_ms=5)
+    assert answer(channel, ids[0], patience_ms=5) is None
+
+
+def test_the_late_double_is_dropped(channel, server):
+    channel.repeats = True
+    server.hold()
+    request_id = ask(channel)
+    server.next_held()
+    server.go_on()
+    server.handler = lambda request: [server.result(request)] * 2
+    server.restart()
+    assert answer(channel, request_id).request_id == request_id
+    assert answer(channel, ask(channel)).request_id == request_id + 1
+    assert not channel.exchange.answered and not channel.exchange.pending
 
 
 def test_late_says_what_was_seen(channel):

@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 from bert_serving.client import BertClient, Response, __version__, client as client_module, protocol
+from bert_serving.client.channel import Patience
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, UnavailableError,
                                         UnprocessableError)
 from bert_serving.client.link import context
@@ -637,6 +638,99 @@ def test_status(server, connect):
         "output_fmt": "ndarray", "port": server.port, "port_out": server.port_out, "server_ip": "127.0.0.1",
         "client_version": __version__, "timeout": 20_000}
     assert bc.status["pending_request"] is bc.pending_request
+
+
+# ---- a server that goes away and comes back --------------------------------------------------------------------------
+
+def outstanding(bc, texts):
+    for text in texts:
+        bc.encode([text], blocking=False)
+
+
+# name -> (texts asked before, how to wait for their vectors). Each must notice on its own.
+WAYS_TO_WAIT = {
+    "encode": ("", lambda bc: [bc.encode(["a"]), bc.encode(["b"])]),
+    "fetch": ("ab", lambda bc: [response.embedding for response in bc.fetch()]),
+    "fetch_all": ("ab", lambda bc: bc.fetch_all()),
+    "encode_async": ("", lambda bc: [response.embedding for response in bc.encode_async([["a"], ["b"]])]),
+    "listen": ("ab", lambda bc: [response.embedding for response in bc.listen(max_num=2)]),
+}
+
+
+@pytest.mark.parametrize("timeout", [20_000, -1])
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
+def test_a_restart_is_noticed_by_whoever_waits(server, connect, way, timeout):
+    bc = connect(server)
+    bc.timeout = timeout
+    before, wait = WAYS_TO_WAIT[way]
+    server.hold()
+    outstanding(bc, before)
+    found = []
+    waiting = threading.Thread(target=lambda: found.extend(wait(bc)), daemon=True)
+    waiting.start()
+    server.next_held()
+    server.go_on()
+    server.restart()
+    waiting.join(10)
+    assert np.array_equal(np.concatenate(found), vectors(["a", "b"]))
+    assert not bc.pending_request
+
+
+def test_a_question_too_waits_for_a_server_that_comes_back(server, connect):
+    bc = connect(server)
+    server.stop()
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(bc.server_status), daemon=True)
+    waiting.start()
+    server.start()
+    waiting.join(10)
+    assert found[0]["max_seq_len"] == 25
+
+
+def test_timeout_runs_on_while_the_server_is_away(server, connect):
+    bc = connect(server)
+    server.stop()
+    bc.timeout = 30
+    for call in (lambda: bc.encode(["a"]), lambda: bc.server_config, lambda: list(bc.listen(1))):
+        with pytest.raises(DeadlineError, match="within 30 ms"):
+            call()
+    assert not bc.pending_request
+
+
+@pytest.mark.parametrize("style", ["1.7.5", "1.10.0"])
+def test_an_original_server_gets_nothing_twice(connect, style):
+    """It would take both for parts of one, and spoil them."""
+    with FakeServer(style) as server:
+        bc = connect(server)
+        server.hold()
+        outstanding(bc, "abc")
+        server.wait_for(3)
+        server.go_on()
+        bc.timeout = 5
+        server.cut("port_out")
+        while not bc._channel.reconnections():
+            with pytest.raises(DeadlineError):
+                bc.fetch_all()
+        bc.timeout = 20_000
+        assert np.array_equal(bc.encode(["new"]), vectors(["new"]))
+        assert server.ids() == [2, 3, 4, bc.request_id]
+
+
+def test_the_server_that_comes_back_may_be_another_one(server, connect):
+    bc = connect(server)
+    assert np.array_equal(bc.encode(["a"]), vectors(["a"]))
+    assert len(server.received[-1].frames) == 5
+    server.stop()
+    server.config = CONFIGS["1.10.0"]
+    server.start()
+    while not bc._channel.reconnections():
+        bc._channel.wait(lambda: None, Patience(5))
+    server.received.clear()
+    bc.encode(["b"])
+    assert server.commands() == ["SHOW_CONFIG", None] and len(server.received[-1].frames) == 4
+    bc.encode(["c"])
+    assert server.commands() == ["SHOW_CONFIG", None, None]
+    assert not bc._channel.repeats
 
 
 # ---- threads, processes, ends ----------------------------------------------------------------------------------------

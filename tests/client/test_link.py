@@ -22,7 +22,7 @@ def look_until(link, condition):
     """Waits for an event that comes from libzmq's own thread."""
     end = time.monotonic() + 20
     while not condition() and time.monotonic() < end:
-        link._monitor.poll(10)
+        link.monitor.poll(10)
         link.look()
     assert condition()
 
@@ -55,6 +55,7 @@ def test_connected_lost_and_back(pull):
 def test_nobody_there():
     port = free_port()
     link = sending("127.0.0.1", port)
+    link.look()
     assert link.describe() == f"never connected to port {port}"
     link.close()
 
@@ -128,7 +129,7 @@ def test_wait_for_a_message_or_for_room(pull):
         receiver = receiving("127.0.0.1", pub.bind_to_random_port("tcp://127.0.0.1"), b"me", 0)
         assert receiver.receive(9) == []
         sender = sending("127.0.0.1", pull.bind_to_random_port("tcp://127.0.0.1"))
-        wait_for(20, receiver, sender)  # there is room at once
+        wait_for(20, sender, receiver, room=True)  # there is room at once
         stop = threading.Event()
 
         def publish():
@@ -138,13 +139,37 @@ def test_wait_for_a_message_or_for_room(pull):
         thread = threading.Thread(target=publish)
         thread.start()
         try:
-            wait_for(20, receiver)
+            while not receiver.socket.poll(0):
+                wait_for(20, sender, receiver)
+                for link in (sender, receiver):
+                    link.look()
             assert receiver.receive(1) == [[b"me", b"hello"]]
         finally:
             stop.set()
             thread.join()
         receiver.close()
         sender.close()
+
+
+def test_wait_for_news_of_the_connection(pull):
+    port = free_port()
+    sender, receiver = sending("127.0.0.1", port), receiving("127.0.0.1", free_port(), b"me", 0)
+    began = time.monotonic()
+    pull.bind(f"tcp://127.0.0.1:{port}")
+    while not sender.connected:
+        wait_for(20, sender, receiver)
+        sender.look()
+    assert time.monotonic() - began < 10
+    sender.close()
+    receiver.close()
+
+
+def test_an_idle_peer_is_asked_for_by_the_kernel(pull):
+    link = sending("127.0.0.1", free_port())
+    assert link.socket.tcp_keepalive == 1
+    assert link.socket.tcp_keepalive_idle + link.socket.tcp_keepalive_intvl * link.socket.tcp_keepalive_cnt <= 60
+    assert link.socket.heartbeat_ivl == 0  # it would cut the connection to one that is merely busy
+    link.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
 from .errors import DeadlineError, UnavailableError
 from .exchange import Exchange
@@ -46,6 +47,8 @@ class Channel:
     Attributes:
         exchange: look into it and change it only inside :meth:`changing`, or in the ``ready`` of :meth:`wait`.
         closed: for good.
+        repeats: what has no answer is sent again when the connection was lost and is there again, under the same ids.
+            Only for servers that take a repeated id for the same request.
     """
 
     def __init__(self, host: str, port: int, port_out: int, exchange: Exchange, max_unread: int) -> None:
@@ -63,6 +66,10 @@ class Channel:
         self._max_unread = max_unread
         self._links: Optional[Tuple[Link, Link]] = None
         self.closed = False
+        self.repeats = False
+        self._reconnections = 0
+        self._made = (1, 1)                # connections of sender and receiver, when last both were there
+        self._again: Deque[int] = deque()  # ids to be sent again
         self._renew_locks()
 
     def links(self) -> Tuple[Link, Link]:
@@ -102,6 +109,7 @@ class Channel:
         """
         self.links()
         with self.changing() as exchange:
+            self._look()  # so that this request does not count as one from before a reconnection
             exchange.expect(request_id, frames, **expectation)
         try:
             self._send(frames, patience)
@@ -134,6 +142,12 @@ class Channel:
                 last_look = not left
                 if self._reading or not self.exchange.expecting:
                     self._inbox.wait(min(left, threading.TIMEOUT_MAX))
+                elif self._again and self._outbox.acquire(blocking=False):  # whoever has the outbox does it as well
+                    try:
+                        if not self._send_again():
+                            self._read(min(left, _SLICE), room=True)
+                    finally:
+                        self._outbox.release()
                 else:
                     self._read(min(left, _SLICE))
 
@@ -148,8 +162,14 @@ class Channel:
         with self._inbox:
             if self._links is None:
                 return False
-            self._links[0].look()
+            self._look()
             return self._links[0].connected
+
+    def reconnections(self) -> int:
+        """How often the connection was lost and was there again; since the last time the server may be another one."""
+        with self._inbox:
+            self._look()
+            return self._reconnections
 
     def late(self, what: str, patience: Patience) -> DeadlineError:
         """The error for a wait that was too long: says who, where, how long, and what was seen of the server.
@@ -159,6 +179,7 @@ class Channel:
             patience: how long it was waited for.
         """
         with self._inbox:
+            self._look()
             links = self._links or ()
             seen = " and ".join(link.describe() for link in links) or "the client was closed"
             connected = links and all(link.connected for link in links)
@@ -189,9 +210,9 @@ class Channel:
         _disowned.append(self)
 
     def _renew_locks(self) -> None:
-        self._reading = False                                # a thread reads the receiver, without holding the inbox
+        self._reading = False  # a thread has the receiver and the monitors, without holding the inbox
         self._inbox = threading.Condition(threading.Lock())  # guards all but the sender
-        self._outbox = threading.Lock()                      # guards the sender; taken before the inbox
+        self._outbox = threading.Lock()                      # guards the sender; waited for only without the inbox
 
     def _send(self, frames: List[bytes], patience: Patience) -> None:
         left = patience.left()
@@ -199,8 +220,10 @@ class Channel:
             raise self.late("take a request", patience)
         try:
             while True:
-                sender, receiver = self.links()
-                if sender.send(frames):
+                sender, _ = self.links()
+                with self._inbox:
+                    is_next = self._send_again()
+                if is_next and sender.send(frames):
                     return
                 left = min(_SLICE, patience.left())
                 if not left:
@@ -208,29 +231,61 @@ class Channel:
                 with self._inbox:
                     if not self._reading:
                         # The server may be waiting for its results to be read before it takes more.
-                        self._read(left, sender)
+                        self._read(left, room=True)
                         continue
                     self._inbox.wait(left)
         finally:
             self._outbox.release()
 
-    def _read(self, seconds: float, sender: Optional[Link] = None) -> None:
-        """Take in what arrives within ``seconds``, or return once ``sender`` has room. Called with the inbox held.
+    def _send_again(self) -> bool:
+        """Send what is due again, as far as there is room; whether nothing is left. Called with both locks held."""
+        while self._again and self._links is not None:
+            asked = self.exchange.outstanding.get(self._again[0])
+            if asked is not None and not self._links[0].send(asked.frames):
+                return False
+            self._again.popleft()
+        return True
+
+    def _read(self, seconds: float, room: bool = False) -> None:
+        """Take in what arrives within ``seconds``; return also for news of the connection. Called with the inbox held.
 
         The inbox is open to other threads meanwhile.
+
+        Args:
+            seconds: the most to wait.
+            room: return also when the sender has room; the outbox is held.
         """
         if self._links is None:
             return
-        receiver = self._links[1]
+        sender, receiver = self._links
         messages: List[List[bytes]] = []
         self._reading = True
         self._inbox.release()
         try:
-            wait_for(seconds, receiver, sender)
+            wait_for(seconds, sender, receiver, room)
             messages = receiver.receive(_MAX_READ)
         finally:
             self._inbox.acquire()
             self._reading = False
             for message in messages:
                 self.exchange.receive(message)
+            self._look()
             self._inbox.notify_all()
+
+    def _look(self) -> None:
+        """See whether the connection was lost and is there again. Called with the inbox held.
+
+        A thread that reads does it for all.
+        """
+        if self._links is None or self._reading:
+            return
+        for link in self._links:
+            link.look()
+        sender, receiver = self._links
+        made = (sender.connections, receiver.connections)
+        # Both: an answer to what is sent again has to find its way back.
+        if made != self._made and sender.connected and receiver.connected:
+            self._made = made
+            self._reconnections += 1
+            if self.repeats:
+                self._again = deque(self.exchange.outstanding)

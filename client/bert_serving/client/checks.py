@@ -62,6 +62,11 @@ def is_short(text: Any, limit: int, is_tokenized: bool) -> bool:
     return len(text) < 2 * limit or len(text.split()) <= limit  # n words have at least 2n - 1 characters
 
 
+def is_ours(config: Dict[str, Any]) -> bool:
+    """Whether a server with that configuration is of this project, and so more robust than the original ones."""
+    return "protocol_version" in config
+
+
 def check_version(config: Dict[str, Any]) -> None:
     """Raises AttributeError if this client does not understand the server with that configuration."""
     way_out = "install the same version on both sides, or, at your own risk, use BertClient(check_version=False)"

@@ -19,7 +19,7 @@ import zmq
 
 from . import __version__
 from .channel import Channel, Patience
-from .checks import check_input, check_version as check_server, is_short, valid_identity
+from .checks import check_input, check_version as check_server, is_ours, is_short, valid_identity
 from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
 from .link import context
@@ -84,6 +84,7 @@ class BertClient:
 
     _channel: Channel
     _server: Optional[Dict[str, Any]]  # its latest configuration
+    _server_since: int                 # the channel's reconnections when that was asked
 
     def __init__(self, ip: str = "localhost", port: int = 5555, port_out: int = 5556, output_fmt: str = "ndarray",
                  show_server_config: bool = False, identity: Union[None, str, bytes] = None,
@@ -399,6 +400,7 @@ class BertClient:
         exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
         self._channel = Channel(self.ip, self.port, self.port_out, exchange, max_unread=1000 if shared else 0)
         self._server = None
+        self._server_since = 0
 
     def _after_fork(self) -> None:
         """In a forked child: let the parent's connection alone, and make an own one when it is needed."""
@@ -410,10 +412,11 @@ class BertClient:
     def _submit(self, texts: Any, patience: Patience, collect: bool, group: Optional[Set[int]] = None) -> int:
         """Send an encode request; its id."""
         server = self._server
-        if server is None:
-            # An original server loses the first result if the subscription has not arrived; after a reply it has.
+        if server is None or self._server_since != self._channel.reconnections():
+            # An original server loses the first result if the subscription has not arrived; after a reply it has. And
+            # after a reconnection it may be another server.
             server = self._ask(SHOW_CONFIG, patience)
-        if "protocol_version" not in server and set(b"#@") & set(self.identity):
+        if not is_ours(server) and set(b"#@") & set(self.identity):
             raise RequestError("identity %r would stop this server; one before 2.0 needs an identity without # and @"
                                % self.identity)
         options: Dict[str, Any] = {}
@@ -435,6 +438,7 @@ class BertClient:
         """
         ids: List[int] = []
         pause = _FIRST_RETRY
+        since = self._channel.reconnections()
         try:
             while True:
                 if not ids or self._channel.is_connected():
@@ -457,7 +461,9 @@ class BertClient:
             raise reply.error
         assert isinstance(reply, Status), "the exchange lets only a status answer a command"
         if command == SHOW_CONFIG:
-            self._server = reply.values
+            # An original server that got an id twice, the first still unanswered, would spoil both.
+            self._channel.repeats = is_ours(reply.values)
+            self._server, self._server_since = reply.values, since
         return reply.values
 
     def _respond(self, reply: Reply) -> Response:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import zmq
 
@@ -17,6 +17,10 @@ LINGER_MS = 1000
 
 Not 0: libzmq 4.3.5 aborts the process when a socket without linger closes on a half-sent message.
 """
+
+# The kernel asks a peer that has been idle for so many seconds whether it is there, and so many more times.
+# ZeroMQ's own heartbeats would also cut the connection to a server that is only too busy to read, or sends much at once.
+_OPTIONS = {"tcp_keepalive": 1, "tcp_keepalive_idle": 10, "tcp_keepalive_intvl": 10, "tcp_keepalive_cnt": 3}
 
 # Older libzmq has no handshake events; a TCP connection is then the best that can be known.
 _CONNECTED = zmq.EVENT_CONNECTED
@@ -53,6 +57,7 @@ class Link:
 
     Attributes:
         socket: the ZeroMQ socket.
+        monitor: has something to read when :meth:`look` has something to see.
         port: where it connects to.
         connected: whether there is a peer, as of the last :meth:`look`.
         connections: how many times a connection was made.
@@ -73,19 +78,19 @@ class Link:
         self.connections = 0
         self.refused = False
         self.socket = context().socket(kind)
-        self._monitor = context().socket(zmq.PAIR)
+        self.monitor = context().socket(zmq.PAIR)
         # Holds the sockets, so that they cannot be collected before this link, and in the wrong order.
-        self._finalizer = weakref.finalize(self, _close, self.socket, self._monitor)
+        self._finalizer = weakref.finalize(self, _close, self.socket, self.monitor)
         self._finalizer.atexit = False  # some daemon thread may be using them then
         try:
-            self._monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
+            self.monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
             self.socket.linger = LINGER_MS
             if ":" in host:
                 host = "[%s]" % host.strip("[]")
                 self.socket.ipv6 = True
-            for name, value in options.items():
+            for name, value in dict(_OPTIONS, **options).items():
                 setattr(self.socket, name, value)
-            _monitor(self.socket, self._monitor, _CONNECTED | _READY | _LOST)
+            _monitor(self.socket, self.monitor, _CONNECTED | _READY | _LOST)
             self.socket.connect("tcp://%s:%s" % (host, port))
         except BaseException:
             self.close()
@@ -93,9 +98,9 @@ class Link:
 
     def look(self) -> None:
         """Bring ``connected``, ``connections`` and ``refused`` up to date."""
-        while self._monitor.poll(0):
+        while int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             # [event (16 bits) value (32 bits), address]; pyzmq's own reader of it costs an import of asyncio.
-            event = int.from_bytes(self._monitor.recv_multipart()[0][:2], sys.byteorder)
+            event = int.from_bytes(self.monitor.recv_multipart()[0][:2], sys.byteorder)
             if event & _READY:
                 self.connected, self.refused = True, False
                 self.connections += 1
@@ -104,8 +109,7 @@ class Link:
                 self.connected, self.refused = False, not self.connected
 
     def describe(self) -> str:
-        """What is known about the connection, as part of a sentence."""
-        self.look()
+        """What the last :meth:`look` says about the connection, as part of a sentence."""
         if self.connected:
             return "connected to port %s" % self.port
         if self.connections:
@@ -140,7 +144,7 @@ class Link:
                 the background, as long as the process lives.
         """
         if self._finalizer.detach():
-            _close(self.socket, self._monitor, flush)
+            _close(self.socket, self.monitor, flush)
 
 
 def _monitor(socket: "zmq.Socket[bytes]", pair: "zmq.Socket[bytes]", events: int) -> None:
@@ -177,10 +181,18 @@ def receiving(host: str, port: int, identity: bytes, max_unread: int) -> Link:
     return Link(zmq.SUB, host, port, subscribe=identity, rcvhwm=max_unread)
 
 
-def wait_for(seconds: float, receiver: Link, sender: Optional[Link] = None) -> None:
-    """Sleep until ``receiver`` has a message or ``sender`` room for one, at most so many seconds."""
+def wait_for(seconds: float, sender: Link, receiver: Link, room: bool = False) -> None:
+    """Sleep until there is a message or news of a connection, at most so many seconds.
+
+    Args:
+        seconds: the most.
+        sender: its socket is looked at only with ``room``: somebody else may be sending.
+        receiver: the messages'.
+        room: return also when ``sender`` takes another message.
+    """
     poller = zmq.Poller()
-    poller.register(receiver.socket, zmq.POLLIN)
-    if sender is not None:
+    for socket in (receiver.socket, receiver.monitor, sender.monitor):
+        poller.register(socket, zmq.POLLIN)
+    if room:
         poller.register(sender.socket, zmq.POLLOUT)
     poller.poll(math.ceil(seconds * 1000))
