@@ -1,0 +1,507 @@
+"""The loop, with real sockets on loopback and one step at a time: every event reaches the room that decides."""
+import json
+import signal
+import socket
+from collections import deque
+
+import numpy as np
+import pytest
+import zmq
+from bert_serving.client import protocol
+from bert_serving.client.errors import (RequestError, UnauthorizedError, UnavailableError, UnprocessableError,
+                                        WorkerLostError)
+from bert_serving.server.core import messages
+from bert_serving.server.core.batching import Backlog
+from bert_serving.server.core.messages import Fault, Job, Pulse, Ready, Rows
+from bert_serving.server.core.outlet import Outlet
+from bert_serving.server.core.recovery import Fleet, WorkerState
+from bert_serving.server.core.sink import Sink
+from bert_serving.server.core.statistics import Statistics
+from bert_serving.server.core.ventilator import Limits, Ventilator
+from bert_serving.server.errors import EngineError
+from bert_serving.server.stages import broker as module
+from bert_serving.server.stages import endpoints
+from bert_serving.server.stages.broker import Broker
+
+
+class FakeKeeper:
+    """Stands for the supervisor: remembers what it was told."""
+
+    def __init__(self, fleet):
+        self.fleet, self.failure, self.told, self.ticks = fleet, None, [], []
+
+    def start(self, watch, unwatch):
+        self.told.append("start")
+
+    def on_ready(self, message):
+        self.told.append(message)
+        self.fleet.ready(message.slot)
+
+    def on_start_fault(self, message):
+        self.told.append(message)
+
+    def tick(self, now):
+        self.ticks.append(now)
+
+    def stop(self):
+        self.told.append("stop")
+
+
+class Client:
+    """The two sockets of a client."""
+
+    def __init__(self, setup, identity, subscribe=True):
+        self.identity = identity
+        context = setup.client_context
+        self.sender, self.receiver = context.socket(zmq.PUSH), context.socket(zmq.SUB)
+        self.sender.connect(f"tcp://127.0.0.1:{setup.port}")
+        if subscribe:
+            self.receiver.subscribe(identity)
+        self.receiver.connect(f"tcp://127.0.0.1:{setup.port_out}")
+
+    def ask(self, texts, number=1):
+        self.sender.send_multipart(protocol.encode_request(self.identity, number, texts))
+
+    def command(self, name, number=1):
+        self.sender.send_multipart(protocol.encode_command(self.identity, name, number))
+
+
+class Setup:
+    """A broker with its rooms, and one worker that the test plays."""
+
+    def __init__(self, context):
+        self.context = self.client_context = context
+        front, self.port = endpoints.front(context, "127.0.0.1", 0, 10**6)
+        outlet_socket, self.port_out = endpoints.outlet(context, "127.0.0.1", 0)
+        results, pipe = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+        results.bind("inproc://results")
+        pipe.bind("inproc://jobs")
+        self.broker = Broker(front, outlet_socket, results, [pipe])
+        backlog = Backlog(8, 4, 25)
+        self.fleet = Fleet(1, backlog, 60.0)
+        self.outlet = Outlet(self.broker.publish, 10**7, 10**8, 30.0)
+        self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
+                                     self.fleet, Sink(self.outlet, None, 512), Statistics(0.0),
+                                     lambda identity: {"server_version": "1.10.0"})
+        self.keeper = FakeKeeper(self.fleet)
+        self.broker.join(self.ventilator, self.outlet, self.keeper)
+        self.jobs, self.to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+        self.to_results.connect("inproc://results")
+        self.fleet.started(0)
+
+    def with_worker(self):
+        self.jobs.connect("inproc://jobs")
+        self.fleet.ready(0)
+        return self
+
+    def until(self, condition, what):
+        for _ in range(300):
+            if result := condition():
+                return result
+            self.broker.step(20)
+        raise AssertionError(f"{what} does not come")
+
+    def client(self, identity, subscribe=True):
+        client = Client(self, identity, subscribe)
+        if subscribe:
+            count = self.outlet.subscribers.get(identity, 0)
+            self.until(lambda: self.outlet.subscribers.get(identity, 0) > count, "the subscription")
+        return client
+
+    def next_job(self):
+        self.until(lambda: self.jobs.poll(0), "a job")
+        return messages.decode_to_worker(self.jobs.recv_multipart())
+
+    def say(self, message):
+        """What the worker says."""
+        self.to_results.send_multipart(messages.encode_from_worker(message))
+
+    def do(self, job, width=4):
+        self.say(Rows(job.slot, job.incarnation, job.job, vectors(job.sequences, width), num_tokens=5,
+                      seconds={"compute": 1e-6}))
+
+    def reply(self, client):
+        self.until(lambda: client.receiver.poll(0), "a reply")
+        return protocol.decode_reply(client.receiver.recv_multipart())
+
+    def quiet(self, client):
+        """Whether nothing comes, though everything is done that there is."""
+        for _ in range(5):
+            self.broker.step(10)
+        return not client.receiver.poll(0)
+
+
+def vectors(texts, width=4):
+    """float32 [n, width]: a text's length, and nothing else."""
+    array = np.zeros((len(texts), width), np.float32)
+    array[:, 0] = [len(text) for text in texts]
+    return array
+
+
+@pytest.fixture
+def setup(context):
+    setup = Setup(context)
+    yield setup
+    setup.broker.waker.close()
+    setup.broker._wake_end.close()
+
+
+# ---- clients ---------------------------------------------------------------------------------------------------------
+
+def test_from_request_to_result(setup):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x", "yy", "zzz"], 7)
+    job = setup.next_job()
+    assert isinstance(job, Job) and (job.slot, job.incarnation, job.sequences) == (0, 1, ["x", "yy", "zzz"])
+    setup.do(job)
+    result = setup.reply(client)
+    assert result.request_id == 7
+    np.testing.assert_array_equal(result.embedding, vectors(["x", "yy", "zzz"]))
+    assert not setup.fleet.flights and not setup.ventilator.pending
+
+
+def test_large_results_arrive_whole(setup):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x", "yy"])
+    setup.do(setup.next_job(), width=100_000)
+    np.testing.assert_array_equal(setup.reply(client).embedding, vectors(["x", "yy"], 100_000))
+
+
+def test_a_result_waits_for_its_client_to_subscribe(setup):
+    client = setup.with_worker().client(b"a", subscribe=False)
+    client.ask(["x"])
+    setup.do(setup.next_job())
+    setup.until(lambda: setup.outlet.held, "the result")
+    client.receiver.subscribe(b"a")
+    assert setup.reply(client).request_id == 1 and not setup.outlet.held
+
+
+def test_nobody_hears_what_is_for_others(setup):
+    setup.with_worker()
+    short, long, everything = setup.client(b"a"), setup.client(b"ab"), setup.client(b"", subscribe=False)
+    everything.receiver.subscribe(b"")
+    long.ask(["x"])
+    setup.do(setup.next_job())
+    setup.reply(long)
+    assert setup.quiet(short) and setup.quiet(everything)
+
+
+def test_all_who_share_an_identity_hear_it(setup):
+    setup.with_worker()
+    one, other = setup.client(b"a"), setup.client(b"a")
+    one.ask(["x"])
+    setup.do(setup.next_job())
+    assert setup.reply(one).request_id == setup.reply(other).request_id == 1
+
+
+def test_who_leaves_is_no_subscriber_any_more(setup):
+    client = setup.client(b"a")
+    client.receiver.close(0)
+    setup.until(lambda: not setup.outlet.subscribers, "the end of the subscription")
+
+
+def test_commands_are_answered_without_a_worker(setup):
+    client = setup.client(b"a")
+    client.command(b"SHOW_CONFIG", 3)
+    assert setup.reply(client) == protocol.Status(3, {"server_version": "1.10.0"})
+
+
+def test_bad_requests_are_answered(setup):
+    client = setup.client(b"a")
+    client.sender.send_multipart([b"a", b"{", b"1", b"1"])
+    assert isinstance(setup.reply(client).error, RequestError)
+
+
+def test_nonsense_on_the_ports_changes_nothing(setup):
+    for port in (setup.port, setup.port_out):
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + bytes(range(256)))
+            setup.broker.step(10)
+    pusher = setup.context.socket(zmq.PUSH)
+    pusher.connect(f"tcp://127.0.0.1:{setup.port}")
+    for frames in ([b""], [b""] * 50, [b"\0", b"\0", b"\0", b"\0"], [b"x" * 300, b"[]", b"1", b"0"]):
+        pusher.send_multipart(frames)
+    publisher = setup.context.socket(zmq.XSUB)
+    publisher.connect(f"tcp://127.0.0.1:{setup.port_out}")
+    for frames in ([b"\1"], [b"\1a\0b"], [b"\2", b"user", b"message"], [b""], [b"\1" + b"x" * 300], [b"\0never"]):
+        publisher.send_multipart(frames)
+    client = setup.with_worker().client(b"a")
+    client.ask(["x"])
+    setup.do(setup.next_job())
+    assert setup.reply(client).request_id == 1
+    assert set(setup.outlet.subscribers) <= {b"a"}
+
+
+def test_a_client_of_this_host_may_stop_the_server(setup):
+    client = setup.client(b"a")
+    client.sender.send_multipart(protocol.encode_termination())
+    setup.until(lambda: setup.ventilator.termination_wanted, "the wish")
+
+
+def test_a_client_of_another_host_may_not(setup, monkeypatch):
+    monkeypatch.setattr(module, "LOOPBACK", ("no such address",))
+    client = setup.client(b"a")
+    client.command(b"TERMINATION")
+    assert isinstance(setup.reply(client).error, UnauthorizedError) and not setup.ventilator.termination_wanted
+
+
+@pytest.mark.parametrize("address, loopback", [
+    ("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("::ffff:127.0.0.1", True), ("10.0.0.1", False),
+    ("::ffff:10.0.0.1", False), ("1270.0.0.1", False), ("", False), (None, False)])
+def test_addresses_of_this_host(address, loopback):
+    class Frame:
+        def get(self, name):
+            assert name == "Peer-Address"
+            if address is None:
+                raise zmq.ZMQError(zmq.EINVAL)
+            return address
+
+    assert module._is_loopback(Frame()) == loopback
+
+
+def test_a_client_that_does_not_read_is_held_up_alone(setup):
+    setup.with_worker()
+    setup.outlet.send = full = Full(setup.broker.publish)
+    stalled, other = setup.client(b"stalled"), setup.client(b"other")
+    full.identities = {b"stalled"}
+    for number in (1, 2):
+        stalled.ask(["x"], number)
+        setup.do(setup.next_job())
+    setup.until(lambda: setup.outlet.blocked, "the refusal")
+    other.ask(["yy"])
+    setup.do(setup.next_job())
+    setup.reply(other)
+    full.identities = set()
+    assert [setup.reply(stalled).request_id for _ in range(2)] == [1, 2]
+
+
+class Full:
+    """A ``send`` that refuses for some identities."""
+
+    def __init__(self, send):
+        self.send, self.identities, self.refused = send, set(), 0
+
+    def __call__(self, frames):
+        if bytes(frames[0])[:-1] in self.identities:
+            self.refused += 1
+            return False
+        return self.send(frames)
+
+
+def test_a_blocked_client_costs_other_steps_nothing(setup, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    setup.outlet.send = full = Full(setup.broker.publish)
+    setup.client(b"a")
+    full.identities = {b"a"}
+    setup.outlet.publish(b"a", protocol.encode_status({}, b"1"), now[0])
+    setup.broker.step(0)
+    refused, ticks = full.refused, len(setup.keeper.ticks)
+    for _ in range(20):
+        setup.broker.step(0)
+    assert (full.refused, len(setup.keeper.ticks)) == (refused, ticks)
+    now[0] += 1.5 * module.RETRY_MS / 1e3
+    setup.broker.step(0)
+    assert full.refused == refused + 1
+    now[0] += 1.5 * module.TICK_MS / 1e3
+    setup.broker.step(0)
+    assert len(setup.keeper.ticks) == ticks + 1
+
+
+# ---- workers ---------------------------------------------------------------------------------------------------------
+
+def test_the_keeper_hears_of_workers_that_get_ready_or_do_not(setup):
+    setup.say(Fault(0, 1, 0, "EngineError", "no memory"))
+    setup.say(Ready(0, 1, {"about": "fake"}))
+    setup.until(lambda: len(setup.keeper.told) == 2, "the news")
+    assert setup.keeper.told == [Fault(0, 1, 0, "EngineError", "no memory"), Ready(0, 1, {"about": "fake"})]
+    assert setup.fleet.workers[0].state is WorkerState.READY
+
+
+def test_words_of_an_earlier_process_are_not_heard(setup):
+    client = setup.client(b"a")
+    setup.fleet.lost(0)
+    setup.fleet.started(0)
+    setup.say(Ready(0, 1, {}))
+    setup.say(Fault(0, 1, 0, "EngineError", "no memory"))
+    setup.say(Pulse(0, 1, 1))
+    setup.quiet(client)
+    assert not setup.keeper.told and setup.fleet.workers[0].state is WorkerState.STARTING
+
+
+def test_rows_of_an_earlier_process_count_if_its_job_is_still_awaited(setup):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x"])
+    job = setup.next_job()
+    setup.do(job)
+    setup.broker.drain_results()                     # as is done before a worker is declared lost
+    setup.ventilator.lost(0, 0.0)
+    assert setup.reply(client).request_id == 1
+    setup.do(job)
+    assert setup.quiet(client)
+
+
+def test_a_sign_of_life_reaches_the_fleet(setup):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x"])
+    job = setup.next_job()
+    setup.fleet.flights[job.job].since = None
+    setup.say(Pulse(0, 1, job.job))
+    setup.until(lambda: setup.fleet.flights[job.job].since is not None, "the sign")
+
+
+def test_a_fault_leads_to_an_error(setup):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x"])
+    job = setup.next_job()
+    setup.say(Fault(0, 1, job.job, "internal", "it raises"))
+    error = setup.reply(client).error
+    assert isinstance(error, UnprocessableError) and error.index == 0
+
+
+def test_a_worker_that_is_just_gone_does_not_stop_the_loop(setup):
+    client = setup.client(b"a")
+    setup.fleet.ready(0)                             # but nobody is at the other end of its pipe
+    for number in range(5):
+        client.ask(["x"], number)
+    setup.until(lambda: setup.fleet.flights, "the attempt")
+    assert not any(flight.alone for flight in setup.fleet.flights.values())
+    client.command(b"SHOW_CONFIG", 9)
+    assert setup.reply(client).request_id == 9
+    assert setup.broker.tell(0, [b"stop"]) is False
+
+
+def test_many_jobs_in_one_go(setup):
+    client = setup.with_worker().client(b"a")
+    for number in range(100):
+        client.ask([f"{number}"], number)
+    replies = deque()
+    while len(replies) < 100:
+        if setup.jobs.poll(0):
+            setup.do(messages.decode_to_worker(setup.jobs.recv_multipart()))
+        setup.broker.step(20)
+        while client.receiver.poll(0):
+            replies.append(protocol.decode_reply(client.receiver.recv_multipart()).request_id)
+    assert sorted(replies) == list(range(100))
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------------
+
+def test_a_watch_that_an_earlier_event_has_ended_is_not_called(setup):
+    pairs = [socket.socketpair() for _ in range(2)]
+    called = []
+    try:
+        for (here, there), (other, _) in zip(pairs, reversed(pairs)):
+            def handler(here=here, other=other):
+                called.append(here)
+                for one in (here, other):
+                    setup.broker.unwatch(one.fileno())
+            setup.broker.watch(here.fileno(), handler)
+            there.send(b"x")
+        setup.broker.step(0)
+        setup.broker.step(0)
+        assert len(called) == 1
+    finally:
+        for pair in pairs:
+            for one in pair:
+                one.close()
+
+
+def test_stop_wakes_the_loop(setup):
+    setup.broker.stop()
+    assert dict(setup.broker.poller.poll(0)) == {setup.broker.waker.fileno(): zmq.POLLIN}
+    for _ in range(100_000):                         # however often: it never blocks
+        setup.broker.stop()
+    setup.broker.step(0)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """No long silence at the end."""
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(module, "MOST_QUIET_SECONDS", 0.2)
+
+
+def test_run_until_asked_to_stop(setup, hasty):
+    setup.broker.stop()
+    setup.broker.run(drain_seconds=10.0)
+    assert setup.keeper.told == ["start", "stop"]
+
+
+def test_what_was_accepted_is_finished_first(setup, hasty):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x"])
+    job = setup.next_job()
+    setup.do(job)
+    setup.broker.stop()
+    setup.broker.run(drain_seconds=10.0)
+    assert setup.reply(client).request_id == 1 and not setup.ventilator.pending
+
+
+@pytest.mark.parametrize("insist", [False, True])
+def test_what_cannot_be_finished_in_time_is_told(setup, hasty, insist):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x"])
+    setup.next_job()
+    setup.broker.stop()
+    if insist:
+        setup.broker.stop()
+    setup.broker.run(drain_seconds=60.0 if insist else 0.0)
+    assert isinstance(setup.reply(client).error, UnavailableError)
+
+
+def test_what_comes_while_stopping_is_refused(setup, monkeypatch):
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.2)
+    client = setup.with_worker().client(b"a")
+    setup.broker.stop()
+    client.ask(["x"])
+    setup.broker.run(drain_seconds=10.0)
+    assert isinstance(setup.reply(client).error, UnavailableError)
+
+
+def test_a_failure_is_told_to_those_who_wait_and_raised(setup, hasty):
+    client = setup.client(b"a")
+    client.ask(["x"])
+    setup.until(lambda: setup.ventilator.pending, "the request")
+    setup.keeper.failure = EngineError("the GPU fell off")
+    with pytest.raises(EngineError, match="the GPU fell off"):
+        setup.broker.run(drain_seconds=10.0)
+    error = setup.reply(client).error
+    assert isinstance(error, WorkerLostError) and "the GPU fell off" in str(error)
+    assert setup.keeper.told == ["start", "stop"]
+
+
+def test_our_own_mistake_leaves_no_children(setup):
+    def mistake(now):
+        raise RuntimeError("our own mistake")
+
+    setup.keeper.tick = mistake
+    with pytest.raises(RuntimeError):
+        setup.broker.run(drain_seconds=0.0)
+    assert setup.keeper.told[-1] == "stop"
+
+
+@pytest.mark.parametrize("signals, asked", [
+    ([signal.SIGTERM], 1), ([signal.SIGTERM, signal.SIGTERM], 2), ([signal.SIGINT], 2)])
+def test_signals(setup, signals, asked):
+    for number in signals:
+        setup.broker.on_signal(number, None)
+    assert setup.broker._stop_asked == asked
+
+
+def test_close_frees_the_ports_and_lets_the_last_replies_leave(setup):
+    elsewhere = zmq.Context()
+    try:
+        setup.client_context = elsewhere
+        client = setup.client(b"a")
+        assert setup.outlet.publish(b"a", protocol.encode_status({"last": "words"}, b"1"), 0.0)
+        for own in (setup.jobs, setup.to_results):
+            own.close(0)
+        setup.broker.close(setup.context)
+        assert setup.context.closed
+        for port in (setup.port, setup.port_out):
+            socket.create_server(("127.0.0.1", port)).close()
+        assert client.receiver.poll(10_000)
+        assert json.loads(client.receiver.recv_multipart()[1]) == {"last": "words"}
+    finally:
+        elsewhere.destroy(linger=0)
