@@ -19,7 +19,7 @@ Not 0: libzmq 4.3.5 aborts the process when a socket without linger closes on a 
 """
 
 # The kernel asks a peer that has been idle for so many seconds whether it is there, and so many more times.
-# ZeroMQ's own heartbeats would also cut the connection to a server that is only too busy to read, or sends much at once.
+# ZeroMQ's own heartbeats would also cut the connection to a server that is only too busy to read, or sends much.
 _OPTIONS = {"tcp_keepalive": 1, "tcp_keepalive_idle": 10, "tcp_keepalive_intvl": 10, "tcp_keepalive_cnt": 3}
 
 # Older libzmq has no handshake events; a TCP connection is then the best that can be known.
