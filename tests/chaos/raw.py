@@ -1,8 +1,8 @@
 """Clients without a client library, so that nothing hides what comes over the wire: a message too many is reported.
 
 A script like ``driver.py``, with the same order and the same events; ``window`` is how many requests each client has
-out. After a line "stall" on its standard input it reads nothing any more, but goes on asking: a burst of ``burst``
-requests, then ``pace`` a second; after "read" it is as before.
+out, ``pace`` how many it begins a second at most. After a line "stall" on its standard input it reads nothing any more,
+but goes on asking: a burst of ``burst`` requests, then ``pace`` a second; after "read" it is as before.
 """
 import json
 import os
@@ -78,8 +78,11 @@ class Raw:
         self.stop.set()
 
     def ask(self):
-        if time.monotonic() < self.not_before:  # the server is stopping, or has too much to do
+        now = time.monotonic()
+        if now < self.not_before:  # the server is stopping, or has too much to do, or it is too soon
             return
+        if self.order.get("pace"):
+            self.not_before = now + 1 / self.order["pace"]
         for name in self.names:
             while len(self.out[name]) < self.order["window"] and self.ask_once(name):
                 pass

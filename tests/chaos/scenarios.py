@@ -182,8 +182,9 @@ def storm(settings: Settings) -> Outcome:
     """Clients of three kinds, while workers are killed and stopped, the server is restarted, one client sends poison,
     one reads nothing for a while, and both ports get garbage."""
     seconds = settings.seconds * 0.4
-    restart_every = min(settings.restart_every, max(3.0, seconds / 2.5))
-    kill_every = min(settings.kill_every, max(0.5, seconds / 6))
+    restart_every, kill_every = settings.restart_every, settings.kill_every
+    if not settings.sentences:  # a short run has to have some, too
+        restart_every, kill_every = min(restart_every, max(3.0, seconds / 2.5)), min(kill_every, max(0.5, seconds / 6))
     with Stage(settings, "storm", "-job_timeout", "3") as stage:
         server, rng = stage.server, stage.rng
         stage.start("ours", "mixed", [f"ours{i}" for i in range(6)])
@@ -321,7 +322,7 @@ def stalled(settings: Settings) -> Outcome:
     with Stage(settings, "stalled") as stage:
         names = [f"reader{i}" for i in range(31)]
         stage.start("raw", "", names, window=4, size=4, timeout=20_000)
-        lazy = stage.start("raw", "", ["lazy"], window=4, size=4, timeout=25_000, rcvhwm=8, burst=400, pace=60)
+        lazy = stage.start("raw", "", ["lazy"], window=1, size=4, timeout=25_000, rcvhwm=8, burst=400, pace=60)
         stage.wait_for(lambda: stage.answered() > 4000, 10)
 
         def others() -> int:
