@@ -135,20 +135,19 @@ def lay_out(run: Run, batch: Sequence[Features]) -> Layout:
     owner = np.repeat(np.arange(len(sentences)), lengths)
     token = np.arange(cu_seqlens[-1])
     places = token + shift[owner]
-    input_mask = np.concatenate([sentence.input_mask for sentence in sentences])
+    mask = np.concatenate([sentence.input_mask for sentence in sentences])
     hidden = None
-    if input_mask.all():
-        input_mask = None
-    else:
+    if not mask.all():
         # Where all tokens of a sentence are hidden, they see one another: there is nothing else to see.
-        all_hidden = np.maximum.reduceat(input_mask, cu_seqlens[:-1]) == 0
-        hidden = _spread(run, places, (input_mask == 0) & ~all_hidden[owner], False)
+        all_hidden = np.maximum.reduceat(mask, cu_seqlens[:-1]) == 0
+        hidden = _spread(run, places, (mask == 0) & ~all_hidden[owner], False)
     return Layout(
         input_ids=_spread(run, places, np.concatenate([sentence.input_ids for sentence in sentences])),
         token_type_ids=_spread(run, places, np.concatenate([sentence.token_type_ids for sentence in sentences])),
         position_ids=_spread(run, places, (token - cu_seqlens[owner]).astype(np.int32)),
         owner=_spread(run, places, owner.astype(np.int32), -1),
-        hidden=hidden, order=np.array(order, np.intp), places=places, cu_seqlens=cu_seqlens, input_mask=input_mask)
+        hidden=hidden, order=np.array(order, np.intp), places=places, cu_seqlens=cu_seqlens,
+        input_mask=None if mask.all() else mask)
 
 
 def _spread(run: Run, places: np.ndarray, values: np.ndarray, elsewhere: int = 0) -> np.ndarray:
