@@ -107,6 +107,8 @@ class Clients:
             self.failed(name, number, error)
         else:
             self.report("answered", name, number, fingerprints(vectors))
+        if poison is not None:  # it has cost several workers; there has to be time for other things
+            self.stop.wait(self.order["recovery"])
         return number + 1, client
 
     def several(self, client, name, number, rng):

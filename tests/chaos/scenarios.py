@@ -188,7 +188,7 @@ def storm(settings: Settings) -> Outcome:
     with Stage(settings, "storm", "-job_timeout", "3") as stage:
         server, rng = stage.server, stage.rng
         stage.start("ours", "mixed", [f"ours{i}" for i in range(6)])
-        stage.start("ours", "mixed", ["poisoner"], largest=8, poison=0.3)
+        stage.start("ours", "mixed", ["poisoner"], largest=8, poison=0.1, recovery=5 * kill_every)
         stage.start("raw", "", [f"raw{i}" for i in range(4)], window=4, timeout=8_000)
         lazy = stage.start("raw", "", ["lazy"], window=40, timeout=12_000, largest=16)
         if stage.has_original:
