@@ -39,6 +39,9 @@ COPY_BELOW = 65536
 QUIET_SECONDS, MOST_QUIET_SECONDS = 0.25, 1.0
 """A stopping server goes on refusing requests until none came for this long, but not for longer than that."""
 
+SUBSCRIPTIONS = (b"\0", b"\1")
+"""How messages on the outlet's socket begin: a subscription ends, or begins."""
+
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
@@ -71,6 +74,7 @@ class Broker:
         self.handlers: dict[Any, Callable[[], None]] = {}
         self._last_tick = self._last_retry = 0.0
         self._stop_asked = 0
+        self._crossed = False
         for source, handler in ((front, self.on_request), (outlet_socket, self.on_subscription),
                                 (results, self.on_result), (self.waker.fileno(), self.on_wake)):
             self.watch(source, handler)
@@ -216,12 +220,19 @@ class Broker:
             try:
                 message = socket.recv(NOBLOCK)
             except zmq.Again:
+                self._crossed = False
                 return
-            if socket.getsockopt(zmq.RCVMORE):  # no subscription, but what somebody published to us
-                socket.recv_multipart()
+            if message[:1] not in SUBSCRIPTIONS:
+                # No client of ours publishes to us. After such a message libzmq 4.3.5 takes each subscription that
+                # waits behind it for one of the next connection in the row, who would then hear what is for another:
+                # until none waits, nobody is registered.
+                self._crossed = True
+                logger.warning("a message on the port for results that is no subscription: somebody tampers with it")
+                continue
+            if self._crossed and message[0]:
                 continue
             change = self.outlet.subscription(message, time.monotonic())
-            if change is None:
+            if change is None or self._crossed:
                 continue
             subscribe, topic = change
             socket.setsockopt(zmq.SUBSCRIBE if subscribe else zmq.UNSUBSCRIBE, topic)
@@ -263,6 +274,7 @@ class Broker:
         now = time.monotonic()
         if isinstance(message, Rows):
             self.ventilator.rows(message, now)
+            self.ventilator.statistics.publishing.observe(time.monotonic() - now)
         elif not self.ventilator.fleet.is_current(message.slot, message.incarnation):
             return
         elif isinstance(message, Ready):
