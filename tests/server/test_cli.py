@@ -1,0 +1,91 @@
+"""The commands: what they print and how they exit."""
+import socket
+import sys
+import types
+
+import pytest
+import zmq
+from bert_serving.server import cli, log
+from bert_serving.server.config import ServerConfig
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What bert-serving-start would have served: configurations, and with which exit code it ended."""
+    configurations, codes = [], []
+
+    def serve(config):
+        configurations.append(config)
+        return 7
+
+    service = types.ModuleType("service")
+    service.serve = serve
+    monkeypatch.setitem(sys.modules, "bert_serving.server.service", service)
+    monkeypatch.setattr("bert_serving.server.stages.broker.exit_now", codes.append)
+    monkeypatch.setattr(log, "set_up", lambda verbose: None)
+    return configurations, codes
+
+
+def test_start_serves_what_it_is_told_and_exits_with_the_servers_code(served):
+    configurations, codes = served
+    cli.main(["-engine", "echo", "-num_worker", "2"])
+    config, = configurations
+    assert isinstance(config, ServerConfig) and (config.engine, config.num_worker) == ("echo", 2)
+    assert codes == [7]
+
+
+@pytest.mark.parametrize("words, told", [
+    (["-port", "9", "-port_out", "9"], "-port and -port_out are both 9"),
+    (["-num_worker", "none"], "invalid whole number value: 'none'"),
+    (["-no_such_option"], "unrecognized arguments: -no_such_option"),
+], ids=" ".join)
+def test_wrong_options_are_one_line_and_exit_code_2(served, capsys, words, told):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("bert-serving-start: error: ") and told in last
+    assert served == ([], [])
+
+
+@pytest.fixture
+def listening():
+    """(port, socket) of something that receives what clients send."""
+    context = zmq.Context()
+    receiver = context.socket(zmq.PULL)
+    yield receiver.bind_to_random_port("tcp://127.0.0.1"), receiver
+    context.destroy(linger=0)
+
+
+@pytest.mark.parametrize("option", ["-port", "--port", "-port_in", "-port_data"])
+def test_terminate_asks_the_server_to_stop(listening, capsys, option):
+    port, receiver = listening
+    assert cli.terminate(["-ip", "127.0.0.1", option, str(port)]) == 0
+    assert receiver.poll(10_000)
+    assert receiver.recv_multipart()[:4] == [b"0", b"TERMINATION", b"0", b"0"]
+    assert str(port) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, environ", [
+    (["-token", "sesame"], {}), ([], {"BERT_SERVING_TERMINATE_TOKEN": "sesame"})])
+def test_terminate_with_a_token(listening, monkeypatch, words, environ):
+    port, receiver = listening
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert cli.terminate(["-ip", "127.0.0.1", "-port", str(port), *words]) == 0
+    assert receiver.poll(10_000)
+    assert receiver.recv_multipart()[4:] == [b"sesame"]
+
+
+def test_terminate_where_nobody_listens_says_so(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert cli.terminate(["-ip", "127.0.0.1", "-port", str(port), "-timeout", "50"]) == 1
+    captured = capsys.readouterr()
+    assert not captured.out and captured.err.startswith("bert-serving-terminate: error: ") and str(port) in captured.err
+
+
+def test_terminate_wants_to_know_the_port(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.terminate([])
+    assert ended.value.code == 2 and "-port" in capsys.readouterr().err
