@@ -91,7 +91,8 @@ class Service:
         self.statistics = Statistics(self.started)
         limits = Limits(max_message_bytes=int(config.max_message_mb * MB), max_bytes=int(config.max_queue_mb * MB),
                         max_size=config.max_queue_size, terminate_token=(config.terminate_token or "").encode())
-        self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.statistics, self.describe)
+        self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.statistics, self.describe,
+                                     config.show_tokens_to_client)
         self.supervisor = self._supervisor(settings)
         self.broker.join(self.ventilator, self.outlet, self.supervisor)
 
@@ -109,7 +110,7 @@ class Service:
         threads = placement.threads_per_worker(machine.allowed_cores(), config.num_worker)
         worker_orders = [{
             "jobs": endpoint, "results": self.result_endpoint, "verbose": config.verbose,
-            "show_tokens": config.show_tokens_to_client, "device_is_a_must": self.placement.explicit,
+            "device_is_a_must": self.placement.explicit,
             "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
                          "num_threads": threads},
         } for endpoint, device in zip(self.job_endpoints, self.placement.devices)]
@@ -210,6 +211,7 @@ class Service:
             },
             "counts": {**ventilator.counts, **self.outlet.counts, "redispatched": fleet.num_redispatched},
             "tokens_per_second": round(fleet.tokens_per_second, 1),
+            **self.statistics.to_ours(),
             "workers": [{
                 "state": worker.state.value, "device": self.placement.devices[worker.slot], "jobs": worker.num_jobs,
                 "sentences": worker.num_sequences, "restarts": worker.restarts, "out": len(worker.flights),

@@ -16,7 +16,7 @@ any_text = st.text(st.characters())  # lone surrogates too: json.loads lets them
 texts = st.one_of(any_text, st.lists(any_text))
 
 
-@given(st.builds(Job, slots, longs, longs, st.lists(texts)) | st.builds(Stop, slots, longs))
+@given(st.builds(Job, slots, longs, longs, st.lists(texts), st.booleans()) | st.builds(Stop, slots, longs))
 def test_to_worker(message):
     assert messages.decode_to_worker(messages.encode_to_worker(message)) == message
 
@@ -42,10 +42,12 @@ def test_rows_keep_type_shape_and_bits(slot, incarnation, job, array):
 
 
 def test_rows_keep_what_goes_with_them():
-    message = Rows(0, 1, 2, np.zeros((3, 2), np.float32), [1, 2], [0, 1], [2, 3], [["[CLS]"], ["ä", "\ud800"]], bad=[1])
+    message = Rows(0, 1, 2, np.zeros((3, 2), np.float32), [1, 2], [0, 1], [2, 3], [["[CLS]"], ["ä", "\ud800"]], bad=[1],
+                   counts=[4, 5])
     decoded = messages.decode_from_worker(messages.encode_from_worker(message))
     assert (decoded.lengths, decoded.contents, decoded.specials) == ([1, 2], [0, 1], [2, 3])
     assert decoded.tokens == [["[CLS]"], ["ä", "\ud800"]] and decoded.bad == [1]
+    assert decoded.counts == [4, 5]
 
 
 def test_rows_of_a_transposed_array_are_in_order():

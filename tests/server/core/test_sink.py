@@ -97,6 +97,7 @@ def test_an_error_after_the_answer_is_not_sent(sink, clients):
 
 def test_token_level_rows_and_tokens_find_their_requests(sink, clients):
     one, two = make_pending(1, 1, b"a"), make_pending(2, 2, b"b")
+    one.show_tokens = True
     array = np.arange(14, dtype=np.float32).reshape(7, 2)
     sink.add([*pieces_of(one, 1), *pieces_of(two, 2)], Rows(
         0, 1, 1, array, [2, 3, 2], [0, 1, 0], [2, 2, 2], [["t"], ["u", "v"], ["w"]]), 0.0)
@@ -105,7 +106,24 @@ def test_token_level_rows_and_tokens_find_their_requests(sink, clients):
     assert first.tokens == [["t"]]
     second, = clients.replies_to(b"b")
     np.testing.assert_array_equal(second.embedding, [array[2:5], [*array[5:7], [0, 0]]])
-    assert second.tokens == [["u", "v"], ["w"]]
+    assert second.tokens is None, "it did not ask for them"
+
+
+def test_how_requests_end_is_told_once_each(clients):
+    ended, answered = [], []
+    sink = Sink(clients.outlet, None, 512)
+    sink.on_ended, sink.on_answered = lambda *values: ended.append(values), answered.append
+    good, failed, left = make_pending(1, 3, b"a"), make_pending(2, 2, b"a"), make_pending(3, 4, b"b")
+    pieces = pieces_of(good, 2, 1)
+    for piece, counts in zip(pieces, ([4, 5], [6])):
+        sink.add([piece], Rows(0, 1, 1, rows_of(piece.texts), counts=counts), 1.5)
+    piece, _ = pieces_of(failed, 1, 1)
+    sink.add([piece], Rows(0, 1, 1, rows_of(piece.texts), counts=[7]), 2.0)
+    for _ in range(2):
+        sink.fail(failed, UnprocessableError("text 1 cannot be encoded", index=1), 2.0)
+        sink.abandon(left)
+    assert ended == [("ok", 3, 15), ("unprocessable", 2, 7), ("abandoned", 4, 0)]
+    assert answered == [1.5]
 
 
 def test_status_and_refusals_leave_by_the_same_door(sink, clients):

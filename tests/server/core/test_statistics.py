@@ -2,7 +2,7 @@
 import sys
 
 import pytest
-from bert_serving.server.core.statistics import ACTIVE_SECONDS, MAX_CLIENTS, MAX_SIZES, WINDOW, Statistics
+from bert_serving.server.core.statistics import ACTIVE_SECONDS, MAX_CLIENTS, MAX_SIZES, WINDOW, Histogram, Statistics
 
 ALWAYS = {"num_data_request", "num_total_seq", "num_sys_request", "num_total_request", "num_total_client",
           "num_active_client"}
@@ -91,3 +91,38 @@ def test_the_busiest_clients_are_kept():
         statistics.request(b"client %d" % number, 1, float(number))
         statistics.request(b"regular", 1, float(number))
     assert statistics.to_status(0.0)["max_request_per_client"] == 3 * MAX_CLIENTS
+
+
+# ---- our own ---------------------------------------------------------------------------------------------------------
+
+def test_a_histogram_counts_each_value_once_in_the_first_bucket_that_holds_it():
+    histogram = Histogram((0.1, 1.0, 10.0))
+    for value in (0.0, 0.1, 0.2, 1.0, 10.5, 1e9, -0.001):
+        histogram.observe(value)
+    status = histogram.to_status()
+    assert status["bounds"] == [0.1, 1.0, 10.0]
+    assert status["counts"] == [3, 2, 0, 2]
+    assert status["sum"] == pytest.approx(1e9 + 11.799)
+
+
+def test_how_requests_ended():
+    statistics = Statistics(0.0)
+    for ending in [("ok", 3, 12), ("ok", 1, 5), ("overloaded", 64, 0), ("bad_request", 0, 0)]:
+        statistics.ended(*ending)
+    assert statistics.to_ours()["outcomes"] == {
+        "ok": {"requests": 2, "sentences": 4, "tokens": 17},
+        "overloaded": {"requests": 1, "sentences": 64, "tokens": 0},
+        "bad_request": {"requests": 1, "sentences": 0, "tokens": 0}}
+
+
+def test_what_packing_and_repeats_save():
+    statistics = Statistics(0.0)
+    # Three sequences, the last two of equal text: packed 3 + 7, where a padded batch would have computed 3 * 7.
+    statistics.job([3, 7, 7], 10, {"tokenize": 0.002, "compute": 0.3})
+    statistics.job([], 0, {})  # a worker that counts nothing
+    ours = statistics.to_ours()
+    assert ours["tokens"] == {"computed": 10, "saved_by_packing": 4, "saved_by_repeats": 7}
+    assert 3 * 7 == sum(ours["tokens"].values())
+    assert sum(ours["histograms"]["batch_sentences"]["counts"]) == 1
+    assert ours["histograms"]["tokenizing_seconds"]["sum"] == 0.002
+    assert ours["histograms"]["computing_seconds"]["sum"] == 0.3

@@ -414,7 +414,7 @@ def test_neighbours_of_a_vector_that_is_not_finite_are_answered_from_the_same_jo
 
 def test_token_rows_beside_a_bad_text_are_cut_by_their_lengths(server):
     server.ask(["1/0 nan"], number=1)
-    server.ask(["2/0", "2/1"], number=2)
+    server.ask(["2/0", "2/1"], number=2, tokens=True)
     job = server.ventilator.next_job(0.0)
     assert job.sequences == ["1/0 nan", "2/0", "2/1"]
     array = np.arange(14, dtype=np.float32).reshape(7, 2)
@@ -478,3 +478,48 @@ def test_statistics_count_what_came(server):
     server.send(b"a", b"SHOW_STATUS", b"2", b"0")
     values = server.ventilator.statistics.to_status(1.0)
     assert (values["num_data_request"], values["num_total_seq"], values["num_sys_request"]) == (1, 2, 1)
+
+
+# ---- what is told of it ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("wanted, shown", [(True, True), (False, False), ("yes", False), (None, False)])
+def test_tokens_for_who_asks_for_them(server, wanted, shown):
+    server.ask(["1/0"], tokens=wanted)
+    job = server.ventilator.next_job(0.0)
+    assert job.show_tokens is shown
+
+
+def test_a_job_shows_tokens_if_one_of_its_requests_wants_them_and_only_that_one_gets_them(server):
+    server.ask(["1/0"], b"a", tokens=True)
+    server.ask(["2/0"], b"b")
+    job = server.ventilator.next_job(0.0)
+    assert job.show_tokens and len(job.sequences) == 2
+    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), tokens=[[text] for text in job.sequences]), 0.0)
+    assert server.replies(b"a")[0].tokens == [["1/0"]]
+    assert server.replies(b"b")[0].tokens is None
+
+
+def test_a_server_that_shows_tokens_shows_them_to_all(server):
+    server.ventilator.show_tokens = True
+    server.ask(["1/0"], tokens=False)
+    assert server.ventilator.next_job(0.0).show_tokens
+
+
+def test_waiting_is_from_the_arrival_to_the_worker_s_begin(server):
+    server.ask(["1/0"], now=1.0)
+    job = server.ventilator.next_job(1.5)
+    server.fleet.begun(job.job, 2.0)
+    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), num_tokens=3, counts=[3]), 4.0)
+    statistics = server.ventilator.statistics
+    assert (statistics.waiting.sum, statistics.answering.sum) == (1.0, 3.0)
+    assert statistics.outcomes == {"ok": [1, 1, 3]}
+
+
+def test_every_end_of_a_request_is_counted_once(server):
+    server.ask(["1/0", "1/1 nan"])
+    server.ask(["2/0"] * 1100, b"b")
+    server.send(b"a", b"junk", b"9", b"1")
+    server.send(b"", b"junk")
+    server.work()
+    assert server.ventilator.statistics.outcomes == {
+        "ok": [0, 0, 0], "too_large": [1, 1100, 0], "bad_request": [2, 0, 0], "unprocessable": [1, 2, 0]}

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 class Bench:
     """A worker and the broker's ends of its sockets. Its engine remembers what it computed."""
 
-    def __init__(self, context, show_tokens=False, load=True, device_is_a_must=True, **settings):
+    def __init__(self, context, load=True, device_is_a_must=True, **settings):
         self.pipe, self.results = context.socket(zmq.PUSH), context.socket(zmq.PULL)
         jobs, to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
         for here, there, name in ((self.pipe, jobs, "jobs"), (self.results, to_results, "results")):
             here.bind(f"inproc://{name}")
             there.connect(f"inproc://{name}")
         self.settings = EngineSettings(**{"engine": "echo", "hidden_size": 8, **settings})
-        self.worker = Worker(jobs, to_results, 3, 7, self.settings, show_tokens, device_is_a_must)
+        self.worker = Worker(jobs, to_results, 3, 7, self.settings, device_is_a_must)
         self.computed = []
         if load:
             self.worker.load()
@@ -43,13 +43,13 @@ class Bench:
         assert self.results.poll(0), "the worker says nothing"
         return messages.decode_from_worker(self.results.recv_multipart())
 
-    def give(self, sequences, incarnation=7, job=11):
-        self.pipe.send_multipart(messages.encode_to_worker(Job(3, incarnation, job, sequences)))
+    def give(self, sequences, incarnation=7, job=11, show_tokens=False):
+        self.pipe.send_multipart(messages.encode_to_worker(Job(3, incarnation, job, sequences, show_tokens)))
         assert self.worker.step() is True
 
-    def answer(self, sequences):
+    def answer(self, sequences, show_tokens=False):
         """What the worker answers, after a sign of life."""
-        self.give(sequences)
+        self.give(sequences, show_tokens=show_tokens)
         assert self.heard() == Pulse(3, 7, 11)
         answer = self.heard()
         assert (answer.slot, answer.incarnation, answer.job) == (3, 7, 11)
@@ -102,9 +102,16 @@ def test_distinct(texts):
 
 
 def test_tokens_if_they_are_to_be_shown(bench):
-    rows = bench(show_tokens=True).answer(["hello world", "a", "hello world"])
+    one = bench()
+    rows = one.answer(["hello world", "a", "hello world"], show_tokens=True)
     assert rows.tokens == [["[CLS]", "hello", "world", "[SEP]"], ["[CLS]", "a", "[SEP]"],
                            ["[CLS]", "hello", "world", "[SEP]"]]
+    assert one.answer(["hello world"]).tokens is None
+
+
+def test_tokens_are_counted_for_each_sequence_and_computed_once_for_equal_ones(bench):
+    rows = bench().answer(["hello world", "a", "hello world"])
+    assert rows.counts == [4, 3, 4] and rows.num_tokens == 7
 
 
 def test_token_level_rows_lie_end_to_end(bench):

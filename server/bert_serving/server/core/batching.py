@@ -40,7 +40,9 @@ class Pending:
         tokens: estimated, of all its sequences.
         arrived: when, on the broker's monotonic clock, in seconds.
         deadline: when its client stops waiting, on that clock; None: never.
+        show_tokens: its client wants its sequences' tokens, too.
         taken, tokens_taken: sequences that have been cut into pieces so far, and their estimated tokens.
+        num_tokens: of its sequences that have been computed so far.
         finished: it has had its answer; whatever of it is still under way is of no use.
     """
 
@@ -54,8 +56,10 @@ class Pending:
     deadline: float | None
     assembly: Assembly
     key: tuple[bytes, bytes, int] | None = None
+    show_tokens: bool = False
     taken: int = 0
     tokens_taken: int = 0
+    num_tokens: int = 0
     finished: bool = False
 
     @property

@@ -5,7 +5,8 @@ multipart with a large inner frame is half sent.
 
 ::
 
-    broker -> worker   [head, sequences]            Job     sequences: JSON list, each a string or a list of strings
+    broker -> worker   [head, sequences]            Job     sequences: JSON list, each a string or a list of strings;
+                                                            with show_tokens the head's kind is another one
                        [head]                       Stop
     worker -> broker   [head, meta]                 Ready, Pulse, Fault     meta: JSON object
                        [head, meta, rows]           Rows
@@ -23,19 +24,24 @@ from typing import Any
 import numpy as np
 
 HEAD = struct.Struct("<BIQQ")
-JOB, STOP, READY, PULSE, FAULT, ROWS = range(1, 7)
+JOB, STOP, READY, PULSE, FAULT, ROWS, JOB_WITH_TOKENS = range(1, 8)
 
 Text = str | list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The mini-batch that one worker gets; its sequences may stem from many requests."""
+    """The mini-batch that one worker gets; its sequences may stem from many requests.
+
+    Attributes:
+        show_tokens: the rows are to have the sequences' tokens.
+    """
 
     slot: int
     incarnation: int
     job: int
     sequences: list[Text]
+    show_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +96,11 @@ class Rows:
         lengths: tokens of each sequence when the rows are token-level, else None.
         contents: tokens of each sequence without special ones, token-level only.
         specials: how many special tokens each sequence's batch is widened by (see Features), token-level only.
-        tokens: each sequence's tokens when the server shows them, else None.
+        tokens: each sequence's tokens when somebody wants them, else None.
         num_tokens: tokens computed, for the statistics.
         seconds: time the worker spent tokenizing and computing.
         bad: sequences whose vector is not finite.
+        counts: tokens of each sequence, special ones included.
     """
 
     slot: int
@@ -107,6 +114,7 @@ class Rows:
     num_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     bad: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
 
 
 ToWorker = Job | Stop
@@ -116,7 +124,8 @@ FromWorker = Ready | Pulse | Fault | Rows
 def encode_to_worker(message: ToWorker) -> list[bytes]:
     if isinstance(message, Stop):
         return [HEAD.pack(STOP, message.slot, message.incarnation, 0)]
-    head = HEAD.pack(JOB, message.slot, message.incarnation, message.job)
+    kind = JOB_WITH_TOKENS if message.show_tokens else JOB
+    head = HEAD.pack(kind, message.slot, message.incarnation, message.job)
     return [head, json.dumps(message.sequences).encode("ascii")]
 
 
@@ -124,7 +133,7 @@ def decode_to_worker(frames: Sequence[bytes]) -> ToWorker:
     kind, slot, incarnation, job = HEAD.unpack(frames[0])
     if kind == STOP:
         return Stop(slot, incarnation)
-    return Job(slot, incarnation, job, json.loads(frames[1]))
+    return Job(slot, incarnation, job, json.loads(frames[1]), kind == JOB_WITH_TOKENS)
 
 
 def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:
@@ -140,7 +149,7 @@ def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:
     array = np.ascontiguousarray(message.array)
     meta = {"dtype": array.dtype.name, "shape": array.shape, "num_tokens": message.num_tokens,
             "seconds": message.seconds}
-    for name in ("lengths", "contents", "specials", "tokens", "bad"):
+    for name in ("lengths", "contents", "specials", "tokens", "bad", "counts"):
         if getattr(message, name):
             meta[name] = getattr(message, name)
     return [HEAD.pack(ROWS, slot, incarnation, message.job), json.dumps(meta).encode("ascii"),
@@ -161,4 +170,4 @@ def decode_from_worker(frames: Sequence[bytes | memoryview]) -> FromWorker:
         raise ValueError(f"message of kind {kind} from a worker")
     array = np.frombuffer(frames[2], meta["dtype"]).reshape(meta["shape"])
     return Rows(slot, incarnation, job, array, meta.get("lengths"), meta.get("contents"), meta.get("specials"),
-                meta.get("tokens"), meta["num_tokens"], meta["seconds"], meta.get("bad", []))
+                meta.get("tokens"), meta["num_tokens"], meta["seconds"], meta.get("bad", []), meta.get("counts", []))

@@ -14,6 +14,7 @@ from .assembly import Slice
 from .batching import Pending, Piece
 from .messages import Rows
 from .outlet import Outlet
+from .statistics import ABANDONED, OK
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +31,12 @@ class Sink:
             max_width: the model's longest sequence, in tokens.
             on_finished: called once for every request that has had its answer.
         """
+        # For the statistics: how a request ended, its sentences and its computed tokens; how long an answer took.
         self.outlet = outlet
         self.width, self.max_width = width, max_width
         self.on_finished = on_finished
+        self.on_ended: Callable[[str, int, int], None] = lambda outcome, size, tokens: None
+        self.on_answered: Callable[[float], None] = lambda seconds: None
 
     def add(self, pieces: list[Piece], rows: Rows, now: float) -> None:
         """Rows of a job, whose sequences are the pieces' in their order."""
@@ -42,6 +46,7 @@ class Sink:
             end_row = row + sum(rows.lengths[sequence:end]) if rows.lengths else end
             request = piece.request
             if not request.finished:
+                request.num_tokens += sum(rows.counts[sequence:end])
                 request.assembly.add(piece.offset, piece.count, Slice(
                     rows.array[row:end_row],
                     rows.lengths and rows.lengths[sequence:end], rows.contents and rows.contents[sequence:end],
@@ -55,11 +60,13 @@ class Sink:
         self._finish(request)
         if not self.outlet.publish(request.identity, protocol.encode_result(
                 array.dtype.name, array.shape, array.data.cast("B"), request.request_id,
-                request.assembly.tokens()), now):
-            self.refuse(request.identity, request.request_id, OverloadedError(
+                request.assembly.tokens() if request.show_tokens else None), now):
+            self._say(request, OverloadedError(
                 f"the result of {array.nbytes / 1e6:.1f} MB was dropped; too much is waiting for clients that do not "
                 f"read; read results as they come, or ask for less at a time"), now)
             return
+        self.on_ended(OK, request.size, request.num_tokens)
+        self.on_answered(now - request.arrived)
         logger.debug("answered client=%s request=%s size=%d after %.1f ms", show(request.identity),
                      show(request.request_id), request.size, (now - request.arrived) * 1e3)
 
@@ -67,7 +74,11 @@ class Sink:
         """End a request with an error, unless it has had its answer."""
         if not request.finished:
             self._finish(request)
-            self.refuse(request.identity, request.request_id, error, now)
+            self._say(request, error, now)
+
+    def _say(self, request: Pending, error: BertServingError, now: float) -> None:
+        self.on_ended(error.code, request.size, request.num_tokens)
+        self.refuse(request.identity, request.request_id, error, now)
 
     def refuse(self, identity: bytes, request_id: bytes, error: BertServingError, now: float) -> None:
         """Answer a request that was never accepted."""
@@ -82,6 +93,7 @@ class Sink:
         """End a request whose client has stopped waiting, without an answer."""
         if not request.finished:
             self._finish(request)
+            self.on_ended(ABANDONED, request.size, request.num_tokens)
 
     def _finish(self, request: Pending) -> None:
         request.finished = True

@@ -1,14 +1,47 @@
-"""Counters of the status reply, under the original's names, in bounded memory."""
+"""Counters and histograms of the status reply, in bounded memory: the original's under its names, and our own."""
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 ACTIVE_SECONDS = 180.0
 MAX_CLIENTS = 500
 MAX_SIZES = 500
 WINDOW = 200
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+           60.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""Upper bounds of the histograms' buckets."""
+
+OK, ABANDONED = "ok", "abandoned"
+"""How a request ends, if not with an error: answered; or its client had gone."""
+
+
+class Histogram:
+    """How many values fell into each bucket, whose bounds are fixed.
+
+    Attributes:
+        bounds: largest value of each bucket; there is one more bucket, for what is larger than all of them.
+        counts: of each bucket.
+        sum: of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def to_status(self) -> dict[str, Any]:
+        return {"bounds": list(self.bounds), "counts": self.counts.copy(), "sum": round(self.sum, 6)}
 
 
 class Statistics:
@@ -24,6 +57,12 @@ class Statistics:
         self.sizes: Counter[int] = Counter()
         # identity -> [requests, time of its last encode request]; the least recent one falls out.
         self.clients: OrderedDict[bytes, list[float]] = OrderedDict()
+        # How it ended (OK, ABANDONED, or an error's wire code) -> requests, their sentences, their computed tokens.
+        self.outcomes: dict[str, list[int]] = {OK: [0, 0, 0]}
+        self.tokens = {"computed": 0, "saved_by_packing": 0, "saved_by_repeats": 0}
+        self.waiting, self.tokenizing, self.computing, self.publishing, self.answering = (
+            Histogram(SECONDS) for _ in range(5))
+        self.batch = Histogram(SIZES)
 
     def command(self, identity: bytes) -> None:
         """A request for config or status."""
@@ -39,6 +78,38 @@ class Statistics:
         if size in self.sizes or len(self.sizes) < MAX_SIZES:
             self.sizes[size] += 1
         self._client(identity)[1] = now
+
+    def ended(self, outcome: str, size: int, tokens: int) -> None:
+        """A request has come to its end.
+
+        Args:
+            outcome: OK, ABANDONED, or the wire code of its error.
+            size: its sentences; 0 if it could not even be read.
+            tokens: those of its sentences that were computed.
+        """
+        counts = self.outcomes.get(outcome)
+        if counts is None:
+            counts = self.outcomes[outcome] = [0, 0, 0]
+        counts[0] += 1
+        counts[1] += size
+        counts[2] += tokens
+
+    def job(self, counts: Sequence[int], num_tokens: int, seconds: Mapping[str, float]) -> None:
+        """A job is done.
+
+        Args:
+            counts: tokens of each of its sequences.
+            num_tokens: tokens that were computed for them: fewer than the sum of ``counts`` if texts were equal.
+            seconds: what the worker spent on it.
+        """
+        self.tokenizing.observe(seconds.get("tokenize", 0.0))
+        self.computing.observe(seconds.get("compute", 0.0))
+        if counts:
+            total = sum(counts)
+            self.batch.observe(len(counts))
+            self.tokens["computed"] += num_tokens
+            self.tokens["saved_by_packing"] += len(counts) * max(counts) - total
+            self.tokens["saved_by_repeats"] += total - num_tokens
 
     def _client(self, identity: bytes) -> list[float]:
         entry = self.clients.get(identity)
@@ -66,6 +137,19 @@ class Statistics:
         values.update(_summary("last_two_interval", Counter(self.intervals)))
         values.update(_summary("request_per_second", Counter(1 / interval for interval in self.intervals)))
         return values
+
+    def to_ours(self) -> dict[str, Any]:
+        """What the status reply has of it beside ``statistic``: ``outcomes``, ``tokens`` and ``histograms``."""
+        return {
+            "outcomes": {outcome: dict(zip(("requests", "sentences", "tokens"), counts))
+                         for outcome, counts in self.outcomes.items()},
+            "tokens": dict(self.tokens),
+            "histograms": {
+                "waiting_seconds": self.waiting.to_status(), "tokenizing_seconds": self.tokenizing.to_status(),
+                "computing_seconds": self.computing.to_status(), "publishing_seconds": self.publishing.to_status(),
+                "answering_seconds": self.answering.to_status(), "batch_sentences": self.batch.to_status(),
+            },
+        }
 
 
 def _summary(name: str, counted: Counter[Any]) -> Iterable[tuple[str, float]]:

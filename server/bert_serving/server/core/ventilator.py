@@ -34,8 +34,9 @@ MAX_TIMEOUT_MS = 1e9
 ABANDONED_SECONDS = 15.0
 """A client whose connection is gone for so long will not come back for what it asked."""
 
-REQUEST_OPTIONS = ("timeout",)
-"""What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer."""
+REQUEST_OPTIONS = ("timeout", "tokens")
+"""What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer;
+``tokens``, true if it wants its sentences' tokens, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +60,14 @@ class Ventilator:
     """The requests' way from the wire to the workers, and back to the sink."""
 
     def __init__(self, limits: Limits, backlog: Backlog, fleet: Fleet, sink: Sink, statistics: Statistics,
-                 describe: Callable[[bytes], dict[str, Any]]) -> None:
+                 describe: Callable[[bytes], dict[str, Any]], show_tokens: bool = False) -> None:
         """
         Args:
             describe: the values of a config or status reply to an identity.
+            show_tokens: send every request's tokens, whether it asks for them or not.
         """
         self.limits, self.backlog, self.fleet = limits, backlog, fleet
-        self.sink, self.statistics, self.describe = sink, statistics, describe
+        self.sink, self.statistics, self.describe, self.show_tokens = sink, statistics, describe, show_tokens
         self.pending: dict[int, Pending] = {}
         self.outstanding: dict[tuple[bytes, bytes, int], Pending] = {}
         self.nbytes = self.size = 0
@@ -76,6 +78,7 @@ class Ventilator:
         self._next_uid = 1
         self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, uid)
         sink.on_finished = self._finished
+        sink.on_ended, sink.on_answered = statistics.ended, statistics.answering.observe
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
@@ -99,6 +102,7 @@ class Ventilator:
                 self._refuse(error.identity, error.request_id, error, now)
             else:
                 self.counts["refused"] += 1
+                self.statistics.ended(error.code, 0, 0)
                 logger.warning("ignored a message that cannot be answered: %s", error)
             return
         if isinstance(message, protocol.Command):
@@ -106,8 +110,9 @@ class Ventilator:
         else:
             self._request(message, hash(bytes(frames[1])), now)
 
-    def _refuse(self, identity: bytes, request_id: bytes, error: BertServingError, now: float) -> None:
+    def _refuse(self, identity: bytes, request_id: bytes, error: BertServingError, now: float, size: int = 0) -> None:
         self.counts["refused"] += 1
+        self.statistics.ended(error.code, size, 0)
         if 0 < len(identity) <= protocol.MAX_IDENTITY and protocol.TERMINATOR not in identity:
             self.sink.refuse(identity, request_id, error, now)
 
@@ -134,13 +139,14 @@ class Ventilator:
             return
         error = self._objection(message, now)
         if error is not None:
-            self._refuse(message.identity, message.request_id, error, now)
+            self._refuse(message.identity, message.request_id, error, now, len(message.texts))
             return
         limit = self.backlog.sequence_limit
         request = Pending(
             self._next_uid, message.identity, message.request_id, list(message.texts), message.nbytes,
             sum(estimate_tokens(text, limit) for text in message.texts), now,
-            _deadline(message.options.get("timeout"), now), Assembly(len(message.texts)), key)
+            _deadline(message.options.get("timeout"), now), Assembly(len(message.texts)), key,
+            self.show_tokens or message.options.get("tokens") is True)
         self._next_uid += 1
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, request.uid))
@@ -189,13 +195,17 @@ class Ventilator:
             return None
         worker = self.fleet.workers[flight.slot]
         return Job(flight.slot, worker.incarnation, flight.job,
-                   [text for piece in flight.pieces for text in piece.texts])
+                   [text for piece in flight.pieces for text in piece.texts],
+                   any(piece.request.show_tokens for piece in flight.pieces))
 
     def rows(self, rows: Rows, now: float) -> None:
         """A job is done."""
         flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0))
         if flight is None:
             return
+        self.statistics.job(rows.counts, rows.num_tokens, rows.seconds)
+        for piece in flight.pieces:
+            self.statistics.waiting.observe((flight.since or now) - piece.request.arrived)
         if not rows.bad:
             self.sink.add(flight.pieces, rows, now)
             return
@@ -282,4 +292,4 @@ def _cut(rows: Rows, start: int, count: int) -> Rows:
     if rows.lengths:
         first, last = sum(rows.lengths[:start]), sum(rows.lengths[:start + count])
     return Rows(rows.slot, rows.incarnation, rows.job, rows.array[first:last], part(rows.lengths),
-                part(rows.contents), part(rows.specials), part(rows.tokens))
+                part(rows.contents), part(rows.specials), part(rows.tokens), counts=rows.counts[start:start + count])

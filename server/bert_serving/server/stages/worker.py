@@ -37,14 +37,14 @@ class Worker:
     """
 
     def __init__(self, jobs: zmq.Socket[Any], results: zmq.Socket[Any], slot: int, incarnation: int,
-                 settings: EngineSettings, show_tokens: bool, device_is_a_must: bool = True) -> None:
+                 settings: EngineSettings, device_is_a_must: bool = True) -> None:
         """
         Args:
             device_is_a_must: the user asked for this device; else the CPU will do where the engine cannot use it.
         """
         self.jobs, self.results = jobs, results
         self.slot, self.incarnation = slot, incarnation
-        self.settings, self.show_tokens, self.device_is_a_must = settings, show_tokens, device_is_a_must
+        self.settings, self.device_is_a_must = settings, device_is_a_must
         self.tokenizer = create_tokenizer(settings)
         self.engine: Engine | None = None
 
@@ -120,8 +120,8 @@ class Worker:
             contents = [length if bare and isinstance(text, list) and text and special == 2 else length - special
                         for text, length, special in zip(job.sequences, lengths, specials)]
         return Rows(self.slot, self.incarnation, job.job, array, lengths, contents, specials,
-                    [sequence.tokens for sequence in batch] if self.show_tokens else None,
-                    num_tokens, seconds, bad)
+                    [sequence.tokens for sequence in batch] if job.show_tokens else None,
+                    num_tokens, seconds, bad, list(map(len, batch)))
 
     def send(self, message: messages.FromWorker) -> None:
         frames = messages.encode_from_worker(message)
@@ -154,7 +154,7 @@ def main() -> None:
     jobs, results = endpoints.worker_end(context, orders["jobs"], orders["results"])
     try:
         worker = Worker(jobs, results, slot, incarnation, EngineSettings.from_json(orders["settings"]),
-                        orders["show_tokens"], orders["device_is_a_must"])
+                        orders["device_is_a_must"])
         worker.load()
     except Exception as error:
         if not isinstance(error, StartError):
