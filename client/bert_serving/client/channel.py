@@ -49,9 +49,11 @@ class Channel:
         closed: for good.
         repeats: what has no answer is sent again when the connection was lost and is there again, under the same ids.
             Only for servers that take a repeated id for the same request.
+        on_change: called whenever a waiting call should look again; with the locks held, so it must be brief.
     """
 
-    def __init__(self, host: str, port: int, port_out: int, exchange: Exchange, max_unread: int) -> None:
+    def __init__(self, host: str, port: int, port_out: int, exchange: Exchange, max_unread: int,
+                 max_unsent: int = 1000) -> None:
         """Nothing is opened before :meth:`links` is first called, be it by another method.
 
         Args:
@@ -60,13 +62,15 @@ class Channel:
             port_out: where it publishes.
             exchange: a fresh one.
             max_unread: how many messages may wait in the receiving socket; 0 for no limit.
+            max_unsent: how many messages may wait in the sending socket; 0 for no limit, and :meth:`post` never waits.
         """
         self.exchange = exchange
         self._address = (host, port, port_out)
-        self._max_unread = max_unread
+        self._max_unread, self._max_unsent = max_unread, max_unsent
         self._links: Optional[Tuple[Link, Link]] = None
         self.closed = False
         self.repeats = False
+        self.on_change: Callable[[], None] = lambda: None
         self._reconnections = 0
         self._made = (1, 1)                # connections of sender and receiver, when last both were there
         self._again: Deque[int] = deque()  # ids to be sent again
@@ -85,7 +89,7 @@ class Channel:
                 host, port, port_out = self._address
                 receiver = receiving(host, port_out, self.exchange.identity, self._max_unread)
                 try:
-                    self._links = sending(host, port), receiver
+                    self._links = sending(host, port, self._max_unsent), receiver
                 except BaseException:
                     receiver.close()
                     raise
@@ -96,7 +100,7 @@ class Channel:
         """The exchange, for oneself; whoever waits looks again afterwards."""
         with self._inbox:
             yield self.exchange
-            self._inbox.notify_all()
+            self._tell()
 
     def post(self, request_id: int, frames: List[bytes], patience: Patience, **expectation: Any) -> None:
         """Send a message whose reply is expected.
@@ -130,14 +134,9 @@ class Channel:
         with self._inbox:
             last_look = False
             while True:
-                value = ready()
-                if value is not None:
-                    self._inbox.notify_all()
+                value = self._value(ready)
+                if value is not None or last_look:
                     return value
-                if last_look:
-                    return None
-                if self.closed:
-                    raise UnavailableError("this client was closed while a call waited")
                 left = min(patience.left() for patience in patiences)
                 last_look = not left
                 if self._reading or not self.exchange.expecting:
@@ -150,6 +149,18 @@ class Channel:
                         self._outbox.release()
                 else:
                     self._read(min(left, _SLICE))
+
+    def peek(self, ready: Callable[[], Optional[T]], otherwise: Callable[[], None]) -> Optional[T]:
+        """What ``ready`` gives now. If it is None ``otherwise`` is called, and nothing can change in between.
+
+        Raises:
+            UnavailableError: the channel was closed, and ``ready`` had nothing.
+        """
+        with self._inbox:
+            value = self._value(ready)
+            if value is None:
+                otherwise()
+            return value
 
     def abandon(self, ids: Iterable[int]) -> None:
         """Forget requests."""
@@ -192,7 +203,7 @@ class Channel:
         """Close the sockets. What is still unsent gets a second to leave; what is unanswered is given up."""
         with self._inbox:
             self.closed = True
-            self._inbox.notify_all()
+            self._tell()
             while self._reading:  # its thread notices within a slice
                 self._inbox.wait()
         with self._outbox, self._inbox:  # a thread that sends notices as soon
@@ -213,6 +224,20 @@ class Channel:
         self._reading = False  # a thread has the receiver and the monitors, without holding the inbox
         self._inbox = threading.Condition(threading.Lock())  # guards all but the sender
         self._outbox = threading.Lock()                      # guards the sender; waited for only without the inbox
+
+    def _tell(self) -> None:
+        """Make those who wait look again. Called with the inbox held."""
+        self._inbox.notify_all()
+        self.on_change()
+
+    def _value(self, ready: Callable[[], Optional[T]]) -> Optional[T]:
+        """What ``ready`` gives; if that is something, it may concern others too. Called with the inbox held."""
+        value = ready()
+        if value is not None:
+            self._tell()
+        elif self.closed:
+            raise UnavailableError("this client was closed while a call waited")
+        return value
 
     def _send(self, frames: List[bytes], patience: Patience) -> None:
         left = patience.left()
@@ -270,7 +295,7 @@ class Channel:
             for message in messages:
                 self.exchange.receive(message)
             self._look()
-            self._inbox.notify_all()
+            self._tell()
 
     def _look(self) -> None:
         """See whether the connection was lost and is there again. Called with the inbox held.

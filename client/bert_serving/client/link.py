@@ -171,9 +171,9 @@ def _close(socket: "zmq.Socket[bytes]", monitor: "zmq.Socket[bytes]", flush: boo
             time.sleep(0.001)
 
 
-def sending(host: str, port: int) -> Link:
-    """A link that takes requests to the server."""
-    return Link(zmq.PUSH, host, port)
+def sending(host: str, port: int, max_unsent: int = 1000) -> Link:
+    """A link that takes requests to the server; it holds so many that are not sent yet, with 0 any number."""
+    return Link(zmq.PUSH, host, port, sndhwm=max_unsent)
 
 
 def receiving(host: str, port: int, identity: bytes, max_unread: int) -> Link:

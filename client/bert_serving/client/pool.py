@@ -5,7 +5,8 @@ import contextlib
 import threading
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Union
 
-from .client import BertClient, Response, _clients
+from .calls import Response, _clients
+from .client import BertClient
 from .errors import PoolExhaustedError, UnavailableError
 
 
