@@ -60,7 +60,7 @@ def run(settings: Settings, names: Sequence[str]) -> list[Outcome]:
         began = time.monotonic()
         try:
             outcomes.append(SCENARIOS[name](settings))
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, OSError) as error:
             outcomes.append(Outcome(name, Verdict(), f"broke off: {error}", "to end", False))
         settings.say(f"{name}: {report.row(outcomes[-1])['verdict']} after {time.monotonic() - began:.1f} s")
     return outcomes

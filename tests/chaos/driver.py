@@ -88,8 +88,7 @@ class Clients:
         while client is not None and not self.stop.is_set():
             call = rng.choice([self.one, self.one, self.several, self.stream])
             number, client = call(client, name, number, rng)
-        if client is not None:
-            self.close(client)
+        self.close(client)
 
     def size(self, rng):
         return int(self.order["largest"] ** rng.random())
@@ -212,6 +211,8 @@ class Clients:
 
     def close(self, client):
         """The original's close() terminates its context, which now and then takes for ever."""
+        if client is None:  # there was no server to connect to
+            return
         if self.order["original"]:
             threading.Thread(target=client.close, daemon=True).start()
         else:
@@ -223,7 +224,7 @@ class Clients:
         """One request after the other; how long each took is a figure. Those of ``words`` begin with them."""
         client = self.connect()
         number = 0
-        while not self.stop.is_set() and number < self.order.get("count", 1e9):
+        while client is not None and not self.stop.is_set() and number < self.order.get("count", 1e9):
             texts = [self.order["words"] + text for text in texts_of(name, number, self.order["size"])] \
                 if self.order.get("words") else texts_of(name, number, self.order["size"])
             if not self.order.get("words"):

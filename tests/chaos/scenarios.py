@@ -138,13 +138,23 @@ class Stage:
         return self.clients[-1]
 
     def finish(self) -> Verdict:
-        """Let the clients end, and judge."""
+        """Let the clients end, and judge.
+
+        Raises:
+            RuntimeError: there is nothing to judge, or the server has ended by itself.
+        """
         for clients in self.clients:
             clients.ask_to_stop()
         for clients in self.clients:
             clients.wait()
+        if self.server.process.poll() is not None:
+            raise RuntimeError(f"the server ended by itself with code {self.server.process.returncode}; "
+                               f"its log is {self.server.log}")
         with self._lock:
-            return self.checker.finish(time.monotonic())
+            verdict = self.checker.finish(time.monotonic())
+            if not verdict.answered and not self.checker.figures and self.engine == "echo":
+                raise RuntimeError("nothing was answered")
+            return verdict
 
     def answered(self) -> int:
         return self.checker.verdict.answered
@@ -225,14 +235,13 @@ def storm(settings: Settings) -> Outcome:
             time.sleep(0.02)
         elapsed = time.monotonic() - began
         verdict = stage.finish()
-        alive = server.process.poll() is None
         time.sleep(0.3)
-        left = memory.descriptors(server.process.pid) if alive else 0
+        left = memory.descriptors(server.process.pid)
         return Outcome(
             "storm", verdict,
             f"{verdict.answered / elapsed:.0f} sentences/s; {server.kills} workers hurt, {server.restarts} restarts, "
             f"{garbage.sent} pieces of garbage; at most {descriptors} descriptors, {left} at the end",
-            "0 faults", verdict.clean and alive)
+            "0 faults", verdict.clean)
 
 
 def cuts(settings: Settings) -> Outcome:

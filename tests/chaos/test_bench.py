@@ -5,6 +5,7 @@ import pytest
 
 from . import report
 from .__main__ import arguments, main, run
+from .faults import Server
 from .history import Verdict
 from .model import EchoModel
 from .scenarios import SCENARIOS, Outcome, Settings
@@ -43,14 +44,24 @@ def test_a_planted_leak_makes_it_fail(steady):
 
 
 def test_the_program_prints_its_seed_and_ends_with_a_verdict(capsys, tmp_path):
-    code = main(["--seed", "41", "--seconds", "5", "--only", "recovery", "--original", "none",
+    code = main(["--seed", "41", "--seconds", "5", "--only", "steady", "--original", "none",
                  "--json", str(tmp_path / "found.json"), "--markdown", str(tmp_path / "found.md")])
     out = capsys.readouterr().out
     assert out.startswith("seed 41\n")
-    assert "recovery" in out and "verdict" in out
+    assert "steady" in out and "verdict" in out
     assert code == ("FAILED" in out)
     assert '"seed": 41' in (tmp_path / "found.json").read_text()
-    assert "| recovery |" in (tmp_path / "found.md").read_text()
+    assert "| steady |" in (tmp_path / "found.md").read_text()
+
+
+def test_a_server_that_ends_by_itself_has_failed(steady, monkeypatch):
+    def hurt(self, number, rng):
+        self.process.kill()
+        self.process.wait()
+
+    monkeypatch.setattr(Server, "hurt_worker", hurt)
+    outcome = steady()
+    assert outcome.passed is False and "ended by itself with code -9" in outcome.figure
 
 
 def test_a_scenario_that_breaks_off_has_failed(monkeypatch):
