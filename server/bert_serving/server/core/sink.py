@@ -67,8 +67,9 @@ class Sink:
             return
         self.on_ended(OK, request.size, request.num_tokens)
         self.on_answered(now - request.arrived)
-        logger.debug("answered client=%s request=%s size=%d after %.1f ms", show(request.identity),
-                     show(request.request_id), request.size, (now - request.arrived) * 1e3)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("answered client=%s request=%s size=%d after %.1f ms", show(request.identity),
+                         show(request.request_id), request.size, (now - request.arrived) * 1e3)
 
     def fail(self, request: Pending, error: BertServingError, now: float) -> None:
         """End a request with an error, unless it has had its answer."""

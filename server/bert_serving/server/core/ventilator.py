@@ -155,8 +155,9 @@ class Ventilator:
         self.size += request.size
         self.counts["accepted"] += 1
         self.backlog.add(request)
-        logger.debug("accepted client=%s request=%s size=%d", show(request.identity), show(request.request_id),
-                     request.size)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("accepted client=%s request=%s size=%d", show(request.identity), show(request.request_id),
+                         request.size)
 
     def _objection(self, message: protocol.Request, now: float) -> BertServingError | None:
         """Why a well-formed request is not accepted; None if it is."""
