@@ -1,7 +1,7 @@
 """Options: every one of the original's, its default and its aliases; what is wrong is said; environment and flags."""
 import argparse
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from bert_serving.server.config import ENVIRONMENT_PREFIX, FromModel, PoolingStrategy, ServerConfig, get_args_parser
@@ -232,3 +232,29 @@ def test_lists_are_not_shared():
     ("LAST_TOKEN", 5), ("SEP_TOKEN", 5), ("CLS_POOLED", 6), ("CLASSIFICATION", 7), ("REGRESSION", 8)])
 def test_numbers_of_strategies_are_the_originals(name, number):
     assert PoolingStrategy.from_string(name).value == number
+
+
+# ---- precision -------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("words, precision", [([], "fp32"), (["-fp16"], "fp16"), (["-precision", "fp16"], "fp16"),
+                                              (["-fp16", "-precision", "fp16"], "fp16"),
+                                              (["-precision", "int8", "-engine", "lite"], "int8")])
+def test_precision(words, precision):
+    config = configure(*words)
+    assert config.precision == config.to_status()["precision"] == precision
+    assert config.fp16 is config.to_status()["fp16"] is (precision == "fp16")
+    assert replace(config, port=1).precision == precision
+
+
+@pytest.mark.parametrize("words, message", [
+    (["-fp16", "-precision", "int8"], "-fp16 and -precision int8 exclude each other"),
+    (["-fp16", "-precision", "fp32"], "-fp16 and -precision fp32 exclude each other"),
+    (["-precision", "int8", "-engine", "graph"], "int8 is for engine lite, which does without -engine graph"),
+    (["-precision", "int8", "-engine", "auto", "-xla"], "int8 is for engine lite, which does without -xla"),
+    (["-precision", "int8", "-engine", "auto", "-device_map", "0"], "int8 .* does without -device_map"),
+    (["-engine", "lite", "-xla"], "-engine lite cannot do -xla"),
+    (["-engine", "lite", "-fp16"], "-engine lite cannot do -precision fp16"),
+    (["-engine", "lite", "-device_map", "0"], "-engine lite cannot do -device_map")])
+def test_what_an_engine_cannot_do(words, message):
+    with pytest.raises(ConfigError, match=message):
+        configure(*words)

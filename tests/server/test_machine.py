@@ -87,3 +87,17 @@ def test_without_the_program_there_are_none(monkeypatch, tmp_path):
 def test_a_program_that_fails_or_talks_nonsense_means_none(nvidia_smi, text, code):
     nvidia_smi(text, code)
     assert machine.gpus() == []
+
+
+# ---- precisions ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("precision, flags, expected", [
+    ("int8", "fma avx512f avx512_vnni", True), ("int8", "fma avx2", False), ("bf16", "avx512_bf16", True),
+    ("bf16", "avx512f avx512_vnni", False), ("fp16", "f16c", False), ("fp32", "fma", True)])
+def test_precisions_that_the_processor_speeds_up(tmp_path, precision, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    assert machine.speeds_up(precision, tmp_path / "cpuinfo") is expected
+
+
+def test_a_processor_that_does_not_tell_is_trusted(tmp_path):
+    assert machine.speeds_up("int8", tmp_path / "nothing")

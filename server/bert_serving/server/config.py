@@ -174,15 +174,19 @@ class ServerConfig:
     http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
     http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
     cors: str = option("*", "origin that browsers may call the HTTP proxy from", SERVING, str)
-    engine: str = option("graph", "what computes: graph (TensorFlow), or echo (no model, for tests)", SERVING, str,
-                         choices=("graph", "echo"))
+    engine: str = option("graph", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
+                         "tests), or auto: lite where it can do what is asked, else graph", SERVING, str,
+                         choices=("auto", "lite", "graph", "echo"))
     num_worker: int = option(1, "worker processes", SERVING, positive)
     max_batch_size: int = option(256, "most sequences that one worker handles at a time", SERVING, positive)
     priority_batch_size: int = option(16, "requests of at most this many sentences go before larger ones", SERVING,
                                       natural)
     cpu: bool = option(False, "run all workers on the CPU", SERVING)
     xla: bool = option(False, "compile the graph with XLA", SERVING)
-    fp16: bool = option(False, "compute and answer in half precision", SERVING)
+    fp16: bool = option(False, "the same as -precision fp16", SERVING)
+    precision: str | None = option(None, "numbers to compute with: fp32 (exact), int8 (engine lite: several times "
+                                   "faster, a little less exact), or fp16 (engine graph: computes and answers in half "
+                                   "precision); default: fp32", SERVING, str, choices=("fp32", "int8", "fp16"))
     gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)
     device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+")
     prefetch_size: int = option(10, "jobs that a GPU worker holds: one running, the others waiting; a CPU worker "
@@ -216,11 +220,33 @@ class ServerConfig:
             raise ConfigError(f"-http_port is {self.http_port}, as another port is; give them different numbers")
         if self.cpu and self.device_map:
             raise ConfigError("-cpu and -device_map exclude each other; give one of them")
+        if self.fp16 and self.precision not in (None, "fp16"):
+            raise ConfigError(f"-fp16 and -precision {self.precision} exclude each other; give one of them")
+        self.precision = self.precision or ("fp16" if self.fp16 else "fp32")
+        self.fp16 = self.precision == "fp16"
+        self._check_engine()
         if self.priority_batch_size > self.max_batch_size:
             self.priority_batch_size = self.max_batch_size
         for name in ("max_queue_mb", "max_message_mb", "max_held_mb", "max_held_client_mb"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"-{name} is {getattr(self, name)}; expected a number above 0")
+
+    def _check_engine(self) -> None:
+        """
+        Raises:
+            ConfigError: the engine cannot do what is asked of it.
+        """
+        if self.precision == "int8":
+            for unable, option_name in ((self.engine == "graph", "-engine graph"), (self.xla, "-xla"),
+                                        (bool(self.device_map), "-device_map")):
+                if unable:
+                    raise ConfigError(f"-precision int8 is for engine lite, which does without {option_name}; give one "
+                                      "of them")
+        if self.engine == "lite":
+            for unable, option_name in ((self.xla, "-xla"), (self.fp16, "-precision fp16"),
+                                        (bool(self.device_map), "-device_map")):
+                if unable:
+                    raise ConfigError(f"-engine lite cannot do {option_name}; leave that out, or give -engine graph")
 
     @classmethod
     def from_args(cls, args: argparse.Namespace | ServerConfig) -> ServerConfig:

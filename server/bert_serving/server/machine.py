@@ -34,6 +34,20 @@ def _quota(cgroup: Path) -> float | None:
         return None
 
 
+FAST = {"int8": {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
+        "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
+"""Precision -> the processor's features, each of which is for it."""
+
+
+def speeds_up(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor has instructions for this precision; where it does not tell, they are taken for there."""
+    try:
+        words = set(cpuinfo.read_text().split())
+    except OSError:
+        return True
+    return bool(FAST.get(precision, words) & words)
+
+
 def gpus() -> list[Gpu]:
     """The GPUs that ``nvidia-smi`` knows; none where it is missing or fails."""
     with warnings.catch_warnings():

@@ -59,7 +59,7 @@ class Service:
         try:
             self._bind(config)
             self.placement = _place(config)
-            self.model = settle(config)
+            self.model = settle(config, any(device != CPU for device in self.placement.devices))
         except BaseException:
             self.run_directory.remove()
             self.context.destroy(linger=0)
@@ -99,12 +99,12 @@ class Service:
     def _supervisor(self, settings: EngineSettings) -> Supervisor:
         config = self.config
         freeze_orders = None
-        if settings.engine == "graph":
+        if settings.engine != "echo":
             graph = cached_graph(settings, self.model.cache_dir)
             if graph is None:
                 freeze_orders = {"settings": settings.to_json(), "cache_dir": str(self.model.cache_dir)}
             else:
-                logger.info("taking the frozen graph from %s", graph)
+                logger.info("taking what was frozen before from %s", graph)
         else:
             graph = None
         threads = placement.threads_per_worker(machine.allowed_cores(), config.num_worker)
@@ -119,7 +119,10 @@ class Service:
             proxy_orders = {"ip": _connectable(config.host), "port": self.port, "port_out": self.port_out,
                             "host": "0.0.0.0" if config.host == "*" else config.host, "http_port": config.http_port,
                             "max_connect": config.http_max_connect, "cors": config.cors, "verbose": config.verbose,
-                            "max_message_mb": config.max_message_mb}
+                            "max_message_mb": config.max_message_mb,
+                            "model": {"name": self.model.name, "created": int(self.start_time.timestamp()),
+                                      "vocabulary": settings.vocabulary, "adds_special": not settings.no_special_token,
+                                      "token_level": settings.pooling_strategy == "NONE"}}
         return Supervisor(
             self.fleet, LocalLauncher(), worker_orders, freeze_orders=freeze_orders, proxy_orders=proxy_orders,
             start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
@@ -169,7 +172,11 @@ class Service:
         for slot, device in enumerate(self.placement.devices):
             log("worker %d: %s (%s), %d threads of %d cores", slot, "CPU" if device == CPU else f"GPU {device}",
                 self.placement.reason, placement.threads_per_worker(cores, self.config.num_worker), cores)
-        logger.info("engine: %s%s", settings.engine, ", half precision" if settings.fp16 else "")
+        on_cpu = CPU in self.placement.devices
+        logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
+        if on_cpu and settings.precision != "fp32" and not machine.speeds_up(settings.precision):
+            logger.warning("this processor has no instructions that speed -precision %s up; fp32 may be as fast",
+                           settings.precision)
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
         if self.config.host not in ("127.0.0.1", "localhost", "::1"):
             logger.warning("every host that reaches %s can use this server, and nothing is encrypted", self.config.host)
@@ -209,6 +216,7 @@ class Service:
                 "seconds": round(fleet.seconds_of_backlog(), 3) if ventilator.pending else 0.0,
                 "held_bytes": self.outlet.held_bytes,
             },
+            "results": dict(self.outlet.counts),
             "counts": {**ventilator.counts, **self.outlet.counts, "redispatched": fleet.num_redispatched},
             "tokens_per_second": round(fleet.tokens_per_second, 1),
             **self.statistics.to_ours(),
@@ -232,6 +240,8 @@ def _place(config: ServerConfig) -> Placement:
         if config.device_map:
             raise ConfigError("-device_map is for engines that compute; -engine echo does not")
         return Placement([CPU] * config.num_worker, "engine echo computes nothing")
+    if config.engine == "lite" or config.precision == "int8":
+        return Placement([CPU] * config.num_worker, "engine lite is for CPUs")
     looked = [] if config.cpu else machine.gpus()
     return placement.place(config.num_worker, config.cpu, config.device_map, looked)
 

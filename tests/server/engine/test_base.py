@@ -13,7 +13,7 @@ SETTINGS = EngineSettings(engine="echo", hidden_size=8)
 
 
 def test_settings_cross_a_process_border():
-    settings = EngineSettings(engine="graph", model_dir="x", pooling_layer=(-1, -2), max_seq_len=None, fp16=True)
+    settings = EngineSettings(engine="graph", model_dir="x", pooling_layer=(-1, -2), max_seq_len=None, precision="fp16")
     assert EngineSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
@@ -34,11 +34,11 @@ def test_every_engine_can_be_asked_for():
 
     from bert_serving.server.config import ServerConfig
     choices = next(f.metadata["choices"] for f in fields(ServerConfig) if f.name == "engine")
-    assert set(choices) == set(base.ENGINES)
+    assert set(choices) == {"auto", *base.ENGINES}
 
 
 def test_an_unknown_engine():
-    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from graph, echo"):
+    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from lite, graph, echo"):
         base.create(EngineSettings(engine="abacus"))
 
 

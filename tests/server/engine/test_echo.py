@@ -28,8 +28,8 @@ def start(**options):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("layers", [(-2,), (-1, 0)])
 def test_a_checker_can_know_the_answer(name, masked, fp16, layers):
-    engine, features = start(pooling_strategy=name, mask_cls_sep=masked, fp16=fp16, pooling_layer=layers,
-                             hidden_size=16, num_labels=3)
+    engine, features = start(pooling_strategy=name, mask_cls_sep=masked, pooling_layer=layers,
+                             precision="fp16" if fp16 else "fp32", hidden_size=16, num_labels=3)
     batch = features(["a", "a b c", "x ||| y", ["p", "q"], ""])
     rows = engine.encode(batch)
     assert rows.dtype == (np.float16 if fp16 else np.float32) and np.isfinite(rows).all()

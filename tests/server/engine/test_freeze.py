@@ -170,7 +170,7 @@ def test_weights_too_large_for_half_precision(tiny, tmp_path):
     settings = settings_of(model.write_hugging_face(tmp_path / "model"), fp16=True)
     with pytest.raises(ModelError, match="not finite in half precision"):
         freeze.freeze(settings, tmp_path)
-    freeze.freeze(dataclasses.replace(settings, fp16=False), tmp_path)
+    freeze.freeze(dataclasses.replace(settings, precision="fp32"), tmp_path)
 
 
 @pytest.mark.parametrize("num_labels, strategy, message", [

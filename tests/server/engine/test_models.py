@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bert_serving.server.config import FromModel, PoolingStrategy, ServerConfig
-from bert_serving.server.engine import base, library
+from bert_serving.server.engine import base, library, models
 from bert_serving.server.engine.models import find, is_cased, settle
 from bert_serving.server.errors import ConfigError, ModelError
 
@@ -319,3 +319,31 @@ def test_settling_does_without_tensorflow(tiny_dir):
             "from bert_serving.server.engine.models import settle\n"
             "settle(ServerConfig(model_dir=sys.argv[1]))\n")
     subprocess.run([sys.executable, "-c", code, str(tiny_dir)], check=True)
+
+
+# ---- which engine ----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options, on_gpu, engine, reason", [
+    ({}, False, "lite", "the fastest on CPUs"), ({}, True, "graph", "for GPUs"),
+    ({"xla": True}, False, "graph", "for -xla"),
+    ({"fp16": True}, False, "graph", "for -precision fp16"),
+    ({"precision": "fp32"}, False, "lite", "the fastest on CPUs"),
+    ({"precision": "int8"}, False, "lite", "for -precision int8")], ids=str)
+def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):
+    model = settle(ServerConfig(model_dir=str(tiny_dir), engine="auto", **options), on_gpu)
+    assert (model.settings.engine, model.engine_reason) == (engine, reason)
+    assert model.config.engine == engine
+    assert model.settings.precision == model.config.precision == (options.get("precision") or (
+        "fp16" if options.get("fp16") else "fp32"))
+
+
+@pytest.mark.parametrize("engine", ["lite", "graph", "echo"])
+def test_an_engine_that_is_given(tiny_dir, engine):
+    model = settle(ServerConfig(model_dir=str(tiny_dir), engine=engine), on_gpu=engine != "lite")
+    assert (model.settings.engine, model.engine_reason) == (engine, "given")
+
+
+def test_engine_auto_without_litert(tiny_dir, monkeypatch):
+    monkeypatch.setattr(models, "has_litert", lambda: False)
+    model = settle(ServerConfig(model_dir=str(tiny_dir), engine="auto"))
+    assert model.settings.engine == "graph" and "ai-edge-litert" in model.engine_reason

@@ -29,8 +29,8 @@ class EngineSettings:
         hidden_size: length of one token's vector in one layer.
         pooling_layer: indices into the encoder's layers, as -1 for the last.
         pooling_strategy: name of a config.PoolingStrategy.
-        mask_cls_sep, no_special_token, no_position_embeddings, num_labels, fp16, xla: as the options.
-        frozen_graph: path of the frozen graph, once it is made.
+        mask_cls_sep, no_special_token, no_position_embeddings, num_labels, precision, xla: as the options.
+        frozen_graph: path of the frozen graph, or of the converted model, once it is made.
         device: -1 for the CPU, else the id of a GPU.
         gpu_memory_fraction: share of that GPU's memory.
         num_threads: threads for this engine's computation.
@@ -51,12 +51,17 @@ class EngineSettings:
     no_special_token: bool = False
     no_position_embeddings: bool = False
     num_labels: int = 2
-    fp16: bool = False
+    precision: str = "fp32"
     xla: bool = False
     frozen_graph: str | None = None
     device: int = -1
     gpu_memory_fraction: float = 0.5
     num_threads: int = 1
+
+    @property
+    def fp16(self) -> bool:
+        """Whether answers are in half precision too."""
+        return self.precision == "fp16"
 
     @property
     def max_length(self) -> int:
@@ -95,7 +100,7 @@ class Engine(ABC):
 
 # ---- what there is ---------------------------------------------------------------------------------------------------
 
-ENGINES = {"graph": ("graph", "GraphEngine"), "echo": ("echo", "EchoEngine")}
+ENGINES = {"lite": ("lite", "LiteEngine"), "graph": ("graph", "GraphEngine"), "echo": ("echo", "EchoEngine")}
 """Name of an engine -> module of this folder and class; imported only when wanted, as TensorFlow is behind some."""
 
 

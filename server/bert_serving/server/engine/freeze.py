@@ -23,11 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..config import PoolingStrategy
 from ..errors import EngineError, ModelError, StartError
 from ..process import read_orders
+from . import convert
 from .base import EngineSettings
 from .bert import BertConfig, build_graph, layers_needed, variables
 from .cache import new_directory, read_manifest, sha256, write_file, write_manifest
@@ -66,12 +65,18 @@ def graph_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
     except OSError as error:
         raise ModelError(f"cannot read the weights {settings.checkpoint}: {error.strerror}") from error
     strategy = PoolingStrategy[settings.pooling_strategy]
-    content = {
-        "format": FORMAT, "tensorflow": tensorflow_version(), "weights": weights, "byteorder": sys.byteorder,
-        "config": asdict(BertConfig.from_file(settings.config_file)), "strategy": strategy.name,
-        "layers": None if strategy in POOLER_STRATEGIES else settings.pooling_layer, "num_labels": head(settings),
-        "no_position_embeddings": settings.no_position_embeddings, "fp16": settings.fp16,
-    }
+    config = BertConfig.from_file(settings.config_file)
+    content: dict[str, Any] = {"weights": weights, "byteorder": sys.byteorder, "config": asdict(config),
+                               "num_labels": head(settings)}
+    if settings.engine == "lite":
+        # It does not depend on TensorFlow's version, for a server without TensorFlow to find it.
+        content |= {"lite": convert.FORMAT, "precision": settings.precision,
+                    "outputs": convert.outputs(settings, config), "arrays": convert.arrays_for(strategy)}
+    else:
+        content |= {
+            "format": FORMAT, "tensorflow": tensorflow_version(), "strategy": strategy.name,
+            "layers": None if strategy in POOLER_STRATEGIES else settings.pooling_layer,
+            "no_position_embeddings": settings.no_position_embeddings, "fp16": settings.fp16}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Path(cache_dir).expanduser() / digest[:32]
 
@@ -131,20 +136,27 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
     checkpoint = open_checkpoint(settings.checkpoint)
     check_weights(settings, checkpoint, config)
     target = graph_path(settings, cache_dir)
-    about = {"format": FORMAT, "layers": config.num_hidden_layers,
-             "layers_kept": layers_needed(config, settings.pooling_layer, strategy in POOLER_STRATEGIES)}
+    about: dict[str, Any] = {
+        "layers": config.num_hidden_layers,
+        "layers_kept": layers_needed(config, settings.pooling_layer, strategy in POOLER_STRATEGIES)}
     try:
         with new_directory(target) as directory:
-            graph = build_graph(config, _constants(checkpoint, directory), strategy=strategy,
-                                layers=settings.pooling_layer, fp16=settings.fp16,
-                                position_embeddings=not settings.no_position_embeddings)
-            write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
+            if settings.engine == "lite":
+                outputs = convert.outputs(settings, config)
+                seal = {"format": convert.FORMAT, "outputs": outputs}
+                convert.write_lite(directory, config, checkpoint.read_as, layers=outputs, precision=settings.precision,
+                                   arrays=convert.arrays_for(strategy))
+            else:
+                seal = {"format": FORMAT}
+                graph = build_graph(config, _constants(checkpoint, directory), strategy=strategy,
+                                    layers=settings.pooling_layer, fp16=settings.fp16,
+                                    position_embeddings=not settings.no_position_embeddings)
+                write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
             size = sum(path.stat().st_size for path in directory.iterdir())
-            write_manifest(directory, {**about, "bytes": size})
+            write_manifest(directory, {**seal, **about, "bytes": size})
     except OSError as error:
         raise EngineError(f"cannot write the frozen graph to {target.parent}: {error.strerror or error}; "
                           "see -graph_tmp_dir") from error
-    del about["format"]
     return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3)}
 
 
@@ -153,11 +165,7 @@ def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[[str, tf.DTy
     import tensorflow as tf
 
     def constant(name: str, dtype: tf.DType) -> tf.Tensor:
-        with np.errstate(over="ignore"):
-            array = np.ascontiguousarray(checkpoint.read(name), dtype.as_numpy_dtype)
-        if not np.isfinite(array).all():
-            raise ModelError(f"{name} of {checkpoint.path} holds values that are not finite"
-                             f"{' in half precision' if dtype == tf.float16 else ''}")
+        array = checkpoint.read_as(name, dtype.as_numpy_dtype)
         if array.nbytes < OWN_FILE:
             return tf.constant(array, name=name)
         file = name.replace("/", ".")

@@ -21,6 +21,7 @@ from .base import EngineSettings
 from .bert import BertConfig, layers_needed, variables
 from .cache import user_cache
 from .freeze import check_weights, head
+from .lite import has_litert
 from .pooling import POOLER_STRATEGIES
 from .weights import SafetensorsCheckpoint, is_safetensors, listing, tensorflow_checkpoint_files
 
@@ -38,6 +39,7 @@ class Model:
         config: what the server was told, nothing being FromModel any more.
         settings: what an engine needs to know; device, threads and frozen graph are still to be filled in.
         provenance: option -> where its value is from, for those that a model can decide.
+        engine_reason: why it is this engine that computes.
         layers, layers_kept: encoder layers that it has, and that are computed.
         num_parameters: numbers in the encoder, as it stands in the files.
         cache_dir: where its frozen graphs are kept.
@@ -49,19 +51,24 @@ class Model:
     config: ServerConfig
     settings: EngineSettings
     provenance: dict[str, str]
+    engine_reason: str
     layers: int
     layers_kept: int
     num_parameters: int
     cache_dir: Path
 
 
-def settle(config: ServerConfig) -> Model:
+def settle(config: ServerConfig, on_gpu: bool = False) -> Model:
     """Find the model, fetch it if need be, and decide what the options leave open. Needs no TensorFlow.
 
+    Args:
+        on_gpu: some worker computes on a GPU.
     Raises:
         ModelError: the model is not there, or its files do not make a model.
         ConfigError: an option does not go with this model.
     """
+    engine, why = choose_engine(config, on_gpu)
+    config = replace(config, engine=engine)
     if config.engine == "echo" and config.model_dir is None:
         return _echo(config)
     path = locate(config.model_dir)
@@ -76,20 +83,34 @@ def settle(config: ServerConfig) -> Model:
     if is_safetensors(files.checkpoint):
         check_weights(settings, SafetensorsCheckpoint(files.checkpoint), bert)
     name = library.DEFAULT.name if config.model_dir is None else config.model_dir.rstrip("/").rpartition("/")[2]
-    return _model(name, path, bert, config, settings, provenance)
+    return _model(name, path, bert, config, settings, provenance, why)
+
+
+def choose_engine(config: ServerConfig, on_gpu: bool) -> tuple[str, str]:
+    """The engine, "auto" being settled, and why it is this one."""
+    if config.engine != "auto":
+        return config.engine, "given"
+    if config.precision == "int8":
+        return "lite", "for -precision int8"
+    for is_so, reason in ((on_gpu, "for GPUs"), (config.xla, "for -xla"),
+                          (config.precision != "fp32", f"for -precision {config.precision}"),
+                          (not has_litert(), "LiteRT, which is faster on CPUs, is not installed: ai-edge-litert")):
+        if is_so:
+            return "graph", reason
+    return "lite", "the fastest on CPUs"
 
 
 def _echo(config: ServerConfig) -> Model:
     bert = BertConfig(vocab_size=1 << 20, hidden_size=EngineSettings.hidden_size)
     config, provenance = _decide(config, {}, bert)
-    return _model("echo", None, bert, config, _settings(config, bert), provenance)
+    return _model("echo", None, bert, config, _settings(config, bert), provenance, "given")
 
 
 def _model(name: str, path: Path | None, bert: BertConfig, config: ServerConfig, settings: EngineSettings,
-           provenance: dict[str, str]) -> Model:
+           provenance: dict[str, str], engine_reason: str) -> Model:
     shapes = variables(bert, num_labels=head(settings))
     return Model(name=name or str(path), path=path, bert=bert, config=config, settings=settings,
-                 provenance=provenance, layers=bert.num_hidden_layers,
+                 provenance=provenance, engine_reason=engine_reason, layers=bert.num_hidden_layers,
                  layers_kept=layers_needed(bert, config.pooling_layer, config.pooling_strategy in POOLER_STRATEGIES),
                  num_parameters=sum(map(prod, shapes.values())),
                  cache_dir=Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs"))
@@ -101,8 +122,8 @@ def _settings(config: ServerConfig, bert: BertConfig) -> EngineSettings:
         max_position_embeddings=bert.max_position_embeddings, hidden_size=bert.hidden_size,
         pooling_layer=tuple(config.pooling_layer), pooling_strategy=config.pooling_strategy.name,
         mask_cls_sep=config.mask_cls_sep, no_special_token=config.no_special_token,
-        no_position_embeddings=config.no_position_embeddings, num_labels=config.num_labels, fp16=config.fp16,
-        xla=config.xla, gpu_memory_fraction=config.gpu_memory_fraction)
+        no_position_embeddings=config.no_position_embeddings, num_labels=config.num_labels,
+        precision=str(config.precision), xla=config.xla, gpu_memory_fraction=config.gpu_memory_fraction)
 
 
 # ---- the files -------------------------------------------------------------------------------------------------------

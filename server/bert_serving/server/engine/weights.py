@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,20 @@ class Checkpoint(ABC):
         Raises:
             ModelError: the file is damaged.
         """
+
+    def read_as(self, name: str, dtype: Any = np.float32) -> np.ndarray:
+        """
+        Returns:
+            A contiguous array of that type.
+        Raises:
+            ModelError: the file is damaged, or holds values that are not finite.
+        """
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(self.read(name), dtype)
+        if not np.isfinite(array).all():
+            raise ModelError(f"{name} of {self.path} holds values that are not finite"
+                             f"{' in half precision' if array.dtype == np.float16 else ''}")
+        return array
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """

@@ -1,0 +1,96 @@
+"""The converted encoder: what it takes and gives, in which shapes, and what is kept beside it."""
+import io
+import stat
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from bert_serving.server.engine import convert
+from bert_serving.server.engine.base import EngineSettings
+from bert_serving.server.engine.bert import BertConfig
+
+INTERPRETER = "ai_edge_litert.interpreter"
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_dir):
+    """The encoder of a tiny model, both outer layers asked for."""
+    from bert_serving.server.engine.weights import SafetensorsCheckpoint
+    checkpoint = SafetensorsCheckpoint(tiny_dir / "model.safetensors")
+    config = BertConfig.from_file(tiny_dir / "config.json")
+    return {precision: convert.convert(config, checkpoint.read_as, [0, 2], precision)
+            for precision in ("fp32", "int8")}
+
+
+def load(model, rows, width):
+    interpreter = pytest.importorskip(INTERPRETER).Interpreter(model_content=model)
+    inputs = {detail["name"].partition(":")[0]: detail["index"] for detail in interpreter.get_input_details()}
+    interpreter.resize_tensor_input(inputs["embeddings"], [rows * width, 32])
+    interpreter.resize_tensor_input(inputs["bias"], [rows, 1, width, width])
+    interpreter.allocate_tensors()
+    return interpreter, inputs
+
+
+def run(interpreter, inputs, embeddings, bias):
+    interpreter.set_tensor(inputs["embeddings"], embeddings)
+    interpreter.set_tensor(inputs["bias"], bias)
+    interpreter.invoke()
+    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+
+
+@pytest.mark.parametrize("rows, width", [(1, 1), (1, 7), (3, 5), (2, 40)])
+def test_any_shape(encoder, tiny, rows, width):
+    random = np.random.default_rng(0)
+    embeddings = random.normal(size=(rows * width, 32)).astype(np.float32)
+    outputs = run(*load(encoder["fp32"], rows, width), embeddings, np.zeros((rows, 1, width, width), np.float32))
+    assert [output.shape for output in outputs] == [(rows * width, 32)] * 2
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.1
+
+
+def test_int8_is_near_and_smaller(encoder):
+    embeddings = np.random.default_rng(0).normal(size=(12, 32)).astype(np.float32)
+    bias = np.zeros((1, 1, 12, 12), np.float32)
+    exact, near = (run(*load(encoder[precision], 1, 12), embeddings, bias) for precision in ("fp32", "int8"))
+    for one, other in zip(exact, near):
+        assert 0 < np.abs(one - other).max() < 0.5
+    assert len(encoder["int8"]) < len(encoder["fp32"])
+
+
+def test_weights_are_there_once(encoder, tiny):
+    weights = sum(array.nbytes for name, array in tiny().weights.items() if "/encoder/" in name)
+    assert weights < len(encoder["fp32"]) < weights * 1.2 + 50_000
+
+
+def test_hardly_anything_is_left_to_slow_operations(encoder):
+    """XNNPACK takes all but the reshapes; each of those ends a part that it has taken."""
+    interpreter, _ = load(encoder["int8"], 2, 8)
+    operations = Counter(operation["op_name"] for operation in interpreter._get_ops_details())
+    assert operations["DELEGATE"] <= 1 + 2 * 3 + 1
+    assert set(operations) <= {"ADD", "SUB", "MUL", "DIV", "EXP", "RSQRT", "MEAN", "GELU", "REDUCE_MAX", "BATCH_MATMUL",
+                               "FULLY_CONNECTED", "TRANSPOSE", "SPLIT", "RESHAPE", "DELEGATE", "SHAPE", "PACK", "FILL",
+                               "STRIDED_SLICE", "SLICE", "BROADCAST_TO", "CONCATENATION"}
+
+
+def test_files(tiny, tmp_path):
+    model = tiny()
+    config = BertConfig.from_values({**model.config, "num_hidden_layers": 1})
+    names = [*convert.EMBEDDINGS, *convert.POOLER]
+    convert.write_lite(tmp_path, config, model.weights.__getitem__, layers=[0], precision="fp32", arrays=names)
+    assert {path.name for path in tmp_path.iterdir()} == {convert.ENCODER, *map(convert.array_file, names)}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    for name in names:
+        content = io.BytesIO((tmp_path / convert.array_file(name)).read_bytes())
+        assert np.array_equal(np.load(content, allow_pickle=False), model.weights[name])
+
+
+@pytest.mark.parametrize("given, wanted, outputs", [((-1,), [2], [2]), ((-1, 0, -3), [2, 0, 0], [0, 2])])
+def test_outputs(tiny, given, wanted, outputs):
+    config = BertConfig.from_values(tiny().config)
+    settings = EngineSettings(engine="lite", pooling_layer=given)
+    assert convert.wanted_layers(settings, config) == wanted and convert.outputs(settings, config) == outputs
+
+
+def test_the_pooler_reads_the_last_layer(tiny):
+    settings = EngineSettings(engine="lite", pooling_layer=(0,), pooling_strategy="CLASSIFICATION")
+    assert convert.outputs(settings, BertConfig.from_values(tiny().config)) == [2]

@@ -1,0 +1,189 @@
+"""The LiteRT engine against a plain NumPy BERT on tiny models, and against reference vectors on a real one."""
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bert_serving.server.config import PoolingStrategy
+from bert_serving.server.core.packing import Run, lay_out
+from bert_serving.server.engine import base, freeze, lite
+from bert_serving.server.engine.convert import ENCODER
+from bert_serving.server.errors import EngineError
+
+TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
+         ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
+NAMES = [strategy.name for strategy in PoolingStrategy]
+WORDS = st.sampled_from(["the", "quick", "brown", "fox", "unwanted", "running", ",", "."])
+SENTENCES = st.lists(WORDS, max_size=36).map(" ".join)
+
+
+@pytest.fixture
+def start(run):
+    return lambda model_dir, **options: run(model_dir, engine="lite", **options)
+
+
+def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
+    features = running.features(texts)
+    rows = running.engine.encode(features)
+    expected = [model.vector(sequence, **how) for sequence in features]
+    expected = np.concatenate(expected) if running.engine.token_level else np.stack(expected)
+    assert rows.shape == expected.shape and rows.dtype == np.float32
+    assert np.abs(rows - expected)[np.abs(expected) < 1e29].max() < tolerance
+    huge = np.abs(expected) > 1e29
+    assert np.allclose(rows[huge], expected[huge])
+
+
+# ---- tiny models -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("masked", [False, True], ids=["", "mask_cls_sep"])
+@pytest.mark.parametrize("name", NAMES)
+def test_strategies(tiny, tmp_path, start, name, masked):
+    model = tiny(num_labels=1 if name == "REGRESSION" else 3)
+    running = start(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+                    mask_cls_sep=masked)
+    compare(running, model, strategy=name)
+
+
+@pytest.mark.parametrize("layers", [[-1], [-2], [-3], [0], [2], [-2, -1], [-1, -3, 1], [-1, -1]])
+def test_layers(tiny, tiny_dir, start, layers):
+    compare(start(tiny_dir, pooling_layer=layers), tiny(), layers=layers)
+
+
+def test_no_position_embeddings(tiny, tiny_dir, start):
+    running = start(tiny_dir, no_position_embeddings=True)
+    compare(running, tiny(), positions=False)
+    one, other = running.encode(["the the quick fox", "the quick the fox"])
+    assert np.abs(one - other).max() < 1e-5
+
+
+def test_no_special_token(tiny, tiny_dir, start):
+    compare(start(tiny_dir, no_special_token=True), tiny())
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "tanh", "linear"])
+def test_activations(tiny, tmp_path, start, activation):
+    model = tiny(hidden_act=activation)
+    compare(start(model.write_hugging_face(tmp_path)), model)
+
+
+def test_max_seq_len_none(tiny, tiny_dir, start):
+    running = start(tiny_dir, max_seq_len=None)
+    assert max(map(len, running.features(TEXTS))) == 38
+    compare(running, tiny())
+
+
+def test_a_tensorflow_checkpoint(tiny, tmp_path, start):
+    compare(start(tiny().write_tensorflow(tmp_path)), tiny())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(tiny, tiny_dir, start, threads):
+    running = start(tiny_dir)
+    other = base.create(dataclasses.replace(running.settings, num_threads=threads))
+    assert np.array_equal(other.encode(running.features(TEXTS)), running.encode(TEXTS))
+    assert other.describe() == f"LiteRT {lite.litert_version()} on CPU, {threads} threads, fp32"
+
+
+# ---- whoever else is there -------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options", [{}, {"pooling_strategy": PoolingStrategy.NONE}, {"precision": "int8"},
+                                     {"pooling_strategy": PoolingStrategy.CLS_POOLED}, {"mask_cls_sep": True}], ids=str)
+def test_batch_mates_change_nothing(tiny_dir, start, options):
+    """Not a bit, whatever the batch, and so wherever in which row a sentence is."""
+    running = start(tiny_dir, max_seq_len=None, **options)
+
+    @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(sentence=SENTENCES, before=st.lists(SENTENCES, max_size=40), after=st.lists(SENTENCES, max_size=4))
+    def check(sentence, before, after):
+        alone = running.encode([sentence])
+        sizes = [len(sequence) for sequence in running.features(before)] if running.engine.token_level else [1] * 99
+        start = sum(sizes[:len(before)])
+        together = running.encode([*before, sentence, *after])
+        assert np.array_equal(together[start:start + len(alone)], alone)
+
+    check()
+
+
+def test_a_neighbour_in_the_same_row_is_not_seen(tiny_dir, start):
+    running = start(tiny_dir)
+    one, other, third = running.features(["the quick brown fox", "running, running.", "fox fox , fox ."])
+    layout = lay_out(Run(20, [[0, 1], [1, 0]]), [one, other])
+    replaced = lay_out(Run(20, [[0, 1], [1, 0]]), [one, third])
+    vectors, changed = running.engine._vectors(layout), running.engine._vectors(replaced)
+    assert np.array_equal(vectors[[0, 3]], changed[[0, 3]]) and np.array_equal(vectors[0], vectors[3])
+    assert np.abs(vectors[1] - changed[1]).max() > 0.01
+
+
+# ---- int8 ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["REDUCE_MEAN", "NONE", "CLS_POOLED"])
+def test_int8(tiny, tiny_dir, start, name):
+    running = start(tiny_dir, precision="int8", pooling_strategy=PoolingStrategy[name])
+    exact = start(tiny_dir, pooling_strategy=PoolingStrategy[name])
+    rows, expected = running.encode(TEXTS), exact.encode(TEXTS)
+    assert (rows * expected).sum() / np.linalg.norm(rows) / np.linalg.norm(expected) > 0.99
+    assert not np.array_equal(rows, expected) and "int8" in running.engine.describe()
+    base.prove(running.engine, running.tokenizer, running.settings)
+
+
+# ---- starting --------------------------------------------------------------------------------------------------------
+
+def test_strategies_share_a_converted_model(tiny_dir, start):
+    paths = {start(tiny_dir, pooling_strategy=PoolingStrategy[name], mask_cls_sep=masked).settings.frozen_graph
+             for name in ("REDUCE_MEAN", "NONE", "LAST_TOKEN") for masked in (False, True)}
+    assert len(paths) == 1
+
+
+def test_tensorflow_is_not_needed(tiny_dir, start, graphs):
+    """Neither to find what was converted once, nor to run it."""
+    settings = start(tiny_dir).settings
+    code = ("import json, sys\n"
+            "sys.modules['tensorflow'] = None\n"
+            "from bert_serving.server.engine import base, freeze\n"
+            "settings = base.EngineSettings.from_json(json.load(sys.stdin))\n"
+            "freeze.tensorflow_version = None\n"
+            "assert str(freeze.cached_graph(settings, sys.argv[1])) == settings.frozen_graph\n"
+            "base.prove(base.create(settings), base.create_tokenizer(settings), settings)\n")
+    done = subprocess.run([sys.executable, "-c", code, str(graphs)], text=True, capture_output=True, timeout=50,
+                          input=json.dumps(settings.to_json()))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_damaged_model_is_refused(tiny_dir, start, tmp_path):
+    settings = start(tiny_dir).settings
+    shutil.copytree(settings.frozen_graph, tmp_path / "model")
+    with open(tmp_path / "model" / ENCODER, "r+b") as file:
+        file.seek(100)
+        file.write(b"\0\1\2\3")
+    with pytest.raises(EngineError, match="is damaged"):
+        base.create(dataclasses.replace(settings, frozen_graph=str(tmp_path / "model")))
+
+
+def test_no_litert(tiny_dir, start, monkeypatch):
+    settings = start(tiny_dir).settings
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+        with pytest.raises(EngineError, match="LiteRT cannot be imported"):
+            base.create(settings)
+
+    def version(name):
+        raise lite.metadata.PackageNotFoundError(name)
+    monkeypatch.setattr(lite.metadata, "version", version)
+    with pytest.raises(EngineError, match="LiteRT is not installed; install"):
+        base.create(settings)
+
+
+def test_the_cache_knows_what_a_model_depends_on(tiny_dir, start, tmp_path):
+    settings = start(tiny_dir).settings
+    path = freeze.graph_path(settings, tmp_path)
+    for other in ({"precision": "int8"}, {"pooling_layer": (-1,)}, {"engine": "graph"},
+                  {"pooling_strategy": "CLS_POOLED"}):
+        assert freeze.graph_path(dataclasses.replace(settings, **other), tmp_path) != path
+    for same in ({"pooling_layer": (1,)}, {"no_position_embeddings": True}, {"max_seq_len": 5}):
+        assert freeze.graph_path(dataclasses.replace(settings, **same), tmp_path) == path
