@@ -1,4 +1,4 @@
-"""AsyncBertClient does what BertClient does, for any number of tasks; a task may end at any moment and spoils nothing."""
+"""AsyncBertClient does what BertClient does, for any number of tasks; one that ends at any moment spoils nothing."""
 import asyncio
 import gc
 import inspect
@@ -291,6 +291,15 @@ def test_a_cancelled_fetch_loses_nothing(server, steps):
             await asyncio.wait([task])
             found += await collect(bc.fetch())
             assert np.array_equal(rows(found), vectors(["a"])) and not bc.pending_request
+    run(main())
+
+
+def test_who_is_cancelled_may_be_woken_too():
+    async def main():
+        futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+        futures[1].cancel()
+        aio._settle(futures)
+        assert futures[1].cancelled() and futures[2].result() is None
     run(main())
 
 

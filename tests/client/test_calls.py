@@ -43,7 +43,8 @@ def test_iterate(size):
 
 def test_iterate_is_ended_by_who_reads_no_further():
     ended = []
-    numbers = iterate(counting(3, ended))
+    generator = counting(3, ended)
+    numbers = iterate(generator)
     assert next(numbers) == 0 and not ended
     numbers.close()
     assert ended == [True]

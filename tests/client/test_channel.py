@@ -274,6 +274,61 @@ def test_what_is_due_again_goes_before_what_is_new(channel, server, monkeypatch)
     assert server.ids() == unanswered + [new]
 
 
+def test_nothing_new_goes_before_what_is_due_again(channel, server, monkeypatch):
+    """Not even when there is room again a moment after there was none."""
+    channel.repeats = True
+    ids, unanswered = hold_five(channel, server)
+    server.received.clear()
+    sender, _ = channel.links()
+    really_send = sender.send
+    monkeypatch.setattr(sender, "send", lambda frames: False)
+    server.restart()
+    while not channel.reconnections():
+        assert answer(channel, ids[0], patience_ms=5) is None
+    answers = [False]
+    monkeypatch.setattr(sender, "send", lambda frames: answers.pop() if answers else really_send(frames))
+    new = ask(channel)
+    server.wait_for(4)
+    assert server.ids() == unanswered + [new]
+
+
+def test_what_is_new_is_sent_once(channel, server):
+    """Though nobody had looked at the connection since it was lost and there again."""
+    channel.repeats = True
+    ids, unanswered = hold_five(channel, server)
+    server.received.clear()
+    server.restart()
+    links = channel.links()
+    while any(link.connections < 2 for link in links):
+        for link in links:
+            link.monitor.poll(1)
+            link.look()
+    new = ask(channel)
+    for request_id in unanswered + [new]:
+        assert answer(channel, request_id)
+    last = ask(channel)
+    assert answer(channel, last)
+    assert server.ids() == unanswered + [new, last]
+
+
+def test_results_are_read_while_there_is_no_room_to_send_again(channel, server, monkeypatch):
+    channel.repeats = True
+    server.hold()
+    first, second = ask(channel), ask(channel)
+    request = server.next_held()
+    server.next_held()
+    sender, _ = channel.links()
+    really_send = sender.send
+    monkeypatch.setattr(sender, "send", lambda frames: bool(channel.exchange.answered) and really_send(frames))
+    server.cut("port")
+    while not channel.reconnections():
+        answer(channel, first, patience_ms=5)
+    server.go_on()
+    server.answer(request)
+    assert answer(channel, second).request_id == second
+    assert answer(channel, first).request_id == first
+
+
 def test_patience_goes_on_while_it_is_sent_again(channel, server, monkeypatch):
     channel.repeats = True
     ids, _ = hold_five(channel, server)

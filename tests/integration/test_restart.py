@@ -1,11 +1,16 @@
 """A client survives its server: whatever is outstanding when it dies is answered by the next one, right and once."""
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
+from bert_serving.client.aio import AsyncBertClient
 
 from ..conftest import RunningServer
 
@@ -92,3 +97,39 @@ def test_a_timeout_is_not_longer_for_a_restart(serve_echo):
         client.timeout = 100
         with pytest.raises(TimeoutError, match="lost the connection"):
             client.encode(["anybody?"])
+
+
+def connect(server):
+    return AsyncBertClient(port=server.port, port_out=server.port_out, timeout=40_000)
+
+
+def test_tasks_notice_nothing_of_a_killed_worker(serve_echo, expected):
+    server = serve_echo("-num_worker", "2")
+
+    async def main():
+        async with connect(server) as client:
+            tasks = [asyncio.ensure_future(client.encode(texts_of(number % NUM_REQUESTS))) for number in range(200)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            os.kill(server.workers()[0], signal.SIGKILL)
+            for number, vectors in enumerate(await asyncio.gather(*tasks)):
+                np.testing.assert_array_equal(vectors, expected[number % NUM_REQUESTS])
+            assert not client.pending_request
+
+    asyncio.run(main())
+    assert "was lost" in server.log
+
+
+def test_tasks_notice_nothing_of_a_killed_server(serve_echo, again, expected):
+    server = serve_echo()
+
+    async def main():
+        async with connect(server) as client:
+            tasks = [asyncio.ensure_future(client.encode(texts_of(request))) for request in range(NUM_REQUESTS)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            kill(server)
+            again(server)  # the loop stands still meanwhile, and need not run for the connection to come back
+            for vectors, right in zip(await asyncio.gather(*tasks), expected):
+                np.testing.assert_array_equal(vectors, right)
+            assert not client.pending_request
+
+    asyncio.run(main())
