@@ -159,8 +159,13 @@ class FakeServer:
         header = dict({"dtype": "float32", "shape": list(rows.shape)}, **changes)
         if self.style != "1.7.5":
             words = [text if isinstance(text, list) else text.split() for text in request.texts or []]
-            header.setdefault("tokens", words if self.config.get("show_tokens_to_client") else "")
+            shown = self.config.get("show_tokens_to_client") or self._asked(request)
+            header.setdefault("tokens", words if shown else "")
         return [protocol.json.dumps(header).encode(), rows.tobytes(), request.request_id]
+
+    def _asked(self, request: Received) -> bool:
+        """Whether a request asks for its tokens."""
+        return "tokens" in self.config.get("request_options", ()) and b'"tokens": true' in b"".join(request.frames[4:])
 
     def reply(self, request: Received) -> List[List[Any]]:
         """The right replies to a message."""

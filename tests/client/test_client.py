@@ -281,6 +281,17 @@ def test_tokens(connect):
         assert next(bc.fetch()).tokens == [["a", "b"]]
 
 
+@pytest.mark.parametrize("checks", [{}, {"ignore_all_checks": True}])
+def test_tokens_of_a_server_that_shows_them_on_request(connect, checks):
+    with FakeServer(request_options=["tokens"]) as server:
+        bc = connect(server, **checks)
+        assert bc.token_info_available is not bool(checks)
+        embedding, tokens = bc.encode(["a b"], show_tokens=True)
+        assert tokens == [["a", "b"]] and embedding.shape == (1, 3)
+        assert isinstance(bc.encode(["a b"]), np.ndarray)
+        assert [message.frames[4:] for message in server.wait_for(2)] == [[b'{"tokens": true}'], []]
+
+
 def test_tokens_that_are_not_shown(any_server, connect):
     bc = connect(any_server)
     assert not bc.token_info_available

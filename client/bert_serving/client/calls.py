@@ -161,9 +161,10 @@ class Calls:
 
     async def _encode(self, texts: Any, blocking: bool, is_tokenized: bool, show_tokens: bool) -> Any:
         channel, patience = self._channel, Patience(self.timeout)
-        request_id = await self._submit(texts, is_tokenized, patience, collect=not blocking)
+        request_id = await self._submit(texts, is_tokenized, patience, collect=not blocking, show_tokens=show_tokens)
+        shown = self.token_info_available or _shows_on_request(self._server)
         try:
-            if show_tokens and not self.token_info_available:
+            if show_tokens and not shown:
                 _warn("the server does not show its tokens, or check_token_info was off; start the server with "
                       "-show_tokens_to_client to have them. Only the vectors are returned")
             if not blocking:
@@ -176,7 +177,7 @@ class Calls:
         if reply is None:
             raise channel.late("encode %d texts" % len(texts), patience)
         response = self._respond(reply)
-        if show_tokens and self.token_info_available:
+        if show_tokens and shown:
             return response.embedding, response.tokens
         return response.embedding
 
@@ -343,7 +344,7 @@ class Calls:
         return self._server
 
     async def _submit(self, texts: Any, is_tokenized: bool, patience: Patience, collect: bool,
-                      group: Optional[Set[int]] = None) -> int:
+                      group: Optional[Set[int]] = None, show_tokens: bool = False) -> int:
         """Send an encode request; its id."""
         check_input(texts, is_tokenized)
         server = await self._known_server(patience)
@@ -356,6 +357,8 @@ class Calls:
         if not collect and self.timeout is not None and self.timeout >= 0:
             if "timeout" in (server.get("request_options") or ()):
                 options["timeout"] = self.timeout
+        if show_tokens and _shows_on_request(server):
+            options["tokens"] = True
         with self._channel.changing() as exchange:
             request_id = exchange.number()
         self._channel.post(request_id, encode_request(exchange.identity, request_id, texts, options), patience,
@@ -409,7 +412,7 @@ class Calls:
             limit = config.get("max_seq_len")
             self.length_limit = None if limit is None else int(limit)
         if "check_token_info" in self._checks:
-            self.token_info_available = bool(config.get("show_tokens_to_client"))
+            self.token_info_available = bool(config.get("show_tokens_to_client")) or _shows_on_request(config)
         # An original server that got an id twice, the first still unanswered, would spoil both.
         self._channel.repeats = is_ours(config)
         self._server, self._server_since = config, since
@@ -453,6 +456,11 @@ def iterate(generator: AsyncGenerator[T, None]) -> Iterator[T]:
             yield item
     finally:
         run(generator.aclose())
+
+
+def _shows_on_request(config: Optional[Dict[str, Any]]) -> bool:
+    """Whether a server with that configuration sends tokens to whoever asks for them."""
+    return "tokens" in ((config or {}).get("request_options") or ())
 
 
 def _warn(message: str) -> None:
