@@ -56,6 +56,7 @@ def test_killed_workers_lose_nothing_and_double_nothing(serve_echo):
                 for pid in server.workers()[:1]:
                     os.kill(pid, signal.SIGKILL)
                 server.wait_for("was lost")
+                server.wait_for("is ready and listening")
                 assert eventually(lambda: len(answered) > before + 20)
         finally:
             stop.set()

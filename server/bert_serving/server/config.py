@@ -198,7 +198,8 @@ class ServerConfig:
 
     max_queue_mb: float = option(256, "most megabytes of requests that may wait; beyond them clients get an "
                                  "'overloaded' error", LIMITS, float)
-    max_queue_size: int = option(1_000_000, "most sentences that may wait", LIMITS, positive)
+    max_queue_size: int = option(1_000_000, "most sentences that may wait; one client's, half of that", LIMITS,
+                                 positive)
     max_message_mb: float = option(64, "largest request in megabytes", LIMITS, float)
     max_held_mb: float = option(512, "most megabytes of results kept for clients that do not read", LIMITS, float)
     max_held_client_mb: float = option(64, "most megabytes of results kept for one such client", LIMITS, float)

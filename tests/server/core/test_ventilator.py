@@ -234,6 +234,19 @@ def test_over_the_limit_clients_are_told_when_to_come_back(limits):
     assert isinstance(server.replies(b"b")[-1], Result), "there is room again"
 
 
+def test_one_client_gets_half_of_the_queue_at_most():
+    server = Server(max_size=10)
+    for number in range(6):
+        server.ask([f"{number}/0"], number=number)
+    assert server.ventilator.size == 5
+    error = server.error()
+    assert isinstance(error, OverloadedError) and "its half of the queue, 5 sentences" in str(error)
+    server.ask(["9/0", "9/1"], identity=b"b", number=9)
+    server.work()
+    assert isinstance(server.replies(b"b")[-1], Result), "another one's request is accepted"
+    assert server.is_empty() and not server.ventilator.shares
+
+
 def test_one_request_alone_may_exceed_the_bytes():
     """Else it could never be sent, though it is within the limit of one message."""
     server = Server(max_bytes=5)

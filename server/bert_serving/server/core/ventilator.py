@@ -56,6 +56,20 @@ class Limits:
     terminate_token: bytes = b""
 
 
+@dataclass(slots=True)
+class Share:
+    """What one client has waiting or being computed."""
+
+    requests: int = 0
+    size: int = 0
+    nbytes: int = 0
+
+    def add(self, requests: int, size: int, nbytes: int) -> None:
+        self.requests += requests
+        self.size += size
+        self.nbytes += nbytes
+
+
 class Ventilator:
     """The requests' way from the wire to the workers, and back to the sink."""
 
@@ -71,6 +85,7 @@ class Ventilator:
         self.pending: dict[int, Pending] = {}
         self.outstanding: dict[tuple[bytes, bytes, int], Pending] = {}
         self.nbytes = self.size = 0
+        self.shares: dict[bytes, Share] = {}
         self.draining = False
         self.termination_wanted = False
         self.condemned: OrderedDict[bytes, float] = OrderedDict()
@@ -153,6 +168,7 @@ class Ventilator:
         self.pending[request.uid] = self.outstanding[key] = request
         self.nbytes += request.nbytes
         self.size += request.size
+        self.shares.setdefault(request.identity, Share()).add(1, request.size, request.nbytes)
         self.counts["accepted"] += 1
         self.backlog.add(request)
         if logger.isEnabledFor(logging.DEBUG):
@@ -168,9 +184,13 @@ class Ventilator:
                                  f"{self.limits.max_size}; send it in smaller pieces")
         if self.pending and (self.nbytes + message.nbytes > self.limits.max_bytes
                              or self.size + len(message.texts) > self.limits.max_size):
-            seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
-            return OverloadedError(f"the queue is full with {self.size} sentences of {self.nbytes / 1e6:.1f} MB; "
-                                   f"try again in {seconds} seconds", retry_after=seconds)
+            return self._overloaded(f"the queue is full with {self.size} sentences of {self.nbytes / 1e6:.1f} MB")
+        share = self.shares.get(message.identity)
+        if share is not None and (share.nbytes + message.nbytes > self.limits.max_bytes / 2
+                                  or share.size + len(message.texts) > self.limits.max_size / 2):
+            # The other half is for the others: one that floods the server must not keep them out.
+            return self._overloaded(f"this client has its half of the queue, {share.size} sentences of "
+                                    f"{share.nbytes / 1e6:.1f} MB")
         if self.condemned:
             for index, text in enumerate(message.texts):
                 if self.condemned.get(_digest(text), now) > now:
@@ -179,10 +199,18 @@ class Ventilator:
                                               f"and is refused for now", index=index)
         return None
 
+    def _overloaded(self, reason: str) -> OverloadedError:
+        seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
+        return OverloadedError(f"{reason}; try again in {seconds} seconds", retry_after=seconds)
+
     def _finished(self, request: Pending) -> None:
         if self.pending.pop(request.uid, None) is not None:
             self.nbytes -= request.nbytes
             self.size -= request.size
+            share = self.shares[request.identity]
+            share.add(-1, -request.size, -request.nbytes)
+            if not share.requests:
+                del self.shares[request.identity]
             if request.key is not None:
                 self.outstanding.pop(request.key, None)
             self.backlog.remove(request)
