@@ -52,6 +52,8 @@ def test_python_block_runs(source, echo_server, monkeypatch):
 
     for kind in ("BertClient", "ConcurrentBertClient"):
         monkeypatch.setattr(bert_serving.client, kind, partial(connect, getattr(bert_serving.client, kind)))
+    monkeypatch.setattr(bert_serving.client, "AsyncBertClient", partial(
+        bert_serving.client.AsyncBertClient, port=echo_server.port, port_out=echo_server.port_out, timeout=20_000))
     exec(compile(source, "block", "exec"), {})
     for client in clients:
         assert isinstance(client.encode(["still works"]), np.ndarray)
