@@ -191,7 +191,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 def storm(settings: Settings) -> Outcome:
     """Clients of three kinds, while workers are killed and stopped, the server is restarted, one client sends poison,
     one reads nothing for a while, and both ports get garbage."""
-    seconds = settings.seconds * 0.4
+    seconds = settings.seconds * (0.4 if settings.seconds >= 120 else 0.3)
     restart_every, kill_every = settings.restart_every, settings.kill_every
     if not settings.sentences:  # a short run has to have some, too
         restart_every, kill_every = min(restart_every, max(3.0, seconds / 2.5)), min(kill_every, max(0.5, seconds / 6))
@@ -199,10 +199,10 @@ def storm(settings: Settings) -> Outcome:
         server, rng = stage.server, stage.rng
         stage.start("ours", "mixed", [f"ours{i}" for i in range(6)])
         stage.start("ours", "mixed", ["poisoner"], largest=8, poison=0.1, recovery=5 * kill_every)
-        stage.start("raw", "", [f"raw{i}" for i in range(4)], window=4, timeout=8_000)
+        stage.start("raw", "", [f"raw{i}" for i in range(4)], window=4, timeout=min(settings.timeout // 4, 10_000))
         lazy = stage.start("raw", "", ["lazy"], window=40, timeout=12_000, largest=16)
         if stage.has_original:
-            stage.start("original", "mixed", [f"original{i}" for i in range(4)], timeout=5_000)
+            stage.start("original", "mixed", [f"original{i}" for i in range(4)], timeout=4_000)
         garbage = Garbage(random.Random(rng.random()))
         began = time.monotonic()
         next_kill, next_restart, next_garbage = began + kill_every, began + restart_every, began
@@ -327,7 +327,7 @@ def unfetched(settings: Settings) -> Outcome:
 def stalled(settings: Settings) -> Outcome:
     """32 readers; by turns one of them reads nothing, and goes on asking. What the others get is compared."""
     turn = min(max(settings.seconds * 0.015, 0.3), 5.0)
-    turns = 6
+    turns = 6 if settings.seconds >= 60 else 4
     with Stage(settings, "stalled") as stage:
         names = [f"reader{i}" for i in range(31)]
         stage.start("raw", "", names, window=4, size=4, timeout=20_000)
@@ -359,7 +359,7 @@ def interactive(settings: Settings) -> Outcome:
     The bulk is of texts that take their time without needing the processor, as if a GPU computed them: what is measured
     is in which order things are done, not how many processors there are.
     """
-    seconds = min(max(settings.seconds * 0.05, 2.0), 30.0)
+    seconds = min(max(settings.seconds * 0.05, 1.5), 30.0)
     with Stage(settings, "interactive", "-max_batch_size", str(BULK_JOB), "-priority_batch_size", "4") as stage:
         slow = f"__sleep_{BULK_MS}__"
         stage.start("ours", "timed", [f"{slow} job"], size=BULK_JOB, count=20).wait(60)
