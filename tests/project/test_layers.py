@@ -43,6 +43,8 @@ GUESTS = {
     "flask_json": ["server.proxy"],
     "werkzeug": ["server.proxy"],
     "waitress": ["server.proxy"],
+    "orjson": ["server.proxy"],
+    "prometheus_client": ["server.proxy"],
     "ray": ["server.launchers"],
     "matplotlib": ["server.benchmark"],
     "GPUtil": ["server.machine"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import bert_serving.client
 import bert_serving.server
 import pytest
+from bert_serving.server.proxy.pages import MEDIA_TYPES
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = {"client": bert_serving.client.__version__, "server": bert_serving.server.__version__}
@@ -50,6 +51,11 @@ def test_wheel_holds_the_package_and_nothing_else(wheels, package):
     folder = ROOT / package
     expected = {path.relative_to(folder).as_posix() for path in (folder / "bert_serving").rglob("*")
                 if path.is_file() and "__pycache__" not in path.parts}
+    if package == "server":  # the page lives in plugin/dashboard, which the package has a link to
+        here = "bert_serving/server/proxy/dashboard/"
+        expected = {name for name in expected if not name.startswith(here)} | {
+            here + path.name for path in (ROOT / "plugin/dashboard").iterdir() if path.suffix in MEDIA_TYPES}
+        assert here + "index.html" in expected and "bert_serving/server/proxy/openapi.json" in expected
     assert wheels[package].modules == expected
     assert "bert_serving/__init__.py" not in expected
 

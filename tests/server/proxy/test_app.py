@@ -5,49 +5,14 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import numpy as np
 import pytest
-from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError,
+from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnprocessableError)
-from bert_serving.server.proxy.app import create_app
+from bert_serving.server.proxy.app import Options, create_app
+from bert_serving.server.proxy.openai import Model
 
-
-class FakeClient:
-    """Stands for a ConcurrentBertClient: a text's vector is [its length, its number]; ``error`` is raised instead."""
-
-    error: Exception | None = None
-
-    def encode(self, texts, *, is_tokenized=False):
-        self.call = {"texts": texts, "is_tokenized": is_tokenized}
-        if self.error:
-            raise self.error
-        return [[float(len(text)), float(number)] for number, text in enumerate(texts)]
-
-    @property
-    def status(self):
-        if self.error:
-            raise self.error
-        return {"identity": b"ab", "num_request": 3, "pending_request": {7}, "output_fmt": "list"}
-
-    @property
-    def server_status(self):
-        if self.error:
-            raise self.error
-        return {"server_version": "1.10.0", "statistic": {"num_data_request": 5}}
-
-
-@pytest.fixture
-def fake():
-    return FakeClient()
-
-
-@pytest.fixture
-def http(fake):
-    return create_app(fake).test_client()
-
-
-def strict(response):
-    """The body as standard JSON: NaN and Infinity are refused."""
-    return json.loads(response.data, parse_constant=lambda name: pytest.fail(f"bare {name} in {response.data!r}"))
+from .conftest import strict
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -69,16 +34,78 @@ def test_any_json_value_is_an_id_and_comes_back(http, request_id):
 
 @pytest.mark.parametrize("given, understood", [(True, True), (False, False), (None, False)])
 def test_is_tokenized(http, fake, given, understood):
-    response = http.post("/encode", json={"id": 1, "texts": [["a", "b"]], "is_tokenized": given})
+    texts = [["a", "b"]] if understood else ["a b"]
+    response = http.post("/encode", json={"id": 1, "texts": texts, "is_tokenized": given})
     assert response.status_code == 200
     assert fake.call["is_tokenized"] is understood
 
 
 def test_no_number_becomes_null(http, fake):
-    fake.encode = lambda texts, is_tokenized: [[1.0, float("nan")], [float("inf"), -float("inf")]]
+    fake.encode = lambda texts, is_tokenized: np.array([[1.0, float("nan")], [float("inf"), -float("inf")]])
     response = http.post("/encode", json={"id": float("nan"), "texts": ["a", "b"]})
     assert strict(response) == {"id": None, "result": [[1.0, None], [None, None]],
                                 "results": [[1.0, None], [None, None]], "status": 200}
+
+
+def test_half_precision(http, fake):
+    vectors = np.array([[0.1, -65504, 6e-8]], np.float16)
+    fake.encode = lambda texts, is_tokenized: vectors
+    result = strict(http.post("/encode", json={"id": 1, "texts": ["a"]}))["result"]
+    np.testing.assert_array_equal(np.array(result, np.float16), vectors)
+
+
+def test_the_digits_bring_back_every_float(http, fake):
+    vectors = np.random.default_rng(0).integers(0, 2**32, (10, 100), np.uint32).view(np.float32)
+    vectors = np.where(np.isfinite(vectors), vectors, 0)
+    fake.encode = lambda texts, is_tokenized: vectors
+    result = strict(http.post("/encode", json={"id": 1, "texts": ["a"]}))["result"]
+    assert np.array(result, np.float32).tobytes() == vectors.tobytes()
+
+
+def test_token_level_vectors(http, fake):
+    fake.encode = lambda texts, is_tokenized: np.arange(6, dtype=np.float32).reshape(1, 3, 2)
+    assert strict(http.post("/encode", json={"id": 1, "texts": ["a"]}))["result"] == [[[0, 1], [2, 3], [4, 5]]]
+
+
+def test_tokenize(http, fake):
+    response = http.post("/tokenize", json={"texts": ["hello you", "a"]})
+    assert strict(response) == {"tokens": [["[CLS]", "hello", "you", "[SEP]"], ["[CLS]", "a", "[SEP]"]], "ids": None,
+                                "status": 200}
+
+
+def test_tokenize_gives_ids_if_there_is_a_vocabulary(fake, tmp_path):
+    (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\n")
+    http = create_app(fake, fake, Options(model=Model(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
+    response = http.post("/tokenize", json={"texts": [["hello", "hello"]], "is_tokenized": True})
+    assert strict(response)["ids"] == [[0, 2, 2, 1]]
+    assert fake.call == {"texts": [["hello", "hello"]], "is_tokenized": True}
+
+
+@pytest.mark.parametrize("body, said", [
+    ({}, "there is no texts; expected a list of sentences"), ({"texts": "a"}, "texts is a str; expected a list"),
+    ({"texts": ["a"], "is_tokenized": 1}, "is_tokenized is a JSON number; expected true or false")])
+def test_what_cannot_be_tokenized(http, body, said):
+    response = http.post("/tokenize", json=body)
+    assert response.status_code == 400
+    assert said in strict(response)["description"]
+
+
+def test_livez_does_not_ask_the_server(http, fake):
+    fake.error = OverloadedError("full")
+    assert strict(http.get("/livez")) == {"alive": True, "status": 200}
+
+
+def test_readyz(http, fake):
+    body = strict(http.get("/readyz"))
+    assert body.pop("seconds") >= 0
+    assert body == {"ready": True, "status": 200}
+
+
+def test_readyz_when_nothing_comes_back(http, fake):
+    fake.error = OverloadedError("full", retry_after=3)
+    response = http.get("/readyz")
+    assert response.status_code == 503
+    assert strict(response)["description"] == "golden sentences were not encoded: full"
 
 
 def test_status_server(http):
@@ -90,7 +117,7 @@ def test_status_server(http):
 def test_status_client_writes_bytes_and_sets_as_lists(http):
     response = http.get("/status/client")
     assert response.status_code == 200
-    assert strict(response) == {"identity": [97, 98], "num_request": 3, "pending_request": [7], "output_fmt": "list",
+    assert strict(response) == {"identity": [97, 98], "num_request": 3, "pending_request": [7], "output_fmt": "ndarray",
                                 "status": 200}
 
 
@@ -100,9 +127,9 @@ def test_status_client_writes_bytes_and_sets_as_lists(http):
     ({"texts": ["a"]}, "KeyError", "'id'"),
     ({"id": 1}, "KeyError", "'texts'"),
     ({}, "KeyError", "'id'"),
-    (["a"], "TypeError", "the body is a JSON array; expected an object with id and texts"),
-    ("a", "TypeError", "the body is a JSON string; expected an object with id and texts"),
-    (None, "TypeError", "the body is a JSON null; expected an object with id and texts"),
+    (["a"], "TypeError", "the body is a JSON array; expected a JSON object with id and texts"),
+    ("a", "TypeError", "the body is a JSON string; expected a JSON object with id and texts"),
+    (None, "TypeError", "the body is a JSON null; expected a JSON object with id and texts"),
     ({"id": 1, "texts": ["a"], "is_tokenized": "false"}, "TypeError",
      "is_tokenized is a JSON string; expected true or false"),
     ({"id": 1, "texts": ["a"], "is_tokenized": 0}, "TypeError",
@@ -111,12 +138,17 @@ def test_status_client_writes_bytes_and_sets_as_lists(http):
 def test_wrong_body(http, body, kind, description):
     response = http.post("/encode", data=json.dumps(body), content_type="application/json")
     assert response.status_code == 400
-    assert strict(response) == {"type": kind, "description": description, "status": 400, "code": "bad_request"}
+    more = {"expected": "a JSON object with id and texts"} if kind == "KeyError" else {}
+    assert strict(response) == {"type": kind, "description": description, "status": 400, "code": "bad_request", **more}
 
 
 @pytest.mark.parametrize("kwargs", [
     {"data": "{not json", "content_type": "application/json"},
     {"data": b"\xff\xfe", "content_type": "application/json"},
+    {"data": '{"id": 1, "texts": ["\xe4"]}'.encode("latin-1"), "content_type": "application/json"},
+    {"data": '{"id": 1, "texts": ["a"]}'.encode("utf-16"), "content_type": "application/json"},
+    {"data": "[" * 100_000, "content_type": "application/json"},
+    {"data": '{"id": ' + "9" * 10_000 + "}", "content_type": "application/json"},
     {"data": '{"id": 1, "texts": ["a"]}', "content_type": "text/plain"},
     {"data": {"id": 1, "texts": "a"}},
     {},
@@ -124,14 +156,16 @@ def test_wrong_body(http, body, kind, description):
 def test_body_that_is_not_json(http, kwargs):
     response = http.post("/encode", **kwargs)
     assert response.status_code == 400
-    assert strict(response) == {"type": "BadRequest", "description": "Not a JSON.", "status": 400,
-                                "code": "bad_request"}
+    body = strict(response)
+    assert body.pop("expected").startswith("a JSON object with id and texts, in UTF-8, with Content-Type: application")
+    assert body.pop("found")
+    assert body == {"type": "BadRequest", "description": "Not a JSON.", "status": 400, "code": "bad_request"}
 
 
 @pytest.mark.parametrize("error", [TypeError("texts is a str; expected a list"), ValueError("element 0 is blank")])
 def test_what_the_client_refuses_is_a_bad_request(http, fake, error):
     fake.error = error
-    response = http.post("/encode", json={"id": 1, "texts": []})
+    response = http.post("/encode", json={"id": 1, "texts": ["a"]})
     assert response.status_code == 400
     assert strict(response) == {"type": type(error).__name__, "description": str(error), "status": 400,
                                 "code": "bad_request"}
@@ -143,8 +177,32 @@ def test_every_error_of_the_tree(http, fake, code, path):
     fake.error = BY_CODE[code]("why it failed")
     response = http.post(path, json={"id": 1, "texts": ["a"]}) if path == "/encode" else http.get(path)
     assert response.status_code == BY_CODE[code].http_status
-    assert strict(response) == {"type": BY_CODE[code].__name__, "description": "why it failed",
+    kind = "ValueError" if BY_CODE[code] is RequestError else BY_CODE[code].__name__  # as the original said
+    assert response.headers.get("Retry-After") == ("1" if response.status_code in (429, 503) else None)
+    assert strict(response) == {"type": kind, "description": "why it failed",
                                 "status": BY_CODE[code].http_status, "code": code}
+
+
+@pytest.mark.parametrize("texts, kind", [("a", "TypeError"), ([1], "TypeError"), ([], "ValueError"),
+                                         ([" "], "ValueError"), ([["a"]], "TypeError"), (None, "TypeError")])
+def test_texts_that_are_none(http, texts, kind):
+    response = http.post("/encode", json={"id": 1, "texts": texts})
+    assert response.status_code == 400
+    assert strict(response)["type"] == kind
+
+
+def test_an_id_that_is_nested_as_deeply_as_can_be_read(http):
+    for depth in range(100, 1500, 50):
+        data = b'{"texts": ["a"], "id": ' + b"[" * depth + b"]" * depth + b"}"
+        assert http.post("/encode", data=data, content_type="application/json").status_code in (200, 400)
+
+
+def test_nobody_is_asked_for_whom_nobody_waits(http, fake):
+    gone = {"waitress.client_disconnected": lambda: True}
+    assert http.post("/encode", json={"id": 1, "texts": ["a"]}, environ_overrides=gone).status_code == 499
+    assert not hasattr(fake, "call")
+    here = {"waitress.client_disconnected": lambda: False}
+    assert http.post("/encode", json={"id": 1, "texts": ["a"]}, environ_overrides=here).status_code == 200
 
 
 def test_index_of_the_guilty_text(http, fake):
@@ -168,10 +226,10 @@ def test_no_turn_within_patience(fake, path):
     def encode(texts, is_tokenized):
         begun.set()
         assert gate.wait(20)
-        return [[1.0]]
+        return np.ones((1, 1))
 
     fake.encode = encode
-    app = create_app(fake, max_connect=1, patience=0)
+    app = create_app(fake, fake, Options(max_connect=1, patience=0))
     body = {"id": 1, "texts": ["a"]}
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(app.test_client().post, "/encode", json=body)
@@ -189,7 +247,7 @@ def test_no_turn_within_patience(fake, path):
 
 
 def test_a_turn_comes_back_after_an_error(fake):
-    http = create_app(fake, max_connect=1, patience=0).test_client()
+    http = create_app(fake, fake, Options(max_connect=1, patience=0)).test_client()
     fake.error = OverloadedError("the queue is full")
     for _ in range(3):
         assert http.post("/encode", json={"id": 1, "texts": ["a"]}).status_code == 429
@@ -197,7 +255,7 @@ def test_a_turn_comes_back_after_an_error(fake):
 
 
 def test_more_requests_than_turns_wait(fake):
-    app = create_app(fake, max_connect=2, patience=20)
+    app = create_app(fake, fake, Options(max_connect=2, patience=20))
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: app.test_client().post("/encode", json={"id": number, "texts": ["a"]}),
                                 range(50)))
@@ -224,7 +282,7 @@ def test_a_defect_is_an_answer_too_and_logged(http, fake, path, caplog):
 
 
 @pytest.mark.parametrize("method, path, status, kind", [
-    ("GET", "/", 404, "NotFound"), ("GET", "/nowhere", 404, "NotFound"), ("POST", "/static/x", 404, "NotFound"),
+    ("GET", "/nowhere", 404, "NotFound"), ("POST", "/static/x", 404, "NotFound"),
     ("GET", "/encode", 405, "MethodNotAllowed"), ("POST", "/status/server", 405, "MethodNotAllowed")])
 def test_wrong_path_or_method(http, method, path, status, kind):
     response = http.open(path, method=method)
@@ -237,7 +295,7 @@ def test_wrong_path_or_method(http, method, path, status, kind):
 
 
 def test_body_over_the_limit(fake):
-    http = create_app(fake, max_message_mb=0.001).test_client()
+    http = create_app(fake, fake, Options(max_message_mb=0.001)).test_client()
     assert http.post("/encode", json={"id": 1, "texts": ["a" * 900]}).status_code == 200
     response = http.post("/encode", json={"id": 1, "texts": ["a" * 1000]})
     assert response.status_code == 413
@@ -248,9 +306,11 @@ def test_body_over_the_limit(fake):
 
 def test_a_stopping_proxy_refuses(fake):
     stopping = Event()
-    http = create_app(fake, stopping=stopping).test_client()
+    http = create_app(fake, fake, stopping=stopping).test_client()
     assert http.get("/status/server").status_code == 200
     stopping.set()
+    assert http.get("/livez").status_code == 200
+    assert http.get("/readyz").status_code == 503
     response = http.get("/status/server")
     assert response.status_code == 503
     assert strict(response)["code"] == "unavailable"
@@ -269,7 +329,7 @@ def test_cors_for_everyone(http):
 
 
 def test_cors_for_one_origin(fake):
-    http = create_app(fake, cors="http://a.example").test_client()
+    http = create_app(fake, fake, Options(cors="http://a.example")).test_client()
     allowed = http.get("/status/server", headers={"Origin": "http://a.example"})
     assert allowed.headers["Access-Control-Allow-Origin"] == "http://a.example"
     stranger = http.get("/status/server", headers={"Origin": "http://b.example"})
@@ -295,10 +355,13 @@ def test_each_request_is_a_line_of_the_log_without_its_texts(http, caplog):
     caplog.set_level(logging.DEBUG, "bert_serving.server.proxy.app")
     http.post("/encode", json={"id": 1, "texts": ["private words"]})
     http.get("/no%0Awhere")
-    first, second = (record.getMessage() for record in caplog.records if record.name.endswith("proxy.app"))
+    http.get("/livez")
+    first, second, probe = (record.getMessage() for record in caplog.records if record.name.endswith("proxy.app"))
     assert "method=POST path=\"/encode\" status=200" in first
     assert "path=\"/no\\nwhere\" status=404" in second
     assert "private" not in caplog.text
+    levels = [record.levelno for record in caplog.records if record.name.endswith("proxy.app")]
+    assert levels == [logging.INFO, logging.INFO, logging.DEBUG], "probes are noise"
 
 
 def test_the_root_of_the_tree_is_covered():

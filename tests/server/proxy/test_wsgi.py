@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 
+import numpy as np
 import pytest
 from bert_serving.server.errors import ConfigError, PortError
 from bert_serving.server.proxy import wsgi
@@ -19,7 +20,7 @@ class GatedClient:
     def encode(self, texts, *, is_tokenized=False):
         self.begun.set()
         assert self.gate.wait(20)
-        return [[1.0]] * len(texts)
+        return np.ones((len(texts), 1))
 
     @property
     def status(self):
@@ -33,6 +34,7 @@ class GatedClient:
 def served(monkeypatch):
     """A proxy that answers in a thread of its own; yields (proxy, thread)."""
     monkeypatch.setattr(wsgi, "ConcurrentBertClient", GatedClient)
+    monkeypatch.setattr(wsgi, "BertClient", GatedClient)
     proxy = Proxy(Settings(port=1, port_out=2, http_port=0, max_connect=2, drain_timeout=20))
     thread = threading.Thread(target=proxy.serve)
     thread.start()
@@ -72,7 +74,7 @@ def test_answers_on_the_port_it_reports(served):
 def test_the_client_is_made_as_the_settings_say(served):
     proxy, _ = served
     assert proxy.client.kwargs == {"max_concurrency": 2, "ip": "127.0.0.1", "port": 1, "port_out": 2,
-                                   "output_fmt": "list", "ignore_all_checks": True, "timeout": 300_000}
+                                   "ignore_all_checks": True, "timeout": 300_000}
 
 
 def test_stop_answers_what_has_begun_and_refuses_the_rest(served):
@@ -99,6 +101,7 @@ def test_stop_answers_what_has_begun_and_refuses_the_rest(served):
 
 def test_stop_waits_no_longer_than_drain_timeout(monkeypatch):
     monkeypatch.setattr(wsgi, "ConcurrentBertClient", GatedClient)
+    monkeypatch.setattr(wsgi, "BertClient", GatedClient)
     proxy = Proxy(Settings(port=1, port_out=2, http_port=0, drain_timeout=0.1))
     thread = threading.Thread(target=proxy.serve)
     thread.start()
