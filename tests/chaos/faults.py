@@ -105,6 +105,14 @@ class Server:
         self.kills += 1
         return pid
 
+    def check(self) -> None:
+        """
+        Raises:
+            RuntimeError: it has ended by itself.
+        """
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended by itself with code {self.process.returncode}; its log is {self.log}")
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)

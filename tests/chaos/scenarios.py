@@ -143,13 +143,12 @@ class Stage:
         Raises:
             RuntimeError: there is nothing to judge, or the server has ended by itself.
         """
+        self.server.check()
         for clients in self.clients:
             clients.ask_to_stop()
         for clients in self.clients:
             clients.wait()
-        if self.server.process.poll() is not None:
-            raise RuntimeError(f"the server ended by itself with code {self.server.process.returncode}; "
-                               f"its log is {self.server.log}")
+        self.server.check()
         with self._lock:
             verdict = self.checker.finish(time.monotonic())
             if not verdict.answered and not self.checker.figures and self.engine == "echo":
@@ -271,8 +270,7 @@ def recovery(settings: Settings) -> Outcome:
     own = 0.1
     wanted = int(min(max(settings.seconds * 0.12 / 0.4, 5), 100))
     with Stage(settings, "recovery") as stage:
-        clients = stage.start("ours", "timed", ["caller"], size=1, words=f"__sleep_{int(own * 1000)}__ ", pause=0.15,
-                              count=4 * wanted)
+        clients = stage.start("ours", "timed", ["caller"], size=1, words=f"__sleep_{int(own * 1000)}__ ", pause=0.15)
         waits: list[float] = []
         seen = 0
         end = time.monotonic() + 60 + wanted
@@ -347,10 +345,18 @@ def stalled(settings: Settings) -> Outcome:
             rates[is_stalled].append((others() - before) / (time.monotonic() - began))
         lazy.tell("read")
         verdict = stage.finish()
-    with_all, with_stalled = statistics.median(rates[False]), statistics.median(rates[True])
-    return Outcome("stalled", verdict, f"the other 31 get {with_stalled:.0f} results/s, {with_all:.0f} when it reads: "
-                   f"{with_stalled / with_all - 1:+.0%}", f"at most {STALLED_SHARE:.0%} less",
-                   verdict.clean and with_stalled >= (1 - STALLED_SHARE) * with_all)
+    changes = [stalled / reading - 1 for reading, stalled in zip(rates[False], rates[True])]
+    change, half = statistics.mean(changes), interval(changes)
+    return Outcome("stalled", verdict, f"the other 31 get {statistics.median(rates[True]):.0f} results/s, "
+                   f"{statistics.median(rates[False]):.0f} when it reads: {change:+.0%} (95 %: {change - half:+.0%} to "
+                   f"{change + half:+.0%})", f"at most {STALLED_SHARE:.0%} less",
+                   verdict.clean and change + half >= -STALLED_SHARE)
+
+
+def interval(values: list[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean of some values."""
+    student = {2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}  # degrees of freedom -> quantile
+    return student[len(values) - 1] * statistics.stdev(values) / len(values) ** .5
 
 
 def interactive(settings: Settings) -> Outcome:
@@ -400,7 +406,7 @@ def steady(settings: Settings) -> Outcome:
         with memory.Sampler(lambda: server.process.pid, min(1.0, seconds / 120)) as sampler:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                time.sleep(min(settings.kill_every, seconds / 6))
+                time.sleep(min(settings.kill_every, max(0.5, seconds / 6)))
                 server.hurt_worker(signal.SIGKILL, stage.rng)
         verdict = stage.finish()
     try:

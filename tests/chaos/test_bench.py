@@ -15,7 +15,7 @@ from .scenarios import SCENARIOS, Outcome, Settings
 def steady(tmp_path):
     """A short run of one scenario with a planted bug."""
     def start(planted=None, **options):
-        settings = Settings(seconds=options.pop("seconds", 6), seed=7, expect=EchoModel(), timeout=1500, every=40,
+        settings = Settings(seconds=options.pop("seconds", 6), seed=7, expect=EchoModel(), timeout=2500, every=40,
                             planted=planted, directory=str(tmp_path), say=lambda line: None, **options)
         outcome, = run(settings, ["steady"])
         return outcome
