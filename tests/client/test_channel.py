@@ -301,7 +301,7 @@ def test_what_is_new_is_sent_once(channel, server):
     links = channel.links()
     while any(link.connections < 2 for link in links):
         for link in links:
-            link.monitor.poll(1)
+            link._monitor.poll(1)
             link.look()
     new = ask(channel)
     for request_id in unanswered + [new]:

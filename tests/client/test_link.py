@@ -7,7 +7,7 @@ import time
 import pytest
 import zmq
 from bert_serving.client import link as link_module
-from bert_serving.client.link import context, receiving, sending, wait_for
+from bert_serving.client.link import context, is_news, receiving, sending, wait_for
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def look_until(link, condition):
     """Waits for an event that comes from libzmq's own thread."""
     end = time.monotonic() + 20
     while not condition() and time.monotonic() < end:
-        link.monitor.poll(10)
+        link._monitor.poll(10)
         link.look()
     assert condition()
 
@@ -157,8 +157,9 @@ def test_wait_for_news_of_the_connection(pull):
     began = time.monotonic()
     pull.bind(f"tcp://127.0.0.1:{port}")
     while not sender.connected:
-        wait_for(20, sender, receiver)
+        assert wait_for(20, sender, receiver) and is_news(sender) and not is_news(receiver)
         sender.look()
+        assert not is_news(sender, receiver)
     assert time.monotonic() - began < 10
     sender.close()
     receiver.close()

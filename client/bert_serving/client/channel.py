@@ -9,7 +9,7 @@ from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, Tup
 
 from .errors import DeadlineError, UnavailableError
 from .exchange import Exchange
-from .link import Link, receiving, sending, wait_for
+from .link import Link, is_news, receiving, sending, wait_for
 
 T = TypeVar("T")
 
@@ -284,17 +284,19 @@ class Channel:
             return
         sender, receiver = self._links
         messages: List[List[bytes]] = []
+        news = True
         self._reading = True
         self._inbox.release()
         try:
-            wait_for(seconds, sender, receiver, room)
+            news = wait_for(seconds, sender, receiver, room)
             messages = receiver.receive(_MAX_READ)
         finally:
             self._inbox.acquire()
             self._reading = False
             for message in messages:
                 self.exchange.receive(message)
-            self._look()
+            if news:
+                self._look()
             self._tell()
 
     def _look(self) -> None:
@@ -304,9 +306,10 @@ class Channel:
         """
         if self._links is None or self._reading:
             return
-        for link in self._links:
-            link.look()
         sender, receiver = self._links
+        if is_news(sender, receiver):
+            sender.look()
+            receiver.look()
         made = (sender.connections, receiver.connections)
         # Both: an answer to what is sent again has to find its way back.
         if made != self._made and sender.connected and receiver.connected:

@@ -57,7 +57,7 @@ class Link:
 
     Attributes:
         socket: the ZeroMQ socket.
-        monitor: has something to read when :meth:`look` has something to see.
+        news: a file descriptor that is readable when :meth:`look` has something to see.
         port: where it connects to.
         connected: whether there is a peer, as of the last :meth:`look`.
         connections: how many times a connection was made.
@@ -78,19 +78,21 @@ class Link:
         self.connections = 0
         self.refused = False
         self.socket = context().socket(kind)
-        self.monitor = context().socket(zmq.PAIR)
+        self._monitor = context().socket(zmq.PAIR)
         # Holds the sockets, so that they cannot be collected before this link, and in the wrong order.
-        self._finalizer = weakref.finalize(self, _close, self.socket, self.monitor)
+        self._finalizer = weakref.finalize(self, _close, self.socket, self._monitor)
         self._finalizer.atexit = False  # some daemon thread may be using them then
         try:
-            self.monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
+            self._monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
             self.socket.linger = LINGER_MS
             if ":" in host:
                 host = "[%s]" % host.strip("[]")
                 self.socket.ipv6 = True
             for name, value in dict(_OPTIONS, **options).items():
                 setattr(self.socket, name, value)
-            _monitor(self.socket, self.monitor, _CONNECTED | _READY | _LOST)
+            _monitor(self.socket, self._monitor, _CONNECTED | _READY | _LOST)
+            self.news = int(self._monitor.getsockopt(zmq.FD))
+            self.look()  # libzmq signals to a reader that has found nothing before
             self.socket.connect("tcp://%s:%s" % (host, port))
         except BaseException:
             self.close()
@@ -98,15 +100,18 @@ class Link:
 
     def look(self) -> None:
         """Bring ``connected``, ``connections`` and ``refused`` up to date."""
-        while int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            # [event (16 bits) value (32 bits), address]; pyzmq's own reader of it costs an import of asyncio.
-            event = int.from_bytes(self.monitor.recv_multipart()[0][:2], sys.byteorder)
-            if event & _READY:
-                self.connected, self.refused = True, False
-                self.connections += 1
-            elif event & _LOST:
-                # Without a handshake before it: not ZeroMQ, or not the kind of socket that answers this kind.
-                self.connected, self.refused = False, not self.connected
+        try:
+            while True:  # to the end: ``news`` tells only of what comes after it
+                # [event (16 bits) value (32 bits), address]; pyzmq's own reader of it costs an import of asyncio.
+                event = int.from_bytes(self._monitor.recv_multipart(zmq.NOBLOCK)[0][:2], sys.byteorder)
+                if event & _READY:
+                    self.connected, self.refused = True, False
+                    self.connections += 1
+                elif event & _LOST:
+                    # Without a handshake before it: not ZeroMQ, or not the kind of socket that answers this kind.
+                    self.connected, self.refused = False, not self.connected
+        except zmq.Again:
+            pass
 
     def describe(self) -> str:
         """What the last :meth:`look` says about the connection, as part of a sentence."""
@@ -144,7 +149,7 @@ class Link:
                 the background, as long as the process lives.
         """
         if self._finalizer.detach():
-            _close(self.socket, self.monitor, flush)
+            _close(self.socket, self._monitor, flush)
 
 
 def _monitor(socket: "zmq.Socket[bytes]", pair: "zmq.Socket[bytes]", events: int) -> None:
@@ -181,7 +186,7 @@ def receiving(host: str, port: int, identity: bytes, max_unread: int) -> Link:
     return Link(zmq.SUB, host, port, subscribe=identity, rcvhwm=max_unread)
 
 
-def wait_for(seconds: float, sender: Link, receiver: Link, room: bool = False) -> None:
+def wait_for(seconds: float, sender: Link, receiver: Link, room: bool = False) -> bool:
     """Sleep until there is a message or news of a connection, at most so many seconds.
 
     Args:
@@ -189,10 +194,21 @@ def wait_for(seconds: float, sender: Link, receiver: Link, room: bool = False) -
         sender: its socket is looked at only with ``room``: somebody else may be sending.
         receiver: the messages'.
         room: return also when ``sender`` takes another message.
+    Returns:
+        Whether there is news.
     """
     poller = zmq.Poller()
-    for socket in (receiver.socket, receiver.monitor, sender.monitor):
-        poller.register(socket, zmq.POLLIN)
+    poller.register(receiver.socket, zmq.POLLIN)
+    for link in (sender, receiver):
+        poller.register(link.news, zmq.POLLIN)
     if room:
         poller.register(sender.socket, zmq.POLLOUT)
-    poller.poll(math.ceil(seconds * 1000))
+    return any(isinstance(found, int) for found, _ in poller.poll(math.ceil(seconds * 1000)))
+
+
+def is_news(*links: Link) -> bool:
+    """Whether there is news of a connection."""
+    poller = zmq.Poller()
+    for link in links:
+        poller.register(link.news, zmq.POLLIN)
+    return bool(poller.poll(0))
