@@ -22,7 +22,7 @@ const Charts = (() => {
     return Array.from({length: Math.max(0, Math.floor((to - first) / step) + 1)}, (_, index) => first + index * step);
   }
 
-  /** Pieces of a line without its gaps: where a value is null, or where nothing was asked for long. */
+  /** Pieces of a line without its gaps: where a value is null, the server was gone, or nothing was asked for long. */
   function pieces(points, key, longestPause) {
     const found = [];
     let last = null;
@@ -31,7 +31,7 @@ const Charts = (() => {
         last = null;
         continue;
       }
-      if (last === null || point.at - last.at > longestPause) found.push([]);
+      if (last === null || point.gap || point.at - last.at > longestPause) found.push([]);
       found.at(-1).push(point);
       last = point;
     }

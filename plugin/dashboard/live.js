@@ -23,19 +23,18 @@ const Live = (() => {
       {key: "encoded", label: "sentences encoded", tone: "tone-a", area: true},
       {key: "arrived", label: "sentences arrived", tone: "tone-b", dash: "5 3"},
       {key: "requests", label: "requests", tone: "tone-c", dash: "1.5 3"}]},
-    {title: "Latency", format: Format.milliseconds, least: 5, empty: "no requests, or a server that keeps no histogram",
-      series: [
-        {key: "p50", label: "half within", tone: "tone-a", area: true},
-        {key: "p95", label: "95 % within", tone: "tone-b", dash: "5 3"},
-        {key: "p99", label: "99 % within", tone: "tone-c", dash: "1.5 3"}]},
+    {title: "Latency", format: Format.milliseconds, least: 5, fromHistogram: true, empty: "no requests in this time", series: [
+      {key: "p50", label: "half within", tone: "tone-a", area: true},
+      {key: "p95", label: "95 % within", tone: "tone-b", dash: "5 3"},
+      {key: "p99", label: "99 % within", tone: "tone-c", dash: "1.5 3"}]},
     {title: "Where the time goes, on average", headless: true, format: Format.milliseconds, least: 5,
-      empty: "no requests, or a server that keeps no histogram", series: [
-        {key: "computingMs", label: "model", tone: "tone-a", area: true},
-        {key: "waitingMs", label: "waiting", tone: "tone-b", dash: "5 3"},
-        {key: "tokenizingMs", label: "tokenizing", tone: "tone-c", dash: "1.5 3"}]},
+      fromHistogram: true, empty: "no requests in this time", series: [
+      {key: "computingMs", label: "model", tone: "tone-a", area: true},
+      {key: "waitingMs", label: "waiting", tone: "tone-b", dash: "5 3"},
+      {key: "tokenizingMs", label: "tokenizing", tone: "tone-c", dash: "1.5 3"}]},
     {title: "Queue", unit: " sentences", format: number, least: 5, series: [
       {key: "waiting", label: "sentences waiting", tone: "tone-a", area: true}]},
-    {title: "Batch fill", format: Format.percent, most: 1, empty: "no batch was run", series: [
+    {title: "Batch fill", format: Format.percent, most: 1, empty: "no batch in this time", series: [
       {key: "fill", label: "of the largest batch", tone: "tone-a", area: true}]},
     {title: "Clients", unit: " active", format: number, least: 4, series: [
       {key: "clients", label: "with a request in the last 3 minutes", tone: "tone-a", area: true}]},
@@ -60,6 +59,9 @@ const Live = (() => {
 
     /** A new look at the server. */
     show(reading, point) {
+      for (const chart of this.group.charts.filter(({spec}) => spec.fromHistogram)) {
+        Dom.setText(chart.empty, reading.latency === null ? "this server keeps no histogram" : chart.spec.empty);
+      }
       this.tiles(reading, point);
       this.workers(reading, point);
       this.counts(reading);

@@ -86,7 +86,8 @@ const Measure = (() => {
 
     add(point) {
       const outage = this.outages.at(-1);
-      if (outage && outage.to === null) outage.to = point.at;
+      point.gap = Boolean(outage && outage.to === null);  // no line leads here from the point before
+      if (point.gap) outage.to = point.at;
       this.points.push(point);
       if (this.points.length > this.capacity) this.points.splice(0, this.points.length - this.capacity);
       this.outages = this.outages.filter(({to}) => to === null || to >= this.points[0].at);
