@@ -455,6 +455,16 @@ def test_the_rate_follows_what_workers_measure():
     assert fleet.tokens_per_second == pytest.approx(1000.0)
 
 
+def test_many_tiny_jobs_do_not_make_long_ones_look_short():
+    fleet = make_fleet()
+    fleet.tokens_per_second = 0.0
+    for _ in range(30):
+        for num_tokens, seconds in [(1000, 0.1)] + 20 * [(10, 0.00001)]:
+            fleet.backlog.add(make_pending(1))
+            fleet.landed(fleet.next_flight(0.0).job, 0.0, num_tokens=num_tokens, seconds=seconds)
+    assert fleet.tokens_per_second == pytest.approx(1200 / 0.1002, rel=0.05)
+
+
 def test_seconds_of_backlog():
     fleet = make_fleet(2)
     fleet.tokens_per_second = 0.0

@@ -25,9 +25,13 @@ CREDIT = 2
 
 MAX_STRIKES = 3
 
-WORTH_WAITING = 0.03
+WORTH_WAITING = 0.003
 """A second job waits behind a running one only if that is expected to end within this many seconds: the gap between
 two jobs costs 0.3 ms, while a short request that arrives meanwhile would wait for both."""
+
+RATE_SECONDS = 1.0
+"""How much computing the measured rate looks back on: each job counts by its time, so that many tiny ones do not make
+long ones look short."""
 
 TARGET_SECONDS = 0.5
 """Jobs are cut so that they are expected to take at most this long."""
@@ -250,7 +254,8 @@ class Fleet:
             break
         if num_tokens and seconds > 0:
             rate = num_tokens / seconds
-            self.tokens_per_second = rate if not self.tokens_per_second else self.tokens_per_second * .8 + rate * .2
+            weight = min(seconds / RATE_SECONDS, 0.5) if self.tokens_per_second else 1.0
+            self.tokens_per_second += (rate - self.tokens_per_second) * weight
         return flight
 
     def failed(self, flight: Flight) -> list[Piece]:
