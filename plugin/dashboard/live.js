@@ -80,8 +80,7 @@ const Live = (() => {
     tiles(reading, point) {
       const ready = reading.workers ? reading.workers.filter(worker => worker.state === "ready").length : null;
       const restarts = reading.workers ? reading.workers.reduce((sum, worker) => sum + worker.restarts, 0) : null;
-      this.tile("throughput", number(point.encoded), point.tokens === null ? `${number(point.requests)} requests/s`
-        : `${number(point.tokens)} tokens/s`);
+      this.tile("throughput", number(point.encoded), point.tokens === null ? "no data" : `${number(point.tokens)} tokens/s`);
       this.tile("latency", Format.milliseconds(point.p50), point.p99 === null ? "no data" : `99 % within ${Format.milliseconds(point.p99)}`);
       this.tile("queue", reading.queue ? number(reading.queue.sentences) : Format.NOTHING,
         reading.queue ? reading.queue.sentences ? `about ${Format.duration(Math.ceil(reading.queue.seconds))} of work` : "nothing waits" : "no data");

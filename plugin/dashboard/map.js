@@ -57,6 +57,7 @@ const VectorMap = (() => {
 
     clear() {
       this.projection = new Pca.Projection();
+      this.names = [];  // of the groups that have colours
       this.shown = [];  // the lines in the order of the projection's rows
       this.failed = [];
       this.plot.chosen = this.plot.pointed = null;
@@ -68,6 +69,8 @@ const VectorMap = (() => {
     async encode({lines, dropped}, inAddition = false) {
       if (this.run) this.run.abort();
       if (!inAddition) this.clear();
+      // All labels are known before the first vector comes: no point changes its colour while others arrive.
+      this.names = Lines.groups([...this.shown, ...lines]);
       this.failed = [];
       this.problems();
       this.choose(null);
@@ -131,7 +134,6 @@ const VectorMap = (() => {
     }
 
     draw() {
-      this.names = Lines.groups(this.shown);
       this.plot.show(this.projection.coordinates(), this.shown.map(line => Lines.groupOf(line, this.names)));
       Dom.byId("map-empty").hidden = this.shown.length > 0;
       this.legend();
