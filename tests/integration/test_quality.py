@@ -27,14 +27,24 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (last - (counts - 1) / 2)[inverse]
 
 
-@pytest.mark.parametrize("length, layer, expected", [("256", "-1", 0.8203), ("25", "-1", 0.8153), ("25", "-2", 0.6629)])
-def test_spearman_on_the_sts_benchmark(serve, length, layer, expected):
+def spearman_on_the_sts_benchmark(serve, *options) -> float:
     with open(Path(DATA) / "stsb" / "stsb-en-test.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert len(rows) == 1379
-    server = serve("-cpu", "-max_seq_len", length, "-pooling_layer", layer).ready(120)
+    server = serve("-cpu", *options).ready(120)
     with server.client(timeout=200_000, check_length=False) as client:
         left, right = (client.encode([row[side] for row in rows]) for side in (0, 1))
     cosines = (left * right).sum(1) / np.linalg.norm(left, axis=1) / np.linalg.norm(right, axis=1)
-    spearman = np.corrcoef(ranks(cosines), ranks(np.array([float(row[2]) for row in rows])))[0, 1]
+    return np.corrcoef(ranks(cosines), ranks(np.array([float(row[2]) for row in rows])))[0, 1]
+
+
+@pytest.mark.parametrize("length, layer, expected", [("256", "-1", 0.8203), ("25", "-1", 0.8153), ("25", "-2", 0.6629)])
+def test_spearman(serve, length, layer, expected):
+    spearman = spearman_on_the_sts_benchmark(serve, "-max_seq_len", length, "-pooling_layer", layer)
     assert round(spearman, 3) == round(expected, 3)
+
+
+def test_int8_loses_little(serve):
+    spearman = spearman_on_the_sts_benchmark(serve, "-engine", "lite", "-precision", "int8")
+    print(f"int8: {spearman:.4f}")
+    assert abs(spearman - 0.8203) < 0.003
