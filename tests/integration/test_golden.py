@@ -70,13 +70,18 @@ def options_for(key: str) -> list[str]:
             *(["-mask_cls_sep"] if masked else [])]
 
 
-@pytest.mark.parametrize("key", sorted(set(REFERENCE.files) - {"tokens"}))
-def test_vectors_and_tokens_equal_the_reference(serve, key):
+KEYS = sorted(set(REFERENCE.files) - {"tokens"})
+
+
+# Two servers start together, which is most of what these tests wait for.
+@pytest.mark.parametrize("keys", [KEYS[start:start + 2] for start in range(0, len(KEYS), 2)], ids=" and ".join)
+def test_vectors_and_tokens_equal_the_reference(serve, keys):
     assert [isinstance(text, list) for text in SENTENCES] == sorted(isinstance(text, list) for text in SENTENCES)
-    server = serve("-cpu", "-max_seq_len", "25", "-show_tokens_to_client", *options_for(key)).ready(120)
-    vectors, tokens = answers(server, SENTENCES)
-    np.testing.assert_allclose(vectors, REFERENCE[key], rtol=0, atol=TOLERANCE)
-    assert [" ".join(row) for row in tokens] == REFERENCE["tokens"].tolist()
+    servers = [serve("-cpu", "-max_seq_len", "25", "-show_tokens_to_client", *options_for(key)) for key in keys]
+    for key, server in zip(keys, servers):
+        vectors, tokens = answers(server.ready(120), SENTENCES)
+        np.testing.assert_allclose(vectors, REFERENCE[key], rtol=0, atol=TOLERANCE)
+        assert [" ".join(row) for row in tokens] == REFERENCE["tokens"].tolist()
 
 
 @pytest.fixture(scope="module")
