@@ -202,8 +202,8 @@ def graphs(tmp_path_factory):
 @pytest.fixture
 def run(graphs):
     """Starts the engine for a model directory and options, as a worker would."""
-    def start(model_dir, **options):
-        model = settle(ServerConfig(model_dir=str(model_dir), **options))
+    def start(model_dir, engine="graph", **options):
+        model = settle(ServerConfig(model_dir=str(model_dir), engine=engine, **options))
         path = freeze.cached_graph(model.settings, graphs) or freeze.freeze(model.settings, graphs)["path"]
         settings = replace(model.settings, frozen_graph=str(path))
         return Running(settings, base.create_tokenizer(settings), base.create(settings))

@@ -16,8 +16,8 @@ from bert_serving.server.engine.models import settle
 from bert_serving.server.errors import EngineError, ModelError
 
 
-def settings_of(model_dir, **options):
-    return settle(ServerConfig(model_dir=str(model_dir), **options)).settings
+def settings_of(model_dir, engine="graph", **options):
+    return settle(ServerConfig(model_dir=str(model_dir), engine=engine, **options)).settings
 
 
 def program(settings, cache_dir, **variables):
