@@ -174,7 +174,7 @@ class ServerConfig:
     http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
     http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
     cors: str = option("*", "origin that browsers may call the HTTP proxy from", SERVING, str)
-    engine: str = option("graph", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
+    engine: str = option("auto", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
                          "tests), or auto: lite where it can do what is asked, else graph", SERVING, str,
                          choices=("auto", "lite", "graph", "echo"))
     num_worker: int = option(1, "worker processes", SERVING, positive)
