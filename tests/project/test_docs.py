@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from bert_serving.client.errors import BY_CODE
 from bert_serving.server import errors as start_errors
+from bert_serving.server.benchmark.options import get_parser as benchmark_parser, parse as parse_benchmark
 from bert_serving.server.config import ServerConfig, get_args_parser
 from bert_serving.server.engine.command import main as model_command
 from bert_serving.server.proxy.metrics import HISTOGRAMS, QUEUE, TOKENS, WORKER
@@ -88,6 +89,10 @@ def check_start(words, command, request):
     ServerConfig.from_args(get_args_parser({}).parse_args(words[1:]))
 
 
+def check_benchmark(words, command, request):
+    parse_benchmark(words[1:], {})
+
+
 def check_model(words, command, request):
     """The subcommand exists and takes these arguments; nothing is fetched."""
     with pytest.raises(SystemExit) as end:
@@ -124,12 +129,13 @@ def check_python(words, command, request):
 
 
 CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start,
-          "bert-serving-model": check_model, "curl": check_curl,
+          "bert-serving-benchmark": check_benchmark, "bert-serving-model": check_model, "curl": check_curl,
           "docker": check_docker, "python": check_python}
 
 
 @pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
                                      "bert-serving-start -no_such_option", "bert-serving-model steal",
+                                     "bert-serving-benchmark -tests nothing",
                                      "docker build -f docker/Nothing ."])
 def test_the_checks_bite(command, request, capsys):
     with pytest.raises((AssertionError, SystemExit)):
@@ -173,6 +179,12 @@ def test_the_options_page_is_current():
 def test_every_option_is_in_the_reference(field):
     for flag in field.metadata.get("flags", [field.name]):
         assert f"| `-{flag}`" in reference("options.md")
+
+
+def test_every_option_of_the_benchmark_is_on_its_page():
+    ours = set(benchmark_parser({})._option_string_actions) - set(get_args_parser({})._option_string_actions)
+    page = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8")
+    assert ours and not [name for name in ours if not name.startswith("--") and f"`{name}`" not in page]
 
 
 @pytest.mark.parametrize("code, error", BY_CODE.items(), ids=str)

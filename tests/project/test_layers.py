@@ -25,7 +25,8 @@ ROOMS = {
                       "client.protocol", "client.errors"],
     "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process"],
     "server.proxy": ["client", "server.errors", "server.log", "server.process"],
-    "server.benchmark": ["client", "server.supervisor", "server.config"],
+    "server.benchmark": ["client", "server.service", "server.stages", "server.machine", "server.config",
+                         "server.errors", "server.log", "server.process"],
     "server": ["server", "client"],
 }
 

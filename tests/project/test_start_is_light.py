@@ -34,6 +34,11 @@ def test_help(option):
     assert "-model_dir" in output and "-num_worker" in output
 
 
+def test_help_of_the_benchmark():
+    output, _ = run("from bert_serving.server.benchmark.command import main; main()", "-h")
+    assert "-test_num_client" in output
+
+
 def test_version():
     from bert_serving.server import __version__
     output, _ = run("from bert_serving.server.cli import main; main()", "-version")

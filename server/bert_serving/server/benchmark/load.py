@@ -1,0 +1,250 @@
+"""Clients that ask a server as fast as it answers, a process each, so that they do not wait for one another's GIL.
+
+Both ends: the parent has a :class:`Crowd`, whose processes stay from one measurement to the next; a client's process is
+this module's :func:`main`. They talk in lines of JSON::
+
+    client                                        parent
+      {"up": true}                             ->
+                                               <- {"address", "texts", "size", "seconds", "num_repeat", "patience_ms"}
+      {"ready": true}, connected and warmed up ->
+                                               <- {}, to all once all are ready
+      {"start", "end", "seconds": [...]}       ->
+"""
+from __future__ import annotations
+
+import json
+import select
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from bert_serving.client import BertClient
+from bert_serving.client.errors import BertServingError
+
+from ..process import Child, read_orders
+
+WARM_UP = 2
+"""The first requests of a given number of them that do not count, as in the original's benchmark."""
+
+WARM_UP_SIZE = 16
+"""Sentences in the request that warms a client up where it is time that is given."""
+
+PATIENCE_MS = 600_000
+"""How long a client waits for one answer, in milliseconds."""
+
+TICK_MS = 200
+
+
+class BenchmarkError(BertServingError):
+    """There is nothing to measure, or no more; the message is the one line that the user reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What each client does: one request after the other, the next as soon as the last is answered.
+
+    Attributes:
+        size: sentences in a request.
+        seconds: for how long it sends; the request that is under way then is its last, and counts.
+        num_repeat: how many requests it sends instead, the first ``WARM_UP`` of which do not count; None: see seconds.
+    """
+
+    size: int
+    seconds: float = 5.0
+    num_repeat: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What one measurement found.
+
+    Attributes:
+        seconds: from the first request of any client to the last answer.
+        sentences: how many were answered in that time.
+        client_speeds: sentences per second for each client.
+        latencies: seconds that each request took, float [number of requests].
+    """
+
+    seconds: float
+    sentences: int
+    client_speeds: list[float]
+    latencies: np.ndarray = field(repr=False)
+
+    @property
+    def speed(self) -> float:
+        """Sentences per second, all clients together."""
+        return self.sentences / self.seconds
+
+    def latency(self, percent: float) -> float:
+        """Seconds within which so many per cent of the requests were answered."""
+        return float(np.percentile(self.latencies, percent))
+
+
+class Crowd:
+    """Processes of clients."""
+
+    def __init__(self) -> None:
+        self._clients: list[Child] = []
+
+    def measure(self, address: dict[str, Any], load: Load, texts: Sequence[Sequence[str]],
+                check: Callable[[], None] = lambda: None) -> Run:
+        """Let as many clients as there are lists of texts ask the server at the same time.
+
+        Args:
+            address: ``ip``, ``port`` and ``port_out`` of the server.
+            texts: each client's sentences. A request takes the next of them; after the last comes the first again.
+            check: called while waiting; may raise if there is no point in waiting any more.
+        Raises:
+            BenchmarkError: a client got an error or no answer, or ended.
+        """
+        try:
+            new = [Child("bert_serving.server.benchmark.load", {}, piped_output=True)
+                   for _ in range(len(texts) - len(self._clients))]
+            self._clients += new
+            _hear(new, "up", check)
+            clients = self._clients[:len(texts)]
+            for client, its_texts in zip(clients, texts):
+                _tell(client, {"address": address, "texts": list(its_texts), "size": load.size,
+                               "seconds": load.seconds, "num_repeat": load.num_repeat, "patience_ms": PATIENCE_MS})
+            _hear(clients, "ready", check)
+            for client in clients:
+                _tell(client, {})
+            return _summary(_hear(clients, "seconds", check), load.size)
+        except BaseException:
+            self.close()  # the others may still be at it
+            raise
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.kill()
+            client.forget()
+        self._clients.clear()
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _tell(client: Child, order: dict[str, Any]) -> None:
+    assert client.popen.stdin is not None
+    try:
+        client.popen.stdin.write(json.dumps(order).encode() + b"\n")
+        client.popen.stdin.flush()
+    except BrokenPipeError:
+        pass  # it is gone; so says the end of its output
+
+
+def _hear(clients: Sequence[Child], key: str, check: Callable[[], None]) -> list[dict[str, Any]]:
+    """What each of them says, once all have said something that has ``key``.
+
+    Raises:
+        BenchmarkError: one of them says that it failed, or is gone.
+    """
+    said: dict[int, dict[str, Any]] = {}
+    poller = select.poll()
+    places = {}
+    for place, client in enumerate(clients):
+        assert client.output is not None
+        poller.register(client.output, select.POLLIN)
+        places[client.output] = place
+    while len(said) < len(clients):
+        for descriptor, _ in poller.poll(TICK_MS):
+            place = places[descriptor]
+            messages = clients[place].read_messages()
+            if messages is None:
+                raise BenchmarkError(f"client {place} ended in the middle; its last lines above may say why")
+            for message in messages:
+                if "error" in message:
+                    raise BenchmarkError(f"client {place} got no vectors: {message['error']}")
+                if key in message:
+                    said[place] = message
+        check()
+    return [said[place] for place in range(len(clients))]
+
+
+def _summary(answers: Sequence[dict[str, Any]], size: int) -> Run:
+    # Clocks of one machine: time.monotonic() is the same for all of its processes.
+    seconds = max(answer["end"] for answer in answers) - min(answer["start"] for answer in answers)
+    counts = [len(answer["seconds"]) * size for answer in answers]
+    return Run(seconds=seconds, sentences=sum(counts),
+               client_speeds=[count / (answer["end"] - answer["start"]) for count, answer in zip(counts, answers)],
+               latencies=np.concatenate([answer["seconds"] for answer in answers]))
+
+
+# ---- a client's process ----------------------------------------------------------------------------------------------
+
+class Requests:
+    """The requests of one client: the next ``size`` texts each, over and over."""
+
+    def __init__(self, texts: Sequence[str], size: int) -> None:
+        self.texts, self.size = list(texts), size
+        self._next = 0
+
+    def __next__(self) -> list[str]:
+        indices = range(self._next, self._next + self.size)
+        self._next = indices.stop % len(self.texts)
+        return [self.texts[index % len(self.texts)] for index in indices]
+
+
+def ask(encode: Callable[[list[str]], Any], requests: Requests, num: int | None, until: float,
+        clock: Callable[[], float] = time.monotonic) -> tuple[float, float, list[float]]:
+    """Send ``num`` requests, or as many as can be begun before ``until``, but one at least.
+
+    Returns:
+        When the first was sent, when the last was answered, and the seconds that each took.
+    """
+    seconds = []
+    begin = sent = clock()
+    while True:
+        encode(next(requests))
+        answered = clock()
+        seconds.append(answered - sent)
+        sent = answered
+        if len(seconds) == num or (num is None and answered >= until):
+            return begin, answered, seconds
+
+
+def measure(order: dict[str, Any], say: Callable[[dict[str, Any]], None], wait: Callable[[], Any]) -> None:
+    """One measurement of this client's: connect, warm up, say so, wait for the others, ask, and say what was found."""
+    num_repeat, requests = order["num_repeat"], Requests(order["texts"], order["size"])
+    with BertClient(**order["address"], timeout=order["patience_ms"], check_length=False,
+                    check_token_info=False) as client:
+        if num_repeat is None:
+            client.encode(order["texts"][:min(order["size"], WARM_UP_SIZE)])
+        else:
+            for _ in range(WARM_UP):
+                client.encode(next(requests))
+        say({"ready": True})
+        wait()
+        start, end, seconds = ask(client.encode, requests, num_repeat and num_repeat - WARM_UP,
+                                  time.monotonic() + order["seconds"])
+    say({"start": start, "end": end, "seconds": seconds})
+
+
+def main() -> None:
+    read_orders("bert-bench-client")
+    say({"up": True})
+    while line := sys.stdin.buffer.readline():
+        try:
+            measure(json.loads(line), say, sys.stdin.buffer.readline)
+        except BertServingError as error:
+            say({"error": str(error)})
+
+
+def say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    # Under its own name, for whoever compares classes.
+    from bert_serving.server.benchmark import load
+    load.main()
