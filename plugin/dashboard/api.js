@@ -4,7 +4,8 @@
 const Api = (() => {
   /** A call that got no good answer.
 
-      kind: "network" (nothing answers), "foreign" (something else answers), or "refused" (the proxy answers an error). */
+      kind: "network" (nothing answers), "foreign" (something else answers), "locked" (the proxy wants a key, or another
+      one), or "refused" (the proxy answers another error). */
   class Failure extends Error {
     constructor(kind, message, {status = null, retryAfter = null} = {}) {
       super(message);
@@ -35,11 +36,38 @@ const Api = (() => {
     return (url.origin + url.pathname).replace(/\/+$/, "");
   }
 
+  /** The key that goes with every call of a server, and with those of no other one: kept until the tab is closed.
+
+      An empty one is forgotten. */
+  function setKey(server, key) {
+    keys.set(server, key);
+    try {
+      if (key) sessionStorage.setItem(KEPT + server, key);
+      else sessionStorage.removeItem(KEPT + server);
+    } catch {
+      // a page from a file may have no storage
+    }
+  }
+
+  function key(server) {
+    if (keys.has(server)) return keys.get(server);
+    try {
+      return sessionStorage.getItem(KEPT + server) || "";
+    } catch {
+      return "";
+    }
+  }
+
+  const KEPT = "bert-serving-key ";
+  const keys = new Map();
+
   async function call(server, path, {body = null, timeoutMs, signal = null} = {}) {
     const limit = AbortSignal.timeout(timeoutMs);
-    const options = {signal: signal ? AbortSignal.any([signal, limit]) : limit, cache: "no-store"};
+    const options = {signal: signal ? AbortSignal.any([signal, limit]) : limit, cache: "no-store", headers: {}};
+    if (key(server)) options.headers.Authorization = `Bearer ${key(server)}`;
     if (body !== null) {
-      Object.assign(options, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
+      Object.assign(options, {method: "POST", body: JSON.stringify(body)});
+      options.headers["Content-Type"] = "application/json";
     }
     let response, text;
     try {
@@ -65,7 +93,8 @@ const Api = (() => {
         `(status ${response.status}, no JSON)`, {status: response.status});
     }
     if (!response.ok) {
-      throw new Failure("refused", answer.description || (answer.error && answer.error.message) ||
+      const kind = response.status === 401 ? "locked" : "refused";
+      throw new Failure(kind, answer.description || (answer.error && answer.error.message) ||
         `status ${response.status}`, {status: response.status, retryAfter: answer.retry_after || null});
     }
     return answer;
@@ -108,5 +137,5 @@ const Api = (() => {
     return Array.isArray(answer.tokens) ? {tokens: answer.tokens, ids: answer.ids || null} : null;
   }
 
-  return {Failure, endpoint, status, encode, tokenize};
+  return {Failure, endpoint, key, setKey, status, encode, tokenize};
 })();

@@ -10,6 +10,7 @@ const App = (() => {
   const config = new Config.View();
   let server = "";
   let last = null;  // the last reading of this server
+  let keyIsNew = false;  // whether a key was typed for the server that is asked next
   let failure = null;  // why the last look failed; null if it did not
   const poller = new Poll.Poller(() => Api.status(server), answered, failed);
 
@@ -30,6 +31,7 @@ const App = (() => {
 
   function failed(error) {
     failure = error;
+    if (error.kind === "locked") askForKey();
     history_.gone(Date.now());
     live.draw(Date.now());
     pulse();
@@ -37,10 +39,10 @@ const App = (() => {
 
   /** Say how things stand; runs every second, since "in 3 seconds" changes by itself. */
   function pulse() {
-    const state = failure !== null ? "gone" : last === null ? "asking" : last.ready ? "live" : "starting";
+    const state = failure !== null ? failure.kind === "locked" ? "locked" : "gone" : last === null ? "asking" : last.ready ? "live" : "starting";
     const box = Dom.byId("pulse");
     box.dataset.state = state;
-    Dom.setText(box.querySelector(".pulse-word"), {live: "Live", gone: "Gone", asking: "Asking", starting: "Starting"}[state]);
+    Dom.setText(box.querySelector(".pulse-word"), {live: "Live", gone: "Gone", locked: "Locked", asking: "Asking", starting: "Starting"}[state]);
     document.body.dataset.state = state;
     const alarm = Dom.byId("alarm");
     alarm.hidden = failure === null;
@@ -52,7 +54,18 @@ const App = (() => {
     Dom.setText(Dom.byId("alarm-next"), wait > 0 ? `Trying again in ${wait} s` : "Trying …");
   }
 
+  /** A server wants a key: show where to type it, and go there unless somebody types elsewhere. */
+  function askForKey() {
+    const box = Dom.byId("key");
+    if (!box.hidden) return;
+    box.hidden = false;
+    if (document.activeElement === document.body) box.focus();
+  }
+
   function headline() {
+    if (failure.kind === "locked") {
+      return Api.key(server) ? "The server does not know this key" : "This server wants a key: type it beside its address";
+    }
     if (failure.kind === "foreign") return "This is not the address of a server";
     if (failure.kind === "refused") return "The HTTP proxy answers, the server behind it does not";
     return last === null ? "No server answers" : "The server does not answer any more";
@@ -71,6 +84,12 @@ const App = (() => {
       return;
     }
     box.value = server;
+    // What was typed is for the address beside it; what was not typed is for the server that it was given to.
+    const field = Dom.byId("key");
+    if (keyIsNew) Api.setKey(server, field.value.trim());
+    keyIsNew = false;
+    field.value = Api.key(server);
+    field.hidden = field.value === "";
     Dom.byId("api-link").href = server + "/docs";
     last = failure = null;
     history_.points = [];
@@ -161,6 +180,7 @@ const App = (() => {
       event.preventDefault();
       watch(Dom.byId("endpoint").value);
     });
+    Dom.byId("key").addEventListener("input", () => keyIsNew = true);
     Dom.byId("endpoint").addEventListener("input", event => event.target.setCustomValidity(""));
     Dom.byId("alarm-now").addEventListener("click", () => poller.now());
     setInterval(pulse, 1000);

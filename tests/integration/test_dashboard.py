@@ -320,11 +320,39 @@ def test_another_service_is_told_from_a_server(page, site):
     assert all("404" in error for error in page.errors())
 
 
+def test_a_key_is_asked_for_kept_and_sent_to_no_other_server(page, site, serve_echo, echo_server):
+    key = "a-key-that-was-typed"
+    server = serve_echo("-http_port", "0", environ={"BERT_SERVING_API_KEY": key})
+    page.open(f"{site()}?server={proxy(server)}")
+    page.until(lambda: page.text("pulse") == "Locked", "nothing is said of a key")
+    assert page.text("alarm-what") == "This server wants a key: type it beside its address"
+    page.until(lambda: page.run("return document.activeElement.id") == "key", "the key's field is not ready to type")
+    page.screenshot("locked")
+    page.type("key", "a-wrong-key-was-typed\n")
+    page.until(lambda: "does not know this key" in page.text("alarm-what"), "a wrong key is not told")
+    page.type("key", key + "\n")
+    page.live()
+    page.view("try")
+    page.find("compare").click()
+    page.until(lambda: page.shown("try-result") and page.count("#tokens-0 li") > 3, "the key does not go along")
+    page.view("live")
+    page.driver.refresh()
+    page.live()  # until the tab is closed
+    assert key not in page.driver.current_url
+    # Refusals are lines in the browser's console; nothing else may be there.
+    assert all("401" in error for error in page.errors())
+    page.type("endpoint", f"127.0.0.1:{echo_server.http_port}\n")
+    page.live()
+    assert not page.shown("key") and page.run("return Api.key(arguments[0])", proxy(echo_server)) == ""
+    page.run("sessionStorage.clear()")
+
+
 def test_an_address_is_typed(page, site, echo_server):
     page.open(site())
     page.type("endpoint", f"127.0.0.1:{echo_server.http_port}\n")
     page.live()
     assert f"server=http%3A%2F%2F127.0.0.1%3A{echo_server.http_port}" in page.driver.current_url
+    assert not page.shown("key")
     page.type("endpoint", "ftp://example.com\n")
     assert "begins with http" in page.run("return document.getElementById('endpoint').validationMessage")
     assert page.text("pulse") == "Live"

@@ -40,7 +40,7 @@ ALWAYS = ["-host", "0.0.0.0", "-http_port", "8125"]
     (["2"], {}, ["-num_worker", "2"]),
     (["2", "-cpu"], {}, ["-num_worker", "2", "-cpu"]),
     (["-max_seq_len", "64", "-cpu"], {"NUM_WORKER": "3"}, ["-num_worker", "3", "-max_seq_len", "64", "-cpu"]),
-    (["-cors", "a b"], {}, ["-num_worker", "1", "-cors", "a b"]),
+    (["-terminate_token", "a b"], {}, ["-num_worker", "1", "-terminate_token", "a b"]),
 ])
 def test_arguments(enter, arguments, variables, given):
     assert enter(*arguments, **variables) == ALWAYS + given

@@ -258,3 +258,43 @@ def test_precision(words, precision):
 def test_what_an_engine_cannot_do(words, message):
     with pytest.raises(ConfigError, match=message):
         configure(*words)
+
+
+# ---- secrets and origins ---------------------------------------------------------------------------------------------
+
+KEY = "a-key-that-is-long-enough"
+
+
+@pytest.mark.parametrize("words, environ, keys", [
+    (("-api_key", KEY, "another-key-of-this-test"), (), [KEY, "another-key-of-this-test"]),
+    ((), {"BERT_SERVING_API_KEY": f"{KEY} another-key-of-this-test"}, [KEY, "another-key-of-this-test"]),
+    (("-api_key", KEY), {"BERT_SERVING_API_KEY": "another-key-of-this-test"}, [KEY])])
+def test_keys_are_given_on_the_command_line_or_in_the_environment(words, environ, keys):
+    assert configure("-http_port", "0", *words, environ=environ).api_key == keys
+
+
+@pytest.mark.parametrize("words", [("-api_key", KEY), ("-api_key_file", "/x")])
+def test_keys_without_http_are_a_mistake(words):
+    with pytest.raises(ConfigError, match=f"{words[0]} is for the HTTP proxy.*give -http_port, too"):
+        configure(*words)
+
+
+def test_secrets_are_shown_nowhere():
+    environ = {"BERT_SERVING_API_KEY": KEY, "BERT_SERVING_TERMINATE_TOKEN": "a-word"}
+    config = configure("-http_port", "0", "-api_key_file", "/secret/place", environ=environ)
+    shown = json.dumps(config.to_status()) + get_args_parser(environ).format_help()
+    for secret in (KEY, "a-word", "/secret/place"):
+        assert secret not in shown
+    assert {"BERT_SERVING_API_KEY", "BERT_SERVING_API_KEY_FILE",
+            "BERT_SERVING_TERMINATE_TOKEN"} <= set(ServerConfig.secret_variables())
+
+
+@pytest.mark.parametrize("given", ["*", "null", "https://a.example", "http://[::1]:3000,HTTP://localhost:80,null"])
+def test_origins(given):
+    assert configure("-cors", given).cors == given
+
+
+@pytest.mark.parametrize("given", ["a.example", "http://a.example/", "http://*.a.example", "http://a.example, http://b",
+                                   "", "ftp://a", "http://", "http://a.example?x"])
+def test_what_is_no_origin(capsys, given):
+    assert "is no origin; expected one like https://example.org" in refused(capsys, "-cors", given)

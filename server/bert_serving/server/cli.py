@@ -20,6 +20,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         config = ServerConfig.from_args(parser.parse_args(argv))
     except ConfigError as error:
         parser.exit(error.exit_code, f"{parser.prog}: error: {error}\n")
+    for name in config.secret_variables():
+        os.environ.pop(name, None)  # no child process needs to know
     # Only now, so that -h answers at once.
     from . import log
     from .service import serve

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
@@ -110,9 +111,22 @@ def sequence_length(text: str) -> int | None:
     return length
 
 
+def origins(text: str) -> str:
+    for origin in text.split(","):
+        if origin not in ("*", "null") and not ORIGIN.fullmatch(origin):
+            raise argparse.ArgumentTypeError(f"{origin!r} is no origin; expected one like https://example.org or "
+                                             "http://localhost:3000, several with commas between, null (pages from "
+                                             "files), or *")
+    return text
+
+
+ORIGIN = re.compile(r"https?://[^/?#@*\\\s]+", re.IGNORECASE)
+"""Scheme, host and perhaps port, as browsers send them."""
+
+
 # Shown by argparse in "invalid ... value".
 for _type, _name in ((port_number, "port"), (positive, "whole number"), (natural, "whole number"),
-                     (fraction, "fraction"), (seconds, "number of seconds")):
+                     (fraction, "fraction"), (seconds, "number of seconds"), (origins, "origin")):
     _type.__name__ = _name
 
 
@@ -173,7 +187,13 @@ class ServerConfig:
                            aliases=("port_result",))
     http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
     http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
-    cors: str = option("*", "origin that browsers may call the HTTP proxy from", SERVING, str)
+    cors: str = option("*", "origins whose pages may call the HTTP proxy from a browser, with commas between; *: every "
+                       "page", SERVING, origins)
+    api_key: list[str] = option([], "keys of which callers of the HTTP proxy have to send one, as 'Authorization: "
+                                "Bearer KEY'; better given in a file or the environment than where ps shows it",
+                                SERVING, str, nargs="+", metavar="KEY", secret=True)
+    api_key_file: str | None = option(None, "file with such keys, one on each line; lines that begin with # are "
+                                      "comments", SERVING, str, metavar="FILE", secret=True)
     engine: str = option("auto", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
                          "tests), or auto: lite where it can do what is asked, else graph", SERVING, str,
                          choices=("auto", "lite", "graph", "echo"))
@@ -219,6 +239,9 @@ class ServerConfig:
             raise ConfigError(f"-port and -port_out are both {self.port}; give them different numbers")
         if self.http_port and self.http_port in (self.port, self.port_out):
             raise ConfigError(f"-http_port is {self.http_port}, as another port is; give them different numbers")
+        for name in ("api_key", "api_key_file"):
+            if getattr(self, name) and self.http_port is None:
+                raise ConfigError(f"-{name} is for the HTTP proxy, which is not asked for; give -http_port, too")
         if self.cpu and self.device_map:
             raise ConfigError("-cpu and -device_map exclude each other; give one of them")
         if self.fp16 and self.precision not in (None, "fp16"):
@@ -248,6 +271,11 @@ class ServerConfig:
                                         (bool(self.device_map), "-device_map")):
                 if unable:
                     raise ConfigError(f"-engine lite cannot do {option_name}; leave that out, or give -engine graph")
+
+    @classmethod
+    def secret_variables(cls) -> list[str]:
+        """The environment variables that hold secrets."""
+        return [ENVIRONMENT_PREFIX + f.name.upper() for f in fields(cls) if f.metadata.get("secret")]
 
     @classmethod
     def from_args(cls, args: argparse.Namespace | ServerConfig) -> ServerConfig:

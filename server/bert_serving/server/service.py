@@ -18,7 +18,7 @@ import zmq
 from bert_serving.client import protocol
 from bert_serving.client.errors import DeadlineError
 
-from . import __version__, machine
+from . import __version__, api_keys, machine
 from .config import PoolingStrategy, ServerConfig
 from .core import placement
 from .core.batching import Backlog
@@ -58,6 +58,7 @@ class Service:
         self.context = zmq.Context()
         try:
             self._bind(config)
+            self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
             self.placement = _place(config)
             self.model = settle(config, any(device != CPU for device in self.placement.devices))
         except BaseException:
@@ -118,7 +119,8 @@ class Service:
         if config.http_port is not None:
             proxy_orders = {"ip": _connectable(config.host), "port": self.port, "port_out": self.port_out,
                             "host": "0.0.0.0" if config.host == "*" else config.host, "http_port": config.http_port,
-                            "max_connect": config.http_max_connect, "cors": config.cors, "verbose": config.verbose,
+                            "max_connect": config.http_max_connect, "cors": config.cors,
+                            "api_keys": self.api_keys, "verbose": config.verbose,
                             "max_message_mb": config.max_message_mb,
                             "model": {"name": self.model.name, "created": int(self.start_time.timestamp()),
                                       "vocabulary": settings.vocabulary, "adds_special": not settings.no_special_token,
@@ -178,8 +180,18 @@ class Service:
             logger.warning("this processor has no instructions that speed -precision %s up; fp32 may be as fast",
                            settings.precision)
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
-        if self.config.host not in ("127.0.0.1", "localhost", "::1"):
+        if not _is_loopback(self.config.host):
             logger.warning("every host that reaches %s can use this server, and nothing is encrypted", self.config.host)
+
+        self._warn_of_open_doors()
+
+    def _warn_of_open_doors(self) -> None:
+        """Of the HTTP port's and of the file of its keys."""
+        config = self.config
+        if config.api_key_file and api_keys.is_open_to_others(config.api_key_file):
+            logger.warning("every user of this machine can read -api_key_file %s; chmod 600 it", config.api_key_file)
+        if config.http_port is not None and not self.api_keys and not _is_loopback(config.host):
+            logger.warning("every host that reaches the HTTP port can use it; -api_key_file asks for a key")
 
     def describe(self, identity: bytes) -> dict[str, Any]:
         """The values of a config or status reply: everything that original clients read, and our own."""
@@ -244,6 +256,10 @@ def _place(config: ServerConfig) -> Placement:
         return Placement([CPU] * config.num_worker, "engine lite is for CPUs")
     looked = [] if config.cpu else machine.gpus()
     return placement.place(config.num_worker, config.cpu, config.device_map, looked)
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("127.0.0.1", "localhost", "::1")
 
 
 def _connectable(host: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnprocessableError)
+from bert_serving.server.api_keys import Keys
 from bert_serving.server.proxy.app import Options, create_app
 from bert_serving.server.proxy.openai import Model
 
@@ -347,6 +348,94 @@ def test_large_answers_are_compressed(http):
     assert len(json.loads(gzip.decompress(response.data))["result"]) == 1000
     plain = http.post("/encode", json={"id": 1, "texts": texts})
     assert "Content-Encoding" not in plain.headers
+
+
+STRANGERS = ["http://b.example", "http://a.example.evil", "http://a.example:8080", "https://a.example", "null",
+             "http://axexample", "http://xa.example", "http://a.example/"]
+
+
+@pytest.mark.parametrize("origin", STRANGERS)
+@pytest.mark.parametrize("cors", ["http://a.example", "http://[::1]:3000,http://a.example"])
+def test_other_origins_are_refused(make, cors, origin):
+    http = make(cors=cors)
+    asking = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    for response in (http.get("/status/server", headers=asking), http.options("/encode", headers=asking)):
+        assert not [name for name, _ in response.headers if name.startswith("Access-Control-Allow")]
+
+
+@pytest.mark.parametrize("origin", ["http://a.example", "HTTP://A.example", "http://[::1]:3000", "null"])
+def test_several_origins(make, origin):
+    http = make(cors="http://a.example,http://[::1]:3000,null")
+    for method, path in (("GET", "/status/server"), ("OPTIONS", "/encode")):
+        asking = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        response = http.open(path, method=method, headers=asking)
+        assert response.headers["Access-Control-Allow-Origin"] == origin
+        assert "Origin" in ", ".join(response.headers.getlist("Vary"))
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+KEYS = ["first-key-of-these-tests", "second-key-of-these-tests"]
+CLOSED = [("POST", "/encode"), ("POST", "/tokenize"), ("GET", "/status/server"), ("GET", "/status/client"),
+          ("GET", "/metrics"), ("POST", "/v1/embeddings"), ("GET", "/v1/models"), ("GET", "/nowhere"),
+          ("PUT", "/livez/"), ("GET", "/encode"), ("HEAD", "/metrics")]
+OPENED = ["/", "/app.js", "/docs", "/openapi.json", "/livez", "/readyz"]
+
+
+@pytest.fixture
+def locked(make):
+    return make(keys=Keys(KEYS))
+
+
+@pytest.mark.parametrize("headers", [
+    {}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEYS[0]}"}, {"Authorization": KEYS[0]},
+    {"Authorization": f"Bearer {KEYS[0]} {KEYS[0]}"}, {"X-API-Key": ""}, {"X-API-Key": KEYS[0][:-1]},
+    {"Authorization": "Bearer \udcff".encode("utf-8", "surrogateescape").decode("latin-1")}])
+@pytest.mark.parametrize("method, path", CLOSED)
+def test_nothing_without_a_key(locked, fake, method, path, headers):
+    response = locked.open(path, method=method, headers=headers, json={"id": 1, "texts": ["a"], "input": "a"})
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="bert-as-service"'
+    assert not hasattr(fake, "call")
+    if method != "HEAD":
+        body = strict(response)
+        error = body["error"] if path.startswith("/v1/") else body
+        assert error["code"] == "unauthorized"
+        assert error["type"] == ("authentication_error" if path.startswith("/v1/") else "UnauthorizedError")
+        assert "Authorization: Bearer KEY" in error.get("message", error.get("description"))
+
+
+@pytest.mark.parametrize("headers", [
+    {"Authorization": f"Bearer {KEYS[0]}"}, {"Authorization": f"bearer  {KEYS[1]}"}, {"X-API-Key": KEYS[1]},
+    {"X-API-Key": "wrong", "Authorization": f"Bearer {KEYS[0]}"},
+    {"X-API-Key": KEYS[0], "Authorization": "Basic of-a-reverse-proxy"}])
+@pytest.mark.parametrize("method, path", CLOSED[:4] + CLOSED[5:7])
+def test_every_key_opens(locked, method, path, headers):
+    response = locked.open(path, method=method, headers=headers, json={"id": 1, "texts": ["a"], "input": "a"})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", OPENED)
+def test_probes_and_pages_need_no_key(locked, path):
+    with locked.get(path) as response:
+        assert response.status_code == 200
+
+
+def test_every_route_is_closed_or_open_on_purpose(locked):
+    rules = {rule.rule for rule in locked.application.url_map.iter_rules()}
+    pages = {rule for rule in rules if rule.endswith((".js", ".css", ".svg"))}
+    assert rules - pages == {path for _, path in CLOSED if path not in ("/nowhere", "/livez/")} | set(OPENED) - pages
+
+
+def test_a_browser_may_ask_whether_it_may_send_a_key(make):
+    http = make(keys=Keys(KEYS), cors="http://a.example")
+    origin = {"Origin": "http://a.example"}
+    asked = http.options("/encode", headers=origin | {"Access-Control-Request-Method": "POST",
+                                                      "Access-Control-Request-Headers": "authorization, content-type"})
+    assert asked.status_code == 200
+    assert "authorization" in asked.headers["Access-Control-Allow-Headers"].lower()
+    refused = http.get("/status/server", headers=origin)
+    assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"]) == (401, "http://a.example")
 
 
 # ---- log -------------------------------------------------------------------------------------------------------------

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from bert_serving.server.errors import ConfigError, PortError
 from bert_serving.server.proxy import wsgi
-from bert_serving.server.proxy.wsgi import Parser, Proxy, Settings, bind
-from waitress.adjustments import Adjustments
+from bert_serving.server.proxy.wsgi import Proxy, Settings, bind
 
 
 class GatedClient:
@@ -139,39 +138,6 @@ def test_probes_do_not_wait_behind_requests(served):
     for connection in connections:
         assert connection.getresponse().status == 200
         connection.close()
-
-
-# ---- what waitress would say by itself -------------------------------------------------------------------------------
-
-def feed(header, size, at_once):
-    """A parser that has read a request of that many bytes, and none of the next one."""
-    parser = Parser(Adjustments(max_request_body_size=1_000_001))
-    stream = b"POST /encode HTTP/1.1\r\n" + header + b"\r\n\r\n" + b"x" * size + b"GET"
-    at = 0
-    while not parser.completed:
-        at += parser.received(stream[at:at + at_once])
-    assert stream[at:] == b"GET"
-    return parser
-
-
-@pytest.mark.parametrize("size, at_once", [(1_000_001, 1000), (5_000_000, 65536)])
-def test_a_body_that_is_too_large_is_read_to_its_end(size, at_once):
-    parser = feed(b"Content-Length: %d" % size, size, at_once)
-    assert parser.error.code == 413
-
-
-@pytest.mark.parametrize("head", [b"Expect: 100-continue\r\nContent-Length: 5000000", b"Content-Length: 9999999999999"])
-def test_a_body_that_is_not_read(head):
-    parser = Parser(Adjustments(max_request_body_size=1_000_001))
-    request = b"POST /encode HTTP/1.1\r\n" + head + b"\r\n\r\n"
-    assert parser.received(request + b"x") == len(request)
-    assert parser.completed and parser.error.code == 413 and not parser.expect_continue
-
-
-def test_a_body_that_is_not_too_large():
-    parser = feed(b"Content-Length: 1000000", 1_000_000, 65536)
-    assert parser.error is None
-    parser.close()
 
 
 # ---- bind, Settings --------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ OPENAI_PATHS = "/v1/"
 OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 """HTTP status -> OpenAI's ``type`` of error; others are ``invalid_request_error`` or, from 500, ``server_error``."""
 
+REALM = "bert-as-service"
+"""What a 401 says that a key is wanted for."""
+
 CLIENT_GONE = 499
 """Status of requests whose sender has hung up, for log and metrics: nobody reads the answer."""
 
@@ -139,6 +142,8 @@ def failure(error: BertServingError) -> Response:
     elif type(error) is RequestError:
         kind = "ValueError"  # which it is, too; the original said so
     headers = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = f'Bearer realm="{REALM}"'
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(retry_after or 1)))
     return error_answer(status, kind, wire, headers, getattr(error, "param", None))

@@ -3,18 +3,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
 
-from bert_serving.client.errors import UnavailableError
+from bert_serving.client.errors import UnauthorizedError, UnavailableError
 from flask import Flask, Response, g, request
 from flask_compress import Compress
 from flask_cors import CORS
 from flask_json import FlaskJSON, as_json
 
+from ..api_keys import Keys
 from . import openai, pages
 from .answers import (CLIENT_GONE, StrictJSONProvider, WrongBody, answer, answer_every_error, boolean, dump,
                       error_answer, plain, read_object)
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 PROBES = ("/livez", "/readyz", "/metrics")
 """What programs ask all the time: answered without waiting behind requests, and logged only if something is wrong."""
 
+OPEN = ("/livez", "/readyz")
+"""Needs no key, beside the pages, which hold nothing of this server's: what asks them can often keep no secret."""
+
 COMPRESSION = {"COMPRESS_LEVEL": 1, "COMPRESS_BR_LEVEL": 1, "COMPRESS_ZSTD_LEVEL": 1, "COMPRESS_DEFLATE_LEVEL": 1}
 """Digits of vectors hardly get smaller with more effort, which takes longer than computing them does."""
 
@@ -37,7 +42,8 @@ COMPRESSION = {"COMPRESS_LEVEL": 1, "COMPRESS_BR_LEVEL": 1, "COMPRESS_ZSTD_LEVEL
 class Options:
     """
     Attributes:
-        cors: origin that browsers may call from, or ``*``.
+        cors: origins that browsers may call from, with commas between, or ``*``.
+        keys: one of them has to come with every request, but for those of OPEN and the pages.
         max_connect: requests that ask the client at the same time; the others wait for their turn.
         patience: how long they wait, in seconds, before they are refused.
         max_message_mb: largest body of a request, in megabytes.
@@ -46,6 +52,7 @@ class Options:
     """
 
     cors: str = "*"
+    keys: Keys = field(default_factory=Keys)
     max_connect: int = 10
     patience: float = 10
     max_message_mb: float = 64
@@ -64,7 +71,7 @@ def create_app(client: PooledClient | None, probe: ProbeClient | None = None, op
     """
     app = Flask(__name__, static_folder=None)
     app.config.update(COMPRESSION, MAX_CONTENT_LENGTH=int(options.max_message_mb * 1e6), JSON_ADD_STATUS=True)
-    CORS(app, origins=options.cors)
+    CORS(app, origins=_origins(options.cors), expose_headers=("Retry-After", "WWW-Authenticate"))
     Compress(app)
     FlaskJSON(app)
     app.json = StrictJSONProvider(app)
@@ -73,11 +80,32 @@ def create_app(client: PooledClient | None, probe: ProbeClient | None = None, op
     gate = Gate(cast(PooledClient, client), options.max_connect, options.patience)
     vocabulary = Vocabulary(options.model.vocabulary) if options.model.vocabulary else None
     _watch(app, Metrics(lambda: cast(ProbeClient, probe).server_status), stopping or Event())
+    _lock(app, options.keys)
     _answer_readiness(app, Readiness(cast(ProbeClient, probe)))
     _encode(app, gate, vocabulary)
     app.register_blueprint(openai.blueprint(gate, options.model, vocabulary))
     app.register_blueprint(pages.blueprint(options.dashboard))
     return app
+
+
+def _origins(cors: str) -> str | list[re.Pattern[str]]:
+    """What flask_cors takes: left to itself, it would look for ``[::1]`` as a pattern, and for a pattern at the start
+    of an origin alone."""
+    listed = cors.split(",")
+    return "*" if "*" in listed else [re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in listed]
+
+
+def _lock(app: Flask, keys: Keys) -> None:
+    """Refuse who has no key, if there are keys, whatever was asked for: an unknown path says nothing to strangers."""
+
+    @app.before_request
+    def check_key() -> None:
+        # A browser asks without a key whether it may ask with one.
+        is_open = request.method == "OPTIONS" or request.path in OPEN or request.blueprint == pages.NAME
+        if not is_open and not keys.accept(request.headers.get("Authorization", ""),
+                                           request.headers.get("X-API-Key", "")):
+            raise UnauthorizedError("this server wants a key, and got none that it knows; send the header "
+                                    "'Authorization: Bearer KEY'")
 
 
 def _encode(app: Flask, gate: Gate, vocabulary: Vocabulary | None) -> None:

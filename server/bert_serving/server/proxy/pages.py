@@ -15,6 +15,9 @@ HERE = Path(__file__).parent
 OPENAPI = HERE / "openapi.json"
 DASHBOARD = HERE / "dashboard"
 
+NAME = "pages"
+"""Of the blueprint."""
+
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml",
                ".png": "image/png", ".ico": "image/x-icon", ".json": "application/json"}
 """Of the dashboard's files; what is not among them is not served."""
@@ -32,7 +35,7 @@ h2{border-color:#374151}a{color:#93c5fd}}
 
 def blueprint(dashboard: Path = DASHBOARD) -> Blueprint:
     """The routes; without a dashboard there is nothing at ``/``."""
-    routes = Blueprint("pages", __name__)
+    routes = Blueprint(NAME, __name__)
     # A rule for each file, so that an unknown path stays unknown, whatever the method.
     for path in sorted(dashboard.rglob("*")):
         if path.suffix in MEDIA_TYPES and path.is_file():

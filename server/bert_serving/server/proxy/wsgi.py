@@ -1,29 +1,29 @@
 """One waitress server: what it is told, how it binds, who waits for whom, how it ends."""
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bert_serving.client import BertClient, ConcurrentBertClient
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
-from waitress.server import BaseWSGIServer, create_server
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
-from waitress.utilities import RequestEntityTooLarge
+from waitress.task import ThreadedTaskDispatcher
 
 from ..errors import ConfigError, PortError
-from .answers import body_too_large, error_body
+from ..api_keys import Keys
 from .app import PROBES, Options, create_app
+from .connections import Channel, Server
 from .openai import Model
 
 logger = logging.getLogger(__name__)
+
+FILES = 200
+"""That the proxy needs for other things than connections: its clients' sockets above all."""
 
 SPARE_THREADS = 4
 """More than there are pooled clients, so that some requests can wait for a client, and be refused, meanwhile."""
@@ -31,11 +31,8 @@ SPARE_THREADS = 4
 PROBE_THREADS = 4
 """For questions of health alone, so that they are answered however many requests wait."""
 
-PATIENT_BYTES = 10 ** 9
-"""A body that is too large is read to its end up to here: who is still sending does not look for an answer."""
-
-LARGE_ANSWER = 1 << 22
-"""Bytes from which an answer waits for its reader in a file, not in memory."""
+MOST_HELD = 1 << 28
+"""Bytes of bodies that all connections together may hold; four of the largest, if that is more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +44,8 @@ class Settings:
         host, http_port: what to bind; port 0 is any free one.
         max_connect: requests handled at the same time, each by a client of its own.
         patience: longest wait for one of those clients, in seconds.
-        cors: origin that browsers may call from.
+        cors: origins that browsers may call from.
+        api_keys: one of them has to come with every request; none: anybody may call.
         max_message_mb: largest body of a request, in megabytes.
         timeout: longest wait for the server's answer, in seconds.
         probe_timeout: the same, when it is asked how it is.
@@ -64,6 +62,7 @@ class Settings:
     max_connect: int = 10
     patience: float = 10
     cors: str = "*"
+    api_keys: Sequence[str] = field(default=(), repr=False)
     max_message_mb: float = 64
     timeout: float = 300
     probe_timeout: float = 5
@@ -105,6 +104,22 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def most_connections(max_connect: int) -> int:
+    """Connections that are open at the same time: many, since those in keep-alive need no thread, but not more than the
+    files that this process may open allow, two for a connection."""
+    wanted = max(1000, 4 * max_connect)
+    try:
+        import resource
+    except ImportError:
+        return wanted
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + FILES
+    if allowed != resource.RLIM_INFINITY and allowed < needed:
+        allowed = needed if most == resource.RLIM_INFINITY else min(needed, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return wanted if allowed == resource.RLIM_INFINITY else max(16, min(wanted, (allowed - FILES) // 2))
+
+
 class Proxy:
     """One waitress server and the way it ends."""
 
@@ -119,17 +134,16 @@ class Proxy:
         self.client = ConcurrentBertClient(max_concurrency=settings.max_connect, timeout=int(settings.timeout * 1000),
                                            **server)
         self.probe = BertClient(timeout=int(settings.probe_timeout * 1000), **server)
+        keys = Keys(settings.api_keys)
         app = create_app(self.client, self.probe, Options(
-            cors=settings.cors, max_connect=settings.max_connect, patience=settings.patience,
+            cors=settings.cors, keys=keys, max_connect=settings.max_connect, patience=settings.patience,
             max_message_mb=settings.max_message_mb, model=Model(**settings.model)), self.stopping)
         self.channels: dict[int, Any] = {}
-        # Connections may wait in keep-alive without a thread, so more of them than threads do no harm.
-        self.server: BaseWSGIServer = create_server(
-            app, map=self.channels, sockets=[listener], _dispatcher=Lanes(settings.max_connect + SPARE_THREADS),
-            connection_limit=max(1000, 4 * settings.max_connect), ident=None,
-            max_request_body_size=app.config["MAX_CONTENT_LENGTH"] + 1, channel_request_lookahead=1,
-            outbuf_overflow=LARGE_ANSWER, outbuf_high_watermark=1 << 62)
-        self.server.channel_class = Channel
+        most_body = app.config["MAX_CONTENT_LENGTH"]
+        self.server = Server(
+            app, listener, Lanes(settings.max_connect + SPARE_THREADS), channels=self.channels, keys=keys,
+            most_connections=most_connections(settings.max_connect), most_body=most_body,
+            most_held=max(MOST_HELD, 4 * most_body))
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a warning for each request that waits
 
     def serve(self) -> None:
@@ -171,52 +185,3 @@ class Lanes:
         self.probes.shutdown(cancel_pending, timeout)
         ended: bool = self.requests.shutdown(cancel_pending, timeout)
         return ended
-
-
-class Parser(HTTPRequestParser):
-    """Reads a body that is too large to its end, and throws it away: who gets the answer while it is still sending
-    mostly sees a broken connection instead."""
-
-    left = 0
-    expect_continue: bool
-
-    def received(self, data: bytes) -> int:
-        if self.left:
-            used = min(self.left, len(data))
-            self.left -= used
-            self.completed = not self.left
-            return used
-        used = super().received(data)
-        if isinstance(self.error, RequestEntityTooLarge) and not self.chunked:
-            if self.expect_continue:  # it asked first, and sends nothing if it is refused
-                self.expect_continue = False
-            elif self.content_length <= PATIENT_BYTES:
-                self.left, self.completed = self.content_length, False
-        return used
-
-
-class Refusal(ErrorTask):
-    """What is no HTTP, or too large, is answered in JSON too."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        if isinstance(error, RequestEntityTooLarge):
-            refused = body_too_large(self.request.adj.max_request_body_size - 1)
-            kind, wire = type(refused).__name__, refused.to_wire()
-        else:
-            kind, wire = type(error).__name__, {"message": f"{error.reason}: {error.body}"}
-        path = getattr(self.request, "path", "")
-        body = json.dumps(error_body(path, error.code, kind, wire)).encode("ascii")
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-        logger.info("client=%s path=%s status=%d", self.channel.addr[0], json.dumps(path), error.code)
-
-
-class Channel(HTTPChannel):
-    """A connection."""
-
-    parser_class = Parser
-    error_task_class = Refusal
