@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_serving.server.engine.cache import (MANIFEST, new_directory, read_manifest, sha256, user_cache, write_file,
-                                              write_manifest)
+from bert_serving.server.engine.cache import (MANIFEST, SealError, new_directory, open_sealed, read_manifest, sha256,
+                                              user_cache, write_file, write_manifest)
 
 
 def fill(directory, content=b"content"):
@@ -66,21 +66,69 @@ def test_many_at_once(tmp_path):
     assert os.listdir(tmp_path) == ["target"]
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda path: (path / "file").write_bytes(b"CONTENT"),
-    lambda path: (path / "deep" / "file").unlink(),
-    lambda path: (path / MANIFEST).write_text("{"),
-    lambda path: (path / MANIFEST).write_text("{}"),
-    lambda path: (path / MANIFEST).write_text("[]"),
-    lambda path: (path / MANIFEST).write_text('{"files": []}'),
-    lambda path: (path / MANIFEST).unlink(),
-])
-def test_damage_is_noticed(tmp_path, spoil):
-    with new_directory(tmp_path / "target") as directory:
+def sealed(path):
+    with new_directory(path) as directory:
         fill(directory)
-    assert read_manifest(tmp_path / "target")
-    spoil(tmp_path / "target")
-    assert read_manifest(tmp_path / "target") is None
+    assert read_manifest(path)
+    return path
+
+
+@pytest.mark.parametrize("spoil, said", [
+    (lambda path: (path / "file").write_bytes(b"CONTENT"), "file is not what it was: its checksum differs"),
+    (lambda path: (path / "deep" / "file").unlink(), "file is missing"),
+    (lambda path: write_file(path / "more", b""), "more was added"),
+    (lambda path: (path / MANIFEST).write_text("{"), "manifest.json is missing or damaged"),
+    (lambda path: (path / MANIFEST).write_text("{}"), "manifest.json is missing or damaged"),
+    (lambda path: (path / MANIFEST).write_text("[]"), "manifest.json is missing or damaged"),
+    (lambda path: (path / MANIFEST).write_text('{"files": []}'), "manifest.json is missing or damaged"),
+    (lambda path: (path / MANIFEST).write_text('{"files": {"../../x": "0"}}'), "is missing"),
+    (lambda path: (path / MANIFEST).write_text("[" * 100_000), "manifest.json is missing or damaged"),
+    (lambda path: (path / MANIFEST).write_bytes(b"\xff"), "manifest.json is missing or damaged"),
+    (lambda path: (path / MANIFEST).unlink(), "manifest.json is missing or damaged"),
+    (lambda path: (path / "file").chmod(0o620), "file in it has mode 0620: other users may write to it"),
+    (lambda path: (path / "deep").chmod(0o702), "deep in it has mode 0702"),
+    (lambda path: path.chmod(0o770), "it has mode 0770"),
+    (lambda path: path.parent.chmod(0o777), "every user may write to"),
+    (lambda path: (path / "file").rename(path.parent / "f") and (path / "file").symlink_to(path.parent / "f"),
+     "file in it is a link"),
+    (lambda path: path.rename(path.parent / "t") and path.symlink_to(path.parent / "t"), "it is a link"),
+    (lambda path: os.mkfifo(path / "pipe"), "pipe in it is a link or another special file"),
+])
+def test_damage_and_strangers_are_noticed(tmp_path, caplog, spoil, said):
+    target = sealed(tmp_path / "target")
+    spoil(target)
+    with pytest.raises(SealError, match=said):
+        open_sealed(target)
+    assert read_manifest(target) is None
+    assert said in caplog.text
+
+
+def test_a_folder_that_all_may_write_to_but_not_take_from_is_fine(tmp_path):
+    target = sealed(tmp_path / "target")
+    tmp_path.chmod(0o1777)  # like /tmp
+    assert read_manifest(target)
+
+
+@pytest.mark.parametrize("owner, is_fine", [(0, True), (12345, False)])
+def test_only_this_user_and_root_may_own_it(tmp_path, monkeypatch, owner, is_fine):
+    target = sealed(tmp_path / "target")
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    os.chown(target / "file", owner, -1)
+    if is_fine:
+        assert open_sealed(target)
+    else:
+        with pytest.raises(SealError, match="file in it belongs to another user .12345."):
+            open_sealed(target)
+    monkeypatch.setattr(os, "geteuid", lambda: owner)
+    assert open_sealed(target), "its owner may use it, whose other files are root's"
+
+
+def test_what_is_not_there_is_no_damage(tmp_path, caplog):
+    assert read_manifest(tmp_path / "nothing") is None
+    assert caplog.text == ""
+    with pytest.raises(FileNotFoundError):
+        open_sealed(tmp_path / "nothing")
 
 
 def test_files_are_never_written_through_a_link(tmp_path):

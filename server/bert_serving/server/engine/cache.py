@@ -3,13 +3,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 """Lists a cached directory's files with their checksums, beside what else is worth knowing about it."""
@@ -85,10 +89,67 @@ def write_manifest(directory: Path, about: dict[str, Any]) -> None:
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """What was noted about a directory; None if it is not there, or any of its files is not what it was."""
+    """What was noted about a directory; None if it is not there, or not to be used, which then is a line of the log."""
+    try:
+        return open_sealed(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except SealError as error:
+        logger.warning("%s is not used: %s", directory, error)
+        return None
+
+
+class SealError(Exception):
+    """A cached directory is not what it was, or others than this user could have written to it; the message says which.
+
+    Programs are in there that are run as they are, so that whoever can write to it can do what this user can.
+    """
+
+
+def open_sealed(directory: Path) -> dict[str, Any]:
+    """What was noted about a directory whose every file is as it was, and was always this user's (or root's) alone.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        SealError: it is not to be used.
+    """
+    try:
+        check_owner(directory)
+    except PermissionError as error:
+        raise SealError(f"it cannot be read: {error.strerror}") from error
     try:
         manifest: dict[str, Any] = json.loads((directory / MANIFEST).read_bytes())
-        intact = all(sha256(directory / name) == checksum for name, checksum in manifest["files"].items())
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return manifest if intact else None
+        noted = {directory / name: checksum for name, checksum in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise SealError(f"its {MANIFEST} is missing or damaged") from error
+    found = {path for path in directory.rglob("*") if not path.is_dir()} - {directory / MANIFEST}
+    for path in sorted(found ^ set(noted)):
+        raise SealError(f"{path.name} {'was added' if path in found else 'is missing'}")
+    for path, checksum in noted.items():
+        try:
+            is_intact = sha256(path) == checksum
+        except OSError as error:
+            raise SealError(f"{path.name} cannot be read: {error.strerror}") from error
+        if not is_intact:
+            raise SealError(f"{path.name} is not what it was: its checksum differs")
+    return manifest
+
+
+def check_owner(directory: Path) -> None:
+    """
+    Raises:
+        OSError: there is no such directory, or it cannot be looked at.
+        SealError: another user owns it or something in it, or may write to it, or could exchange all of it.
+    """
+    for path in [directory, *directory.rglob("*")]:
+        about = path.lstat()
+        what = f"{path.name} in it" if path != directory else "it"
+        if not (stat.S_ISDIR(about.st_mode) or stat.S_ISREG(about.st_mode)):
+            raise SealError(f"{what} is a link or another special file")
+        if about.st_uid not in (os.geteuid(), 0):
+            raise SealError(f"{what} belongs to another user ({about.st_uid})")
+        if about.st_mode & 0o022:
+            raise SealError(f"{what} has mode {stat.S_IMODE(about.st_mode):04o}: other users may write to it")
+    parent = directory.parent.stat()
+    if parent.st_mode & 0o002 and not parent.st_mode & stat.S_ISVTX:
+        raise SealError(f"every user may write to {directory.parent}, and put something else in its place")

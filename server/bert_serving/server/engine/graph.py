@@ -12,7 +12,7 @@ from ..config import PoolingStrategy
 from ..core.features import Features
 from ..errors import EngineError
 from .base import Engine, EngineSettings
-from .cache import read_manifest
+from .cache import SealError, open_sealed
 from .freeze import FORMAT, GRAPH
 from .quiet import import_tensorflow
 
@@ -45,9 +45,14 @@ class GraphEngine(Engine):
         self._version = tf.__version__
         assert settings.frozen_graph
         directory = Path(settings.frozen_graph)
-        manifest = read_manifest(directory)
-        if manifest is None or manifest.get("format") != FORMAT:
-            raise EngineError(f"the frozen graph {directory} is damaged; remove it, and it will be made again")
+        try:
+            manifest = open_sealed(directory)
+        except (OSError, SealError) as error:
+            raise EngineError(f"the frozen graph {directory} is not used: {error}; remove it, and it will be made "
+                              "again") from error
+        if manifest.get("format") != FORMAT:
+            raise EngineError(f"the frozen graph {directory} is another version's; remove it, and it will be made "
+                              "again")
         graph_def = tf.compat.v1.GraphDef.FromString((directory / GRAPH).read_bytes())
         try:
             self._run = _session(tf, graph_def, directory, settings)

@@ -14,7 +14,7 @@ from ..core.packing import Layout, lay_out, plan
 from ..errors import EngineError
 from .base import Engine, EngineSettings
 from .bert import BertConfig
-from .cache import read_manifest
+from .cache import SealError, open_sealed
 from .convert import EMBEDDINGS, ENCODER, FORMAT, HEAD, POOLER, array_file, arrays_for, wanted_layers
 from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
 from .quiet import quiet_stderr
@@ -39,9 +39,14 @@ class LiteEngine(Engine):
         self.token_level = self.strategy is PoolingStrategy.NONE
         assert settings.frozen_graph and settings.config_file
         directory = Path(settings.frozen_graph)
-        manifest = read_manifest(directory)
-        if manifest is None or manifest.get("format") != FORMAT:
-            raise EngineError(f"the converted model {directory} is damaged; remove it, and it will be made again")
+        try:
+            manifest = open_sealed(directory)
+        except (OSError, SealError) as error:
+            raise EngineError(f"the converted model {directory} is not used: {error}; remove it, and it will be made "
+                              "again") from error
+        if manifest.get("format") != FORMAT:
+            raise EngineError(f"the converted model {directory} is another version's; remove it, and it will be made "
+                              "again")
         self._arrays = {name: np.load(directory / array_file(name), mmap_mode="r", allow_pickle=False)
                         for name in arrays_for(self.strategy)}
         self._layers = [manifest["outputs"].index(layer)
