@@ -14,7 +14,7 @@ def make_pending(uid, size=1, identity=b"client", words=1, deadline=None):
     """An accepted request whose texts are unique: "uid/number" and then some."""
     texts = [f"{uid}/{number}" + " word" * words for number in range(size)]
     return Pending(uid, identity, b"%d" % uid, texts, sum(map(len, texts)),
-                   sum(estimate_tokens(text, LIMIT) for text in texts), 0.0, deadline, Assembly(size))
+                   sum(estimate_tokens(texts, LIMIT)), 0.0, deadline, Assembly(size))
 
 
 def vector_of(text):

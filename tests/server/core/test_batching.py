@@ -47,7 +47,7 @@ def test_every_sequence_goes_out_once_in_order_within_the_limits(steps):
         if pieces:
             assert sum(piece.count for piece in pieces) <= MAX_BATCH
             texts = [text for piece in pieces for text in piece.texts]
-            tokens = [estimate_tokens(text, LIMIT) for text in texts]
+            tokens = estimate_tokens(texts, LIMIT)
             assert sum(tokens[:-1]) < max_tokens                       # cut at the first that reaches it
             assert sum(piece.tokens for piece in pieces) == sum(tokens)
             assert len({piece.request.size <= PRIORITY for piece in pieces}) == 1, "a job is of one class"
@@ -67,8 +67,8 @@ def test_every_sequence_goes_out_once_in_order_within_the_limits(steps):
             accepted.append(add(backlog, len(accepted), step[1], step[0], step[2]))
         assert backlog.size == waiting() and bool(backlog) == (waiting() > 0)
         assert backlog.tokens == sum(
-            estimate_tokens(text, LIMIT)
-            for request in accepted if request.uid not in ended for text in request.texts[request.taken:])
+            sum(estimate_tokens(request.texts[request.taken:], LIMIT))
+            for request in accepted if request.uid not in ended)
     while backlog:
         take(1000)
     assert backlog.tokens == backlog.size == 0 and not backlog.fast.lanes and not backlog.bulk.lanes
@@ -125,6 +125,7 @@ def test_a_million_sentences_do_not_hold_up_another_clients_one(max_tokens):
     backlog = make_backlog()
     request = make_pending(1, 1, b"flood")
     request.texts *= 1_000_000
+    request.size *= 1_000_000
     request.tokens *= 1_000_000
     backlog.add(request)
     backlog.take(max_tokens)
@@ -156,7 +157,7 @@ def test_a_newcomer_waits_for_one_turn_of_each_other_client(num_clients, max_tok
     jobs = 1
     while not served(backlog.take(max_tokens))[b"newcomer"]:
         jobs += 1
-    per_job = min(MAX_BATCH, max_tokens // estimate_tokens("0/0 word", LIMIT))
+    per_job = min(MAX_BATCH, max_tokens // estimate_tokens(["0/0 word"], LIMIT)[0])
     turn = max(1, per_job // TURNS_PER_JOB)
     assert jobs <= 2 + num_clients * (turn + 1) / per_job
 
@@ -230,4 +231,4 @@ def test_requests_that_are_over_leave_nothing_behind():
 @pytest.mark.parametrize("text, tokens", [
     ("", 3), ("abcd", 4), ("a" * 40, 13), ("a" * 1000, LIMIT), ([], 3), (["a", "b"], 5), (["a"] * 100, LIMIT)])
 def test_estimated_tokens(text, tokens):
-    assert estimate_tokens(text, LIMIT) == tokens
+    assert estimate_tokens([text, text], LIMIT) == [tokens, tokens]

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 from bert_serving.server.core import messages
-from bert_serving.server.core.messages import Fault, Job, Pulse, Ready, Rows, Stop
+from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -22,7 +22,6 @@ def test_to_worker(message):
 
 
 @given(st.builds(Ready, slots, longs, st.dictionaries(any_text, st.integers() | any_text))
-       | st.builds(Pulse, slots, longs, longs)
        | st.builds(Fault, slots, longs, longs, any_text, any_text, st.none() | st.integers(0, 10**6)))
 def test_from_worker(message):
     assert messages.decode_from_worker(messages.encode_from_worker(message)) == message

@@ -72,7 +72,6 @@ class RecoveryMachine(RuleBasedStateMachine):
         self.now += 0.01
         job = self.held[slot][0]
         kinds = [text.rpartition(" ")[2] for text in job.sequences]
-        self.fleet.begun(job.job, self.now)
         if "die" in kinds:
             self.lose(slot)
             return
@@ -412,14 +411,6 @@ def test_a_worker_hangs_when_its_oldest_job_takes_far_too_long():
     fleet.landed(first.job, 160.2)
     assert fleet.hung(220.1) == [], "the second job's time begins when the first is done"
     assert fleet.hung(220.3) == [0]
-
-
-def test_a_sign_of_life_begins_a_jobs_time():
-    fleet = make_fleet(hang_seconds=60.0)
-    fleet.backlog.add(make_pending(1))
-    flight = fleet.next_flight(100.0)
-    fleet.begun(flight.job, 130.0)
-    assert fleet.hung(170.0) == [] and fleet.hung(190.1) == [0]
 
 
 def test_long_jobs_have_long_times():

@@ -518,10 +518,9 @@ def test_a_server_that_shows_tokens_shows_them_to_all(server):
     assert server.ventilator.next_job(0.0).show_tokens
 
 
-def test_waiting_is_from_the_arrival_to_the_worker_s_begin(server):
+def test_waiting_is_from_the_arrival_until_the_worker_has_it(server):
     server.ask(["1/0"], now=1.0)
-    job = server.ventilator.next_job(1.5)
-    server.fleet.begun(job.job, 2.0)
+    job = server.ventilator.next_job(2.0)
     server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), num_tokens=3, counts=[3]), 4.0)
     statistics = server.ventilator.statistics
     assert (statistics.waiting.sum, statistics.answering.sum) == (1.0, 3.0)

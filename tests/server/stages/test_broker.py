@@ -13,7 +13,7 @@ from bert_serving.client.errors import (RequestError, UnauthorizedError, Unavail
                                         WorkerLostError)
 from bert_serving.server.core import messages
 from bert_serving.server.core.batching import Backlog
-from bert_serving.server.core.messages import Fault, Job, Pulse, Ready, Rows
+from bert_serving.server.core.messages import Fault, Job, Ready, Rows
 from bert_serving.server.core.outlet import Outlet
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.core.sink import Sink
@@ -357,7 +357,6 @@ def test_words_of_an_earlier_process_are_not_heard(setup):
     setup.fleet.started(0)
     setup.say(Ready(0, 1, {}))
     setup.say(Fault(0, 1, 0, "EngineError", "no memory"))
-    setup.say(Pulse(0, 1, 1))
     setup.quiet(client)
     assert not setup.keeper.told and setup.fleet.workers[0].state is WorkerState.STARTING
 
@@ -372,15 +371,6 @@ def test_rows_of_an_earlier_process_count_if_its_job_is_still_awaited(setup):
     assert setup.reply(client).request_id == 1
     setup.do(job)
     assert setup.quiet(client)
-
-
-def test_a_sign_of_life_reaches_the_fleet(setup):
-    client = setup.with_worker().client(b"a")
-    client.ask(["x"])
-    job = setup.next_job()
-    setup.fleet.flights[job.job].since = None
-    setup.say(Pulse(0, 1, job.job))
-    setup.until(lambda: setup.fleet.flights[job.job].since is not None, "the sign")
 
 
 def test_a_fault_leads_to_an_error(setup):

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Rows of consecutive sequences of one request.
 
     Attributes:
@@ -49,6 +49,8 @@ class Assembly:
         return self.filled == self.size
 
     def _in_order(self) -> list[Slice]:
+        if len(self.slices) == 1:
+            return list(self.slices.values())
         return [self.slices[offset] for offset in sorted(self.slices)]
 
     def result(self, width: int | None = None, max_width: int = 0) -> np.ndarray:

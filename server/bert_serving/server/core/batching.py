@@ -7,8 +7,11 @@ requests at the moment a job is formed, never earlier.
 """
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from .assembly import Assembly
 from .messages import Text
@@ -23,10 +26,15 @@ CHARACTERS_PER_TOKEN = 4
 """Rough, for English word pieces; only the relation between texts matters."""
 
 
-def estimate_tokens(text: Text, limit: int) -> int:
-    """About how many tokens a sequence will be, special tokens included, at most ``limit``."""
-    length = len(text) if isinstance(text, list) else len(text) // CHARACTERS_PER_TOKEN
-    return min(length + 3, limit)
+def estimate_tokens(texts: Sequence[Text], limit: int) -> list[int]:
+    """About how many tokens each sequence will be, special tokens included, at most ``limit``.
+
+    Args:
+        texts: all strings, or all lists.
+    """
+    each = CHARACTERS_PER_TOKEN if texts and isinstance(texts[0], str) else 1
+    tokens = [len(text) // each + 3 for text in texts]
+    return [number if number < limit else limit for number in tokens]
 
 
 @dataclass(eq=False, slots=True)
@@ -35,7 +43,7 @@ class Pending:
 
     Attributes:
         uid: the broker's own number for it; the client's request id is only echoed.
-        texts: its sequences.
+        texts: its sequences; ``size`` is how many.
         nbytes: what it counts against the limits.
         tokens: estimated, of all its sequences.
         arrived: when, on the broker's monotonic clock, in seconds.
@@ -61,10 +69,10 @@ class Pending:
     tokens_taken: int = 0
     num_tokens: int = 0
     finished: bool = False
+    size: int = field(init=False)
 
-    @property
-    def size(self) -> int:
-        return len(self.texts)
+    def __post_init__(self) -> None:
+        self.size = len(self.texts)
 
 
 @dataclass(eq=False, slots=True)
@@ -163,12 +171,9 @@ class _Class:
         if left <= max_size and request.tokens <= max_tokens and start == 0:
             count, tokens = left, request.tokens
         else:
-            count = tokens = 0
-            for text in request.texts[start:start + max_size]:
-                tokens += estimate_tokens(text, sequence_limit)
-                count += 1
-                if tokens >= max_tokens:
-                    break
+            totals = list(accumulate(estimate_tokens(request.texts[start:start + max_size], sequence_limit)))
+            count = min(bisect_left(totals, max_tokens) + 1, len(totals))
+            tokens = totals[count - 1]
         request.taken += count
         request.tokens_taken += tokens
         self.size -= count

@@ -8,7 +8,7 @@ multipart with a large inner frame is half sent.
     broker -> worker   [head, sequences]            Job     sequences: JSON list, each a string or a list of strings;
                                                             with show_tokens the head's kind is another one
                        [head]                       Stop
-    worker -> broker   [head, meta]                 Ready, Pulse, Fault     meta: JSON object
+    worker -> broker   [head, meta]                 Ready, Fault            meta: JSON object
                        [head, meta, rows]           Rows
 
 ``head`` is ``kind u8 | slot u32 | incarnation u64 | job u64``, little-endian.
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 HEAD = struct.Struct("<BIQQ")
-JOB, STOP, READY, PULSE, FAULT, ROWS, JOB_WITH_TOKENS = range(1, 8)
+JOB, STOP, READY, FAULT, ROWS, JOB_WITH_TOKENS = range(1, 7)
 
 Text = str | list[str]
 
@@ -59,15 +59,6 @@ class Ready:
     slot: int
     incarnation: int
     about: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """The worker has begun this job (so it is alive, and the job is the one to blame if it dies)."""
-
-    slot: int
-    incarnation: int
-    job: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +109,7 @@ class Rows:
 
 
 ToWorker = Job | Stop
-FromWorker = Ready | Pulse | Fault | Rows
+FromWorker = Ready | Fault | Rows
 
 
 def encode_to_worker(message: ToWorker) -> list[bytes]:
@@ -141,8 +132,6 @@ def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:
     slot, incarnation = message.slot, message.incarnation
     if isinstance(message, Ready):
         return [HEAD.pack(READY, slot, incarnation, 0), json.dumps(message.about).encode("ascii")]
-    if isinstance(message, Pulse):
-        return [HEAD.pack(PULSE, slot, incarnation, message.job), b"{}"]
     if isinstance(message, Fault):
         meta: dict[str, Any] = {"code": message.code, "message": message.message, "index": message.index}
         return [HEAD.pack(FAULT, slot, incarnation, message.job), json.dumps(meta).encode("ascii")]
@@ -162,8 +151,6 @@ def decode_from_worker(frames: Sequence[bytes | memoryview]) -> FromWorker:
     meta = json.loads(bytes(frames[1]))
     if kind == READY:
         return Ready(slot, incarnation, meta)
-    if kind == PULSE:
-        return Pulse(slot, incarnation, job)
     if kind == FAULT:
         return Fault(slot, incarnation, job, meta["code"], meta["message"], meta["index"])
     if kind != ROWS:

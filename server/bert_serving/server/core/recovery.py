@@ -226,12 +226,6 @@ class Fleet:
         """A job could not be handed over, so its worker's end is not its fault."""
         self.flights[job].alone = False
 
-    def begun(self, job: int, now: float) -> None:
-        """The worker has begun a job: a sign of life."""
-        flight = self.flights.get(job)
-        if flight is not None:
-            flight.since = now
-
     # ---- jobs in -----------------------------------------------------------------------------------------------------
 
     def landed(self, job: int, now: float, num_tokens: int = 0, seconds: float = 0.0) -> Flight | None:

@@ -159,7 +159,7 @@ class Ventilator:
         limit = self.backlog.sequence_limit
         request = Pending(
             self._next_uid, message.identity, message.request_id, list(message.texts), message.nbytes,
-            sum(estimate_tokens(text, limit) for text in message.texts), now,
+            sum(estimate_tokens(message.texts, limit)), now,
             _deadline(message.options.get("timeout"), now), Assembly(len(message.texts)), key,
             self.show_tokens or message.options.get("tokens") is True)
         self._next_uid += 1

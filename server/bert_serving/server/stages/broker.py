@@ -20,7 +20,7 @@ from bert_serving.client.errors import UnavailableError
 from bert_serving.client.protocol import TERMINATION, Buffer
 
 from ..core import messages
-from ..core.messages import Fault, Pulse, Ready, Rows
+from ..core.messages import Fault, Ready, Rows
 from ..core.outlet import Outlet
 from ..core.ventilator import Ventilator
 from ..errors import StartError
@@ -203,14 +203,11 @@ class Broker:
     def on_request(self) -> None:
         now = time.monotonic()
         for _ in range(MOST_AT_ONCE):
-            try:
-                first = self.front.recv(NOBLOCK, copy=False)
-            except zmq.Again:
+            received = _receive(self.front)
+            if received is None:
                 return
-            frames = [first.bytes]
-            if first.more:
-                frames += self.front.recv_multipart(NOBLOCK)
-            is_local = frames[1:2] != [TERMINATION] or _is_loopback(first)
+            frames = [frame.bytes for frame in received]
+            is_local = frames[1:2] != [TERMINATION] or _is_loopback(received[0])
             self.ventilator.receive(frames, now, is_local)
 
     def on_subscription(self) -> None:
@@ -254,16 +251,11 @@ class Broker:
 
     def on_result(self) -> None:
         for _ in range(MOST_AT_ONCE):
-            try:
-                frames: list[Any] = [self.results.recv(NOBLOCK)]
-            except zmq.Again:
+            received = _receive(self.results)
+            if received is None:
                 return
-            while self.results.getsockopt(zmq.RCVMORE):
-                # The vectors are the third frame; they are read where libzmq put them.
-                frames.append(self.results.recv(copy=len(frames) < 2))
-            if len(frames) > 2:
-                frames[2] = frames[2].buffer
-            self.on_message(messages.decode_from_worker(frames))
+            # The vectors are the third frame; they are read where libzmq put them.
+            self.on_message(messages.decode_from_worker([frame.buffer for frame in received]))
 
     def drain_results(self) -> None:
         """Take what has arrived from workers; before one is declared lost, so that its last rows count."""
@@ -279,13 +271,10 @@ class Broker:
             return
         elif isinstance(message, Ready):
             self.keeper.on_ready(message)
-        elif isinstance(message, Fault):
-            if message.job:
-                self.ventilator.fault(message, now)
-            else:
-                self.keeper.on_start_fault(message)
-        elif isinstance(message, Pulse):
-            self.ventilator.fleet.begun(message.job, now)
+        elif message.job:
+            self.ventilator.fault(message, now)
+        else:
+            self.keeper.on_start_fault(message)
 
     def dispatch(self) -> None:
         """Hand out jobs while there are jobs and workers for them."""
@@ -308,6 +297,20 @@ class Broker:
         for frame in frames[1:]:
             pipe.send(frame)
         return True
+
+
+def _receive(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:
+    """The frames of a message that waits; None if none does.
+
+    As frames, of which each knows whether another one follows: to ask the socket that takes longer than the rest.
+    """
+    try:
+        frames = [socket.recv(NOBLOCK, copy=False)]
+    except zmq.Again:
+        return None
+    while frames[-1].more:
+        frames.append(socket.recv(NOBLOCK, copy=False))
+    return frames
 
 
 def _is_loopback(frame: zmq.Frame) -> bool:

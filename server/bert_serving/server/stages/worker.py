@@ -20,7 +20,7 @@ from bert_serving.client.errors import BertServingError
 
 from .. import log
 from ..core import messages
-from ..core.messages import Fault, Job, Pulse, Ready, Rows, Stop, Text
+from ..core.messages import Fault, Job, Ready, Rows, Stop, Text
 from ..core.placement import CPU
 from ..engine.base import Engine, EngineSettings, create, create_tokenizer, features, prove
 from ..errors import EngineError, StartError
@@ -75,7 +75,6 @@ class Worker:
         if isinstance(message, Stop):
             return False
         if message.incarnation == self.incarnation:  # else it was meant for our predecessor, and is given again
-            self.send(Pulse(self.slot, self.incarnation, message.job))
             self.send(self.run(message))
         return True
 
