@@ -21,6 +21,8 @@ GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0")
 MORE, LONG, COMMAND = 1, 2, 4
 """Flags of a ZMTP frame."""
 
+PING = b"\x04PING"
+
 LONGEST_WAIT = 60.0
 """Seconds without any answer after which something is wrong."""
 
@@ -87,7 +89,7 @@ class Caller:
         self.pushing = connect(port, b"PUSH")
         self.subscribed = connect(port_out, b"SUB")
         self.subscribed.sendall(frame(b"\1" + identity))
-        self.topic = frame(identity + b"\0", MORE)
+        self.topic = identity + b"\0"
         self.sizes = [len(texts) for texts in requests]
         self.heads = [frame(identity, MORE) + frame(json.dumps(texts).encode("ascii"), MORE) for texts in requests]
         self.number = 0
@@ -116,25 +118,31 @@ class Caller:
             raise ConnectionError("the server hung up")
         self.filled += arrived
         buffer, at, frames = self.buffer, 0, []
-        while True:
-            if at + 9 > self.filled:                     # The last frame alone is longer than this.
-                return False
+        while at + 2 <= self.filled:
             flags, size, start = buffer[at], buffer[at + 1], at + 2
             if flags & LONG:
+                if at + 9 > self.filled:
+                    break
                 size, start = int.from_bytes(buffer[at + 1:at + 9], "big"), at + 9
             at = start + size
             if at > self.filled:
-                return False
-            if flags & COMMAND:
-                continue
-            frames.append((start, at))
-            if not flags & MORE:
                 break
-        if len(frames) != 4 or not buffer.startswith(self.topic) or frames[2][0] == frames[2][1] \
-                or buffer[frames[3][0]:frames[3][1]] != b"%09d" % self.number or at != self.filled:
-            raise RuntimeError(f"not the answer to request {self.number}: {bytes(buffer[:min(at, 300)])!r}")
-        self.filled = 0
-        return True
+            if flags & COMMAND:
+                if buffer.startswith(PING, start):       # The server asks whether we live; after the 2 bytes of a time
+                    # comes what it wants to have back.
+                    self.subscribed.sendall(frame(b"\x04PONG" + buffer[start + 7:at], COMMAND))
+            else:
+                frames.append((start, at))
+                if not flags & MORE:
+                    self._check(frames)
+                    self.filled = 0
+                    return True
+        return False
+
+    def _check(self, frames: list[tuple[int, int]]) -> None:
+        topic, header, vectors, number = (bytes(self.buffer[start:min(end, start + 300)]) for start, end in frames)
+        if topic != self.topic or not vectors or number != b"%09d" % self.number or frames[-1][1] != self.filled:
+            raise RuntimeError(f"not the answer to request {self.number}: {topic!r} {header!r} {number!r}")
 
     def close(self) -> None:
         self.pushing.close()

@@ -35,6 +35,7 @@ from bert_serving.server.engine.cache import user_cache
 from bert_serving.server.engine.models import settle
 
 TICKS = os.sysconf("SC_CLK_TCK")
+"""A second's."""
 READY = re.compile(r"ready: port=(\d+) port_out=(\d+) ")
 
 
@@ -46,8 +47,8 @@ class Server:
     port: int
     port_out: int
 
-    def seconds(self) -> Counter[str]:
-        """Seconds of processor that each thread of its processes has had; those of one name together."""
+    def ticks(self) -> Counter[str]:
+        """The kernel's ticks of processor that each thread of its processes has had; those of one name together."""
         processes = [self.process]
         for process in processes:
             processes += map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split())
@@ -57,8 +58,7 @@ class Server:
             for thread in Path(f"/proc/{process}/task").iterdir():
                 about = (thread / "stat").read_text().rpartition(")")[2].split()
                 name = (thread / "comm").read_text().strip() if thread.name != str(process) else "loop"
-                had[f"{kind} {'libzmq' if name.startswith('ZMQbg') else name}"] += (
-                    int(about[11]) + int(about[12])) / TICKS
+                had[f"{kind} {'libzmq' if name.startswith('ZMQbg') else name}"] += int(about[11]) + int(about[12])
         return had
 
 
@@ -95,20 +95,20 @@ def echo(args: argparse.Namespace) -> None:
             best: tuple[load.Measured, Counter[str]] | None = None
             rates = []
             for _ in range(args.rounds):
-                before = server.seconds()
+                before = server.ticks()
                 measured = load.run(server.port, server.port_out, requests, args.seconds, warm_up=0.5)
-                had = server.seconds()
+                had = server.ticks()
                 had.subtract(before)
                 rates.append(measured.requests / measured.seconds)
                 if best is None or rates[-1] == max(rates):
                     best = measured, had
             assert best is not None
             measured, had = best
-            # The threads' seconds are of the warm-up too.
+            # The threads' ticks are of the warm-up too.
             requests_in_all = max(rates) * (args.seconds + 0.5)
-            costs = [" + ".join(f"{seconds / requests_in_all * 1e6:.0f} {thread.partition(' ')[2]}"
-                                for thread, seconds in had.most_common() if thread.startswith(kind) and
-                                seconds > .02 * args.seconds) for kind in ("broker", "worker")]
+            costs = [" + ".join(f"{ticks / TICKS / requests_in_all * 1e6:.0f} {thread.partition(' ')[2]}"
+                                for thread, ticks in had.most_common() if thread.startswith(kind) and
+                                ticks > .02 * args.seconds * TICKS) for kind in ("broker", "worker")]
             print(f"| {clients} | {sentences} | {np.median(rates):.0f} ({min(rates):.0f}-{max(rates):.0f}) | "
                   f"{measured.latency(.5) * 1e3:.2f} | {measured.latency(.99) * 1e3:.2f} | {costs[0]} | {costs[1]} | "
                   f"load {measured.processor / measured.requests * 1e6:.0f}", flush=True)
@@ -158,7 +158,7 @@ def model(args: argparse.Namespace) -> None:
 def round_of(server: Server, engine: base.Engine, settings: base.EngineSettings, tokenizer: Any, texts: list[str],
              sequences: list[Any], alone: str, seconds: float) -> dict[str, float]:
     """The figures of one round, in which engine and server take turns."""
-    begin, done = time.perf_counter(), 0
+    done, begin = 0, time.perf_counter()
     while time.perf_counter() < begin + seconds:
         for start in range(0, len(sequences), 256):
             engine.encode(sequences[start:start + 256])
@@ -174,9 +174,9 @@ def round_of(server: Server, engine: base.Engine, settings: base.EngineSettings,
     engine_seconds = []
     begin = time.perf_counter()
     while time.perf_counter() < begin + seconds / 4:
-        start = time.perf_counter()
+        asked = time.perf_counter()
         engine.encode(one)
-        engine_seconds.append(time.perf_counter() - start)
+        engine_seconds.append(time.perf_counter() - asked)
     single = load.run(server.port, server.port_out, [[[alone]]], seconds / 2)
     return {"engine, sentences/s": engine_rate,
             "tokenizer, sentences/s": tokenizer_rate,
@@ -194,7 +194,7 @@ def main() -> None:
     for kind in parsers.values():
         kind.add_argument("--seconds", type=float, default=3, help="of each measurement")
         kind.add_argument("--rounds", type=int, default=3)
-        kind.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="what else the server is started with")
+        kind.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="more options of the server; last")
     parsers["echo"].add_argument("--cases", type=case, nargs="+", metavar="CLIENTSxSENTENCES",
                                  default=[(1, 1), (8, 1), (32, 1), (64, 1), (256, 1), (8, 256)])
     parsers["model"].add_argument("file")
