@@ -12,7 +12,7 @@ settings.load_profile("patient")
 sys.path.insert(0, str(Path(__file__).parent))  # importlib mode adds no folder; fake_server.py is beside this file
 
 from bert_serving.client import BertClient, link  # noqa: E402
-from fake_server import FakeServer  # noqa: E402
+from fake_server import Door, FakeServer  # noqa: E402
 
 PATIENCE_MS = 20_000
 """For what must come: a broken client fails by this, a working one never waits so long."""
@@ -27,6 +27,13 @@ def quick_reconnection(monkeypatch):
 def server():
     """A server like ours."""
     with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def guarded():
+    """A server like ours that lets in one client only, by its key: ``guarded.door.keys``."""
+    with FakeServer(door=Door()) as server:
         yield server
 
 

@@ -8,7 +8,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 import numpy as np
 import zmq
 from bert_serving.client import protocol
+from bert_serving.client.curve import Keys
 from bert_serving.client.errors import BertServingError
+from zmq.auth.thread import ThreadAuthenticator
 
 STATISTIC = {"num_data_request": 0, "num_sys_request": 1}
 
@@ -43,6 +45,33 @@ class Received:
         self.texts = None if self.command else protocol.decode_texts(self.payload)
 
 
+class Door:
+    """Lets those alone into a fake server who have a key that it knows; pyzmq's own authenticator asks it.
+
+    Attributes:
+        keys: a client's that is let in.
+        stranger: another one's, that is not.
+    """
+
+    def __init__(self) -> None:
+        public, self.secret = zmq.curve_keypair()
+        self.keys = Keys(public, *zmq.curve_keypair())
+        self.stranger = Keys(public, *zmq.curve_keypair())
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return key == self.keys.public
+
+    def open(self, context: "zmq.Context[Any]", *sockets: "zmq.Socket[Any]") -> ThreadAuthenticator:
+        """Guard sockets that are not bound yet; the authenticator has to be stopped."""
+        authenticator = ThreadAuthenticator(context)
+        authenticator.start()
+        authenticator.configure_curve_callback("*", self)
+        for socket in sockets:
+            socket.curve_server = True
+            socket.curve_secretkey = self.secret
+        return authenticator
+
+
 class FakeServer:
     """Listens on two free ports of this machine.
 
@@ -53,8 +82,9 @@ class FakeServer:
         handler: gives the replies to a message, each a list of frames without the topic; tests may replace it.
     """
 
-    def __init__(self, style: str = "2.0", **config: Any) -> None:
+    def __init__(self, style: str = "2.0", door: Optional[Door] = None, **config: Any) -> None:
         self.style = style
+        self.door = door
         self.config = dict(CONFIGS[style], **config)
         self.config = {key: value for key, value in self.config.items() if value is not ...}
         self.received: List[Received] = []
@@ -74,6 +104,7 @@ class FakeServer:
         self._hand = self._context.socket(zmq.PUSH)
         for socket in (self._front, self._outlet, self._inner, self._hand):
             socket.linger = 0
+        self._authenticator = self.door and self.door.open(self._context, self._front, self._outlet)
         self.port = self._bind(self._front, self.port)
         self.port_out = self._bind(self._outlet, self.port_out)
         self._inner.bind("inproc://hand")
@@ -89,6 +120,8 @@ class FakeServer:
         self._thread.join(10)
         for socket in (self._front, self._outlet, self._inner, self._hand):
             socket.close(0)
+        if self._authenticator:
+            self._authenticator.stop()
         self._context.term()
 
     def __enter__(self) -> "FakeServer":

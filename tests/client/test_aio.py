@@ -11,7 +11,8 @@ import pytest
 from bert_serving import client as package
 from bert_serving.client import BertClient, aio, calls
 from bert_serving.client.aio import AsyncBertClient
-from bert_serving.client.errors import DeadlineError, OverloadedError, RequestError, UnavailableError
+from bert_serving.client.errors import (DeadlineError, OverloadedError, RequestError, UnauthorizedError,
+                                        UnavailableError)
 from fake_server import CONFIGS, FakeServer, vectors
 
 PATIENCE_MS = 20_000
@@ -116,6 +117,27 @@ def test_nobody_there():
         errors = await asyncio.gather(*[bc.encode(["a"]) for _ in range(5)], return_exceptions=True)
         assert [type(error) for error in errors] == [DeadlineError] * 5
         await bc.close()
+    run(main())
+
+
+@pytest.mark.parametrize("who", ["nobody", "stranger"])
+def test_who_is_not_let_in_is_told_so_however_patient(guarded, who):
+    async def main():
+        bc = connect(guarded, timeout=-1, curve_dir=guarded.door.stranger if who == "stranger" else None)
+        calls = [bc.encode(["a"]) for _ in range(5)]
+        told = await asyncio.gather(*calls, bc.server_config(), return_exceptions=True)
+        assert [type(error) for error in told] == 6 * [UnauthorizedError]
+        with pytest.raises(UnauthorizedError):
+            await bc.encode(["a"])
+        await bc.close()
+    run(main())
+    assert not guarded.received
+
+
+def test_who_has_the_right_keys_is_let_in(guarded):
+    async def main():
+        async with connect(guarded, curve_dir=guarded.door.keys) as bc:
+            np.testing.assert_array_equal(await bc.encode(["a"]), vectors(["a"]))
     run(main())
 
 

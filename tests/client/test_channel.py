@@ -4,7 +4,7 @@ import threading
 import pytest
 from bert_serving.client import channel as channel_module, protocol
 from bert_serving.client.channel import Channel, Patience
-from bert_serving.client.errors import DeadlineError, UnavailableError
+from bert_serving.client.errors import DeadlineError, UnauthorizedError, UnavailableError
 from bert_serving.client.exchange import Exchange
 
 PATIENCE_MS = 20_000
@@ -133,6 +133,66 @@ def test_waiting_senders_run_into_their_own_deadline(channel):
     channel.links()
     with channel._outbox, pytest.raises(DeadlineError, match="take a request"):
         ask(channel, patience_ms=5)
+
+
+# ---- a server that does not let us in --------------------------------------------------------------------------------
+
+@pytest.fixture
+def guarded_channel(guarded):
+    """Makes channels to a server that lets in only who has the right keys."""
+    channels = []
+
+    def make(keys):
+        channels.append(Channel("127.0.0.1", guarded.port, guarded.port_out, Exchange(b"me"), max_unread=0, keys=keys))
+        return channels[-1]
+
+    yield make
+    for channel in channels:
+        channel.close()
+
+
+def test_with_the_right_keys(guarded, guarded_channel):
+    channel = guarded_channel(guarded.door.keys)
+    request_id = ask(channel)
+    assert answer(channel, request_id).request_id == request_id and not channel.unauthorized
+
+
+@pytest.mark.parametrize("who", ["nobody", "stranger"])
+def test_who_is_not_let_in_waits_no_longer(guarded, guarded_channel, who):
+    """None of those who wait, and none who comes later; though none of them ever has too little patience."""
+    channel = guarded_channel(guarded.door.stranger if who == "stranger" else None)
+    told = []
+
+    def call():
+        try:
+            answer(channel, ask(channel), patience_ms=-1)
+        except UnauthorizedError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=call) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    call()
+    assert len(told) == 4 and all(channel.unauthorized == line for line in told)
+    assert not guarded.received
+
+
+def test_a_full_socket_is_not_waited_for_either(guarded, guarded_channel, monkeypatch):
+    channel = guarded_channel(guarded.door.stranger)
+    sender, _ = channel.links()
+    monkeypatch.setattr(sender, "send", lambda frames: False)
+    with pytest.raises(UnauthorizedError, match="does not know this client's key"):
+        ask(channel, patience_ms=-1)
+    assert not channel.exchange.pending
+
+
+def test_the_steadfast_wait_on(guarded, guarded_channel):
+    channel = guarded_channel(guarded.door.stranger)
+    with pytest.raises(UnauthorizedError):
+        answer(channel, ask(channel), patience_ms=-1)
+    assert channel.wait(lambda: None, Patience(1), steadfast=True) is None
 
 
 # ---- a connection that was lost and is there again -------------------------------------------------------------------

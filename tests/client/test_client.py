@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from bert_serving.client import BertClient, Response, __version__, calls, protocol
 from bert_serving.client.channel import Patience
-from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, UnavailableError,
-                                        UnprocessableError)
+from bert_serving.client.curve import Certificate, as_text
+from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, UnauthorizedError,
+                                        UnavailableError, UnprocessableError)
 from bert_serving.client.link import context
 from fake_server import CONFIGS, FakeServer, vectors
 
@@ -41,9 +42,9 @@ def test_constructor_takes_what_it_always_took():
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "ip": "localhost", "port": 5555, "port_out": 5556, "output_fmt": "ndarray", "show_server_config": False,
         "identity": None, "check_version": True, "check_length": True, "check_token_info": True,
-        "ignore_all_checks": False, "timeout": -1}
-    assert list(parameters)[-5:] == ["check_version", "check_length", "check_token_info", "ignore_all_checks",
-                                     "timeout"]
+        "ignore_all_checks": False, "timeout": -1, "curve_dir": None}
+    assert list(parameters)[6:] == ["check_version", "check_length", "check_token_info", "ignore_all_checks",
+                                    "timeout", "curve_dir"], "what is new comes last"
 
 
 def test_methods_take_what_they_always_took():
@@ -94,6 +95,33 @@ def test_constructor_closes_its_sockets_when_it_raises():
             BertClient(**server.address, timeout=20_000)
         assert open_sockets() == before
         del caught  # it kept the client from being collected, which closes it too
+
+
+@pytest.mark.parametrize("checks", [{}, {"ignore_all_checks": True}])
+def test_who_is_not_let_in_is_told_so_however_patient(guarded, checks):
+    before = open_sockets()
+    for curve_dir, told in ((None, "lets in only clients with a key"),
+                            (guarded.door.stranger, "does not know this client's key")):
+        with pytest.raises(UnauthorizedError, match=told) as caught:
+            with BertClient(**guarded.address, **checks, curve_dir=curve_dir) as bc:  # timeout=-1: for ever
+                bc.encode(["a"])
+        del caught
+    assert open_sockets() == before
+
+
+def test_keys_that_are_not_there_are_told_before_anything_is_opened(monkeypatch):
+    monkeypatch.setattr(calls, "Channel", None)
+    with pytest.raises(UnauthorizedError, match="cannot read /no/such/place/client.key_secret"):
+        BertClient(curve_dir="/no/such/place")
+
+
+def test_keys_come_from_the_environment_too(guarded, connect, monkeypatch, tmp_path):
+    keys = guarded.door.keys
+    (tmp_path / "client.key_secret").touch(0o600)
+    (tmp_path / "client.key_secret").write_text(as_text(Certificate(keys.public, keys.secret), "for a test"))
+    (tmp_path / "server.key").write_text(as_text(Certificate(keys.server), "for a test"))
+    monkeypatch.setenv("BERT_SERVING_CURVE_DIR", str(tmp_path))
+    np.testing.assert_array_equal(connect(guarded).encode(["a"]), vectors(["a"]))
 
 
 @pytest.mark.parametrize("options, asks", [

@@ -1,4 +1,4 @@
-"""A link knows whether somebody is at the other end, and lets no message go that was sent."""
+"""A link knows whether somebody is at the other end, and why it is not let in; it lets no message go that was sent."""
 import os
 import socket
 import threading
@@ -7,7 +7,9 @@ import time
 import pytest
 import zmq
 from bert_serving.client import link as link_module
-from bert_serving.client.link import context, is_news, receiving, sending, wait_for
+from bert_serving.client.curve import Keys, KeysError
+from bert_serving.client.link import context, greeting_of, is_news, receiving, sending, wait_for
+from fake_server import Door
 
 
 @pytest.fixture
@@ -196,3 +198,166 @@ def test_end_of_one_link_never_stops_the_others(pull, let_go):
     other = sending("127.0.0.1", port)
     look_until(other, lambda: other.connected)
     other.close()
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def door():
+    return Door()
+
+
+@pytest.fixture
+def guarded(pull, door):
+    """Port of a socket that lets in those only whom the door does."""
+    authenticator = door.open(pull.context, pull)
+    yield pull.bind_to_random_port("tcp://127.0.0.1")
+    authenticator.stop()
+
+
+def test_the_right_keys(pull, guarded, door):
+    link = sending("127.0.0.1", guarded, keys=door.keys)
+    look_until(link, lambda: link.connected)
+    assert link.send([b"x"]) and pull.recv() == b"x" and not link.unauthorized
+    link.close()
+
+
+def refusal(port, keys):
+    """Why a link is not let in; however often libzmq connects again, it stays so."""
+    link = sending("127.0.0.1", port, keys=keys)
+    look_until(link, lambda: link.unauthorized)
+    assert not link.connected and link.unauthorized.startswith(f"the server at 127.0.0.1, port {port}, ")
+    link.close()
+    return link.unauthorized
+
+
+@pytest.mark.parametrize("attempt", range(5))  # either end may be the first to hang up
+def test_a_server_that_wants_keys(guarded, attempt):
+    assert "lets in only clients with a key: give curve_dir" in refusal(guarded, None)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_server_that_has_no_keys(pull, door, attempt):
+    assert "does without keys" in refusal(pull.bind_to_random_port("tcp://127.0.0.1"), door.keys)
+
+
+def test_a_key_that_the_server_does_not_know(guarded, door):
+    told = refusal(guarded, door.stranger)
+    assert f"does not know this client's key, {door.stranger.public.decode()}" in told
+    assert door.stranger.secret.decode() not in told
+
+
+def test_another_server_than_expected(guarded, door):
+    other = Keys(door.stranger.public, door.keys.public, door.keys.secret, "the-directory")
+    assert "has not the key that the-directory has for it" in refusal(guarded, other)
+
+
+@pytest.mark.parametrize("with_keys, told", [(False, "lets in only clients with a key"), (True, "has not the key")])
+def test_who_hangs_up_first_is_looked_at(guarded, door, with_keys, told):
+    """libzmq does not tell why then, if it is quick enough."""
+    link = sending("127.0.0.1", free_port(), keys=door.keys if with_keys else None)
+    link.port = guarded
+    link._suspect()
+    assert told in link.unauthorized
+    link.close()
+
+
+class Closing:
+    """Takes connections and closes them at once, as a proxy does whose server is not there."""
+
+    def __init__(self, says=b""):
+        self.says, self.closed = says, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.sendall(self.says)
+            self.closed += 1
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self._thread.join(10)
+
+
+@pytest.mark.parametrize("with_keys", [False, True])
+def test_who_hangs_up_without_a_greeting_is_waited_for(door, with_keys):
+    closing = Closing()
+    link = sending("127.0.0.1", closing.port, keys=door.keys if with_keys else None)
+    look_until(link, lambda: link._failures > 2 * link_module._SUSPICIOUS)
+    assert not link.unauthorized
+    link.close()
+    closing.close()
+
+
+def test_let_in_after_all(door):
+    """The right server comes back to where another one was meanwhile."""
+    with zmq.Context() as outside:
+        with outside.socket(zmq.PULL) as wrong:
+            wrong.curve_server, wrong.curve_secretkey = True, zmq.curve_keypair()[1]
+            port = wrong.bind_to_random_port("tcp://127.0.0.1")
+            link = sending("127.0.0.1", port, keys=door.keys)
+            look_until(link, lambda: link.unauthorized)
+        with outside.socket(zmq.PULL) as right:
+            right.curve_server, right.curve_secretkey = True, door.secret
+            until = time.monotonic() + 20
+            while not binds(right, port):
+                assert time.monotonic() < until
+                link._monitor.poll(10)
+            look_until(link, lambda: link.connected)
+            assert not link.unauthorized
+        link.close()
+
+
+def binds(socket, port):
+    """Whether the port is free again."""
+    try:
+        socket.bind(f"tcp://127.0.0.1:{port}")
+    except zmq.ZMQError:
+        return False
+    return True
+
+
+def test_what_a_peer_greets_with(pull, guarded):
+    assert greeting_of("127.0.0.1", guarded) == "CURVE"
+    with zmq.Context() as outside, outside.socket(zmq.XPUB) as plain:
+        assert greeting_of("127.0.0.1", plain.bind_to_random_port("tcp://127.0.0.1")) == "NULL"
+    assert greeting_of("127.0.0.1", free_port()) is None
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"\xff" + bytes(70)])
+def test_who_greets_otherwise(says):
+    closing = Closing(says)
+    assert greeting_of("127.0.0.1", closing.port) is None
+    closing.close()
+
+
+def test_who_says_nothing_is_not_waited_for_long():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert greeting_of("127.0.0.1", silent.getsockname()[1], seconds=0.05) is None
+
+
+def test_a_zeromq_without_curve_is_named(door, monkeypatch):
+    monkeypatch.setattr(zmq, "has", lambda name: False)
+    with pytest.raises(KeysError, match="built without CURVE"):
+        sending("127.0.0.1", 1, keys=door.keys)
+
+
+def test_meet(pull, guarded, door):
+    for keys, is_let_in in ((door.keys, True), (door.stranger, False)):
+        link = sending("127.0.0.1", guarded, keys=keys)
+        link.meet(20)
+        assert link.connected == is_let_in and bool(link.unauthorized) != is_let_in
+        link.close()
+    link = sending("127.0.0.1", free_port())
+    link.meet(0.01)
+    assert not link.connected and not link.unauthorized
+    link.close()

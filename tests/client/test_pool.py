@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from bert_serving.client import BertClient, ConcurrentBertClient, protocol
-from bert_serving.client.errors import OverloadedError, PoolExhaustedError, UnavailableError
+from bert_serving.client.errors import OverloadedError, PoolExhaustedError, UnauthorizedError, UnavailableError
 from bert_serving.client.link import context
 from fake_server import FakeServer, vectors
 
@@ -180,3 +180,12 @@ def test_child_process_has_all_clients_free(pool_of, server):
     assert os.waitpid(pid, 0)[1] == 0
     server.answer(request)
     thread.join(20)
+
+
+def test_keys(guarded):
+    with ConcurrentBertClient(2, **guarded.address, timeout=PATIENCE_MS, curve_dir=guarded.door.keys) as pool:
+        np.testing.assert_array_equal(pool.encode(["a"]), vectors(["a"]))
+    before = open_sockets()
+    with pytest.raises(UnauthorizedError):
+        ConcurrentBertClient(2, **guarded.address)
+    assert open_sockets() == before

@@ -12,6 +12,7 @@ PACKAGES = {package: ROOT / package / "bert_serving" for package in ("client", "
 ROOMS = {
     "client.errors": [],
     "client.protocol": ["client.errors"],
+    "client.curve": ["client.errors"],
     "client.exchange": ["client.protocol", "client.errors"],
     "client": ["client"],
     "server.errors": ["client.errors"],
@@ -19,11 +20,12 @@ ROOMS = {
     "server.process": [],
     "server.api_keys": ["server.errors"],
     "server.config": ["server.errors"],
+    "server.keys": ["server.errors", "client.curve"],
     "server.core": ["server.errors", "client.protocol", "client.errors"],
     "server.machine": ["server.core"],
     "server.engine": ["server.core", "server.config", "server.errors", "server.log", "server.process"],
     "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",
-                      "client.protocol", "client.errors"],
+                      "server.keys", "client.protocol", "client.errors"],
     "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process"],
     "server.proxy": ["client", "server.errors", "server.api_keys", "server.log", "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.machine", "server.config",
@@ -33,7 +35,8 @@ ROOMS = {
 
 # A library that is heavy, optional or particular -> the only rooms that may import it, inside functions too.
 GUESTS = {
-    "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service"],
+    "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service",
+            "server.keys"],
     "tensorflow": ["server.engine"],
     "ai_edge_litert": ["server.engine"],
     "safetensors": ["server.engine"],

@@ -185,7 +185,7 @@ class _Reader:
         """Wake those who should look again; called with the channel's lock held, by any thread."""
         with self._lock:
             due, self._others = list(self._others), set()
-            ids = self._by_id if self._channel.closed else self._channel.exchange.answered
+            ids = self._by_id if self._channel.closed or self._channel.unauthorized else self._channel.exchange.answered
             due.extend(self._by_id.pop(request_id) for request_id in list(ids) if request_id in self._by_id)
         if not due:
             return
@@ -208,7 +208,7 @@ def _settle(futures: List["asyncio.Future[None]"]) -> None:
 def _read(channel: Channel, is_alone: List[bool]) -> None:
     """Read until the channel is closed, or nobody is left to close it."""
     try:
-        while channel.wait(lambda: is_alone or None, Patience(_IDLE_MS)) is None:
+        while channel.wait(lambda: is_alone or None, Patience(_IDLE_MS), steadfast=True) is None:
             pass
         channel.close()
     except UnavailableError:

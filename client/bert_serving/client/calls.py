@@ -19,6 +19,7 @@ import numpy as np
 from . import __version__
 from .channel import Channel, Patience
 from .checks import check_input, check_version as check_server, is_ours, is_short, valid_identity
+from .curve import CurveDir, find
 from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
 from .protocol import SHOW_CONFIG, SHOW_STATUS, Failure, Result, Status, encode_command, encode_request
@@ -88,7 +89,7 @@ class Calls:
     def __init__(self, ip: str = "localhost", port: int = 5555, port_out: int = 5556, output_fmt: str = "ndarray",
                  show_server_config: bool = False, identity: Union[None, str, bytes] = None,
                  check_version: bool = True, check_length: bool = True, check_token_info: bool = True,
-                 ignore_all_checks: bool = False, timeout: int = -1) -> None:
+                 ignore_all_checks: bool = False, timeout: int = -1, curve_dir: CurveDir = None) -> None:
         """As :class:`.BertClient`; the server is not contacted."""
         if output_fmt not in FORMATTERS:
             raise AttributeError("output_fmt is %r; expected one of: %s" % (output_fmt, ", ".join(FORMATTERS)))
@@ -100,6 +101,7 @@ class Calls:
         self.timeout = timeout
         self.length_limit: Optional[int] = 0
         self.token_info_available = False
+        self._keys = find(curve_dir, _warn)
         names = ("check_version", "check_length", "check_token_info", "show_server_config")
         wanted = (check_version, check_length, check_token_info, show_server_config)
         self._checks = set() if ignore_all_checks else set(itertools.compress(names, wanted))
@@ -313,7 +315,7 @@ class Calls:
         # full; but a client that shares its identity may never read what others asked for.
         exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
         self._channel = Channel(self.ip, self.port, self.port_out, exchange, max_unread=1000 if shared else 0,
-                                max_unsent=self._max_unsent)
+                                max_unsent=self._max_unsent, keys=self._keys)
         self._server = None
         self._server_since = 0
         self._asking = False  # one of the calls asks for the configuration, and others may wait for it

@@ -7,7 +7,8 @@ from collections import deque
 from contextlib import contextmanager
 from typing import Any, Callable, Deque, Iterable, Iterator, List, Optional, Tuple, TypeVar
 
-from .errors import DeadlineError, UnavailableError
+from .curve import Keys
+from .errors import DeadlineError, UnauthorizedError, UnavailableError
 from .exchange import Exchange
 from .link import Link, is_news, receiving, sending, wait_for
 
@@ -53,7 +54,7 @@ class Channel:
     """
 
     def __init__(self, host: str, port: int, port_out: int, exchange: Exchange, max_unread: int,
-                 max_unsent: int = 1000) -> None:
+                 max_unsent: int = 1000, keys: Optional[Keys] = None) -> None:
         """Nothing is opened before :meth:`links` is first called, be it by another method.
 
         Args:
@@ -63,9 +64,11 @@ class Channel:
             exchange: a fresh one.
             max_unread: how many messages may wait in the receiving socket; 0 for no limit.
             max_unsent: how many messages may wait in the sending socket; 0 for no limit, and :meth:`post` never waits.
+            keys: for a server that lets nobody in without.
         """
         self.exchange = exchange
         self._address = (host, port, port_out)
+        self._keys = keys
         self._max_unread, self._max_unsent = max_unread, max_unsent
         self._links: Optional[Tuple[Link, Link]] = None
         self.closed = False
@@ -87,9 +90,9 @@ class Channel:
                 raise UnavailableError("this client is closed; make a new one")
             if self._links is None:
                 host, port, port_out = self._address
-                receiver = receiving(host, port_out, self.exchange.identity, self._max_unread)
+                receiver = receiving(host, port_out, self.exchange.identity, self._max_unread, self._keys)
                 try:
-                    self._links = sending(host, port, self._max_unsent), receiver
+                    self._links = sending(host, port, self._max_unsent, self._keys), receiver
                 except BaseException:
                     receiver.close()
                     raise
@@ -121,20 +124,22 @@ class Channel:
             self.abandon([request_id])
             raise
 
-    def wait(self, ready: Callable[[], Optional[T]], *patiences: Patience) -> Optional[T]:
+    def wait(self, ready: Callable[[], Optional[T]], *patiences: Patience, steadfast: bool = False) -> Optional[T]:
         """What ``ready`` gives, as soon as it is not None; None when one patience is at an end.
 
         Args:
             ready: looks into the exchange; called again whenever something has changed there.
             *patiences: the shortest counts.
+            steadfast: wait on, though the server does not let this client in.
         Raises:
             UnavailableError: the channel was closed, and ``ready`` had nothing.
+            UnauthorizedError: the server does not let this client in, and ``ready`` had nothing.
         """
         self.links()
         with self._inbox:
             last_look = False
             while True:
-                value = self._value(ready)
+                value = self._value(ready, steadfast)
                 if value is not None or last_look:
                     return value
                 left = min(patience.left() for patience in patiences)
@@ -154,7 +159,7 @@ class Channel:
         """What ``ready`` gives now. If it is None ``otherwise`` is called, and nothing can change in between.
 
         Raises:
-            UnavailableError: the channel was closed, and ``ready`` had nothing.
+            UnavailableError, UnauthorizedError: as :meth:`wait`.
         """
         with self._inbox:
             value = self._value(ready)
@@ -230,14 +235,26 @@ class Channel:
         self._inbox.notify_all()
         self.on_change()
 
-    def _value(self, ready: Callable[[], Optional[T]]) -> Optional[T]:
+    def _value(self, ready: Callable[[], Optional[T]], steadfast: bool = False) -> Optional[T]:
         """What ``ready`` gives; if that is something, it may concern others too. Called with the inbox held."""
         value = ready()
         if value is not None:
             self._tell()
         elif self.closed:
             raise UnavailableError("this client was closed while a call waited")
+        elif not steadfast:
+            self._insist_on_admission()
         return value
+
+    def _insist_on_admission(self) -> None:
+        """Raises UnauthorizedError if the server does not let this client in. Called with the inbox held."""
+        if self.unauthorized:
+            raise UnauthorizedError(self.unauthorized)
+
+    @property
+    def unauthorized(self) -> str:
+        """Why the server does not let this client in; empty if it does, or if that is not known."""
+        return next((link.unauthorized for link in self._links or () if link.unauthorized), "")
 
     def _send(self, frames: List[bytes], patience: Patience) -> None:
         left = patience.left()
@@ -247,6 +264,7 @@ class Channel:
             while True:
                 sender, _ = self.links()
                 with self._inbox:
+                    self._insist_on_admission()
                     is_next = self._send_again()
                 if is_next and sender.send(frames):
                     return

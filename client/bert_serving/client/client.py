@@ -13,6 +13,7 @@ import zmq
 
 from .calls import Calls, Response, Stream, T, iterate, run
 from .channel import Channel, Patience
+from .curve import CurveDir
 from .link import context
 
 __all__ = ["BertClient", "Response"]
@@ -33,7 +34,7 @@ class BertClient(Calls):
     def __init__(self, ip: str = "localhost", port: int = 5555, port_out: int = 5556, output_fmt: str = "ndarray",
                  show_server_config: bool = False, identity: Union[None, str, bytes] = None,
                  check_version: bool = True, check_length: bool = True, check_token_info: bool = True,
-                 ignore_all_checks: bool = False, timeout: int = -1) -> None:
+                 ignore_all_checks: bool = False, timeout: int = -1, curve_dir: CurveDir = None) -> None:
         """
         Args:
             ip: name or address of the server.
@@ -50,12 +51,17 @@ class BertClient(Calls):
             check_token_info: ask whether the server shows its tokens, for ``encode(show_tokens=True)``.
             ignore_all_checks: do none of the above, and contact the server only with the first request.
             timeout: how long to wait for the server, in milliseconds; -1 for ever. It holds for this constructor too.
+            curve_dir: a directory with ``server.key`` and ``client.key_secret``, as ``bert-serving-keygen`` makes it,
+                for a server with ``-curve_dir``; by default the one named by BERT_SERVING_CURVE_DIR, if that is set;
+                ``""``: none at all.
         Raises:
             AttributeError: unknown ``output_fmt``, or a server that this client does not understand.
             DeadlineError: no answer within ``timeout``; it is a TimeoutError.
+            UnauthorizedError: the server does not let this client in, or the keys cannot be read. This ends waiting
+                calls of an endless ``timeout`` too.
         """
         super().__init__(ip, port, port_out, output_fmt, show_server_config, identity, check_version, check_length,
-                         check_token_info, ignore_all_checks, timeout)
+                         check_token_info, ignore_all_checks, timeout, curve_dir)
         try:
             self._channel.links()
             run(self._greet())
@@ -79,6 +85,7 @@ class BertClient(Calls):
         Raises:
             TypeError, ValueError: ``texts`` cannot be encoded; nothing was sent.
             DeadlineError: no answer within the client's timeout; it is a TimeoutError, and a late answer is dropped.
+            UnauthorizedError: the server does not let this client in.
             BertServingError: the server answered that it cannot; see :mod:`.errors`.
         """
         return run(self._encode(texts, blocking, is_tokenized, show_tokens))

@@ -1,16 +1,19 @@
-"""A socket to the server that knows whether anyone is at the other end."""
+"""A socket to the server that knows whether anyone is at the other end, and lets it in."""
 from __future__ import annotations
 
 import itertools
 import math
 import os
+import socket
 import sys
 import threading
 import time
 import weakref
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import zmq
+
+from .curve import ENVIRONMENT, Keys, KeysError
 
 LINGER_MS = 1000
 """How long a closed socket goes on sending what is still unsent.
@@ -26,6 +29,16 @@ _OPTIONS = {"tcp_keepalive": 1, "tcp_keepalive_idle": 10, "tcp_keepalive_intvl":
 _CONNECTED = zmq.EVENT_CONNECTED
 _READY = getattr(zmq, "EVENT_HANDSHAKE_SUCCEEDED", _CONNECTED)
 _LOST = zmq.EVENT_DISCONNECTED
+_FAILED = getattr(zmq, "EVENT_HANDSHAKE_FAILED_NO_DETAIL", 0)
+_MISFIT = getattr(zmq, "EVENT_HANDSHAKE_FAILED_PROTOCOL", 0)
+_UNKNOWN = getattr(zmq, "EVENT_HANDSHAKE_FAILED_AUTH", 0)
+_OTHER_MECHANISM = getattr(zmq, "PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH", -1)
+
+_SUSPICIOUS, _VERY_SUSPICIOUS = 3, 32
+"""So many handshakes that fail in a row, and each so many after them, are a reason to look at who listens there."""
+
+_GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00"
+"""How a peer of ZMTP 3 begins: a signature and its version. The other one then tells all of its own greeting."""
 
 _contexts: Dict[int, "zmq.Context[zmq.Socket[bytes]]"] = {}
 _contexts_lock = threading.Lock()
@@ -62,21 +75,31 @@ class Link:
         connected: whether there is a peer, as of the last :meth:`look`.
         connections: how many times a connection was made.
         refused: the last peer spoke, but not ZeroMQ, or was not the kind of socket that belongs here.
+        unauthorized: why the server does not let this client in, and what to do; empty as long as that is not known.
     """
 
-    def __init__(self, kind: int, host: str, port: int, **options: Any) -> None:
+    def __init__(self, kind: int, host: str, port: int, keys: Optional[Keys] = None, **options: Any) -> None:
         """Start to connect; that goes on in the background for as long as it takes.
 
         Args:
             kind: ``zmq.PUSH`` or ``zmq.SUB``.
             host: name or address of the server.
             port: TCP port.
+            keys: for a server that lets nobody in without.
             **options: socket options by their pyzmq attribute names, set before connecting.
+        Raises:
+            KeysError: there are keys, and this ZeroMQ cannot use them.
         """
-        self.port = port
+        if keys is not None:
+            if not zmq.has("curve"):
+                raise KeysError("this pyzmq was built without CURVE, which curve_dir needs; install one from PyPI")
+            options.update(curve_serverkey=keys.server, curve_publickey=keys.public, curve_secretkey=keys.secret)
+        self.host, self.port, self.keys = host.strip("[]"), port, keys
         self.connected = False
         self.connections = 0
         self.refused = False
+        self.unauthorized = ""
+        self._failures = 0  # handshakes that failed since the last that did not
         self.socket = context().socket(kind)
         self._monitor = context().socket(zmq.PAIR)
         # Holds the sockets, so that they cannot be collected before this link, and in the wrong order.
@@ -85,12 +108,13 @@ class Link:
         try:
             self._monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
             self.socket.linger = LINGER_MS
-            if ":" in host:
-                host = "[%s]" % host.strip("[]")
+            if ":" in self.host:
+                host = "[%s]" % self.host
                 self.socket.ipv6 = True
             for name, value in dict(_OPTIONS, **options).items():
                 setattr(self.socket, name, value)
-            _monitor(self.socket, self._monitor, _CONNECTED | _READY | _LOST)
+            _monitor(self.socket, self._monitor,
+                     _CONNECTED | _READY | _LOST | _FAILED | _MISFIT | _UNKNOWN)
             self.news = int(self._monitor.getsockopt(zmq.FD))
             self.look()  # libzmq signals to a reader that has found nothing before
             self.socket.connect("tcp://%s:%s" % (host, port))
@@ -99,19 +123,66 @@ class Link:
             raise
 
     def look(self) -> None:
-        """Bring ``connected``, ``connections`` and ``refused`` up to date."""
+        """Bring ``connected``, ``connections``, ``refused`` and ``unauthorized`` up to date."""
         try:
             while True:  # to the end: ``news`` tells only of what comes after it
                 # [event (16 bits) value (32 bits), address]; pyzmq's own reader of it costs an import of asyncio.
-                event = int.from_bytes(self._monitor.recv_multipart(zmq.NOBLOCK)[0][:2], sys.byteorder)
+                frame = self._monitor.recv_multipart(zmq.NOBLOCK)[0]
+                event, value = (int.from_bytes(part, sys.byteorder) for part in (frame[:2], frame[2:6]))
                 if event & _READY:
-                    self.connected, self.refused = True, False
+                    self.connected, self.refused, self.unauthorized = True, False, ""
                     self.connections += 1
+                    self._failures = 0
                 elif event & _LOST:
                     # Without a handshake before it: not ZeroMQ, or not the kind of socket that answers this kind.
                     self.connected, self.refused = False, not self.connected
+                elif event & _UNKNOWN:
+                    self.unauthorized = self._explain("UNKNOWN")
+                elif event & _MISFIT and (self.keys is not None or value == _OTHER_MECHANISM):
+                    self.unauthorized = self._explain("" if value == _OTHER_MECHANISM else "CURVE")
+                elif event & _FAILED:
+                    self._failures += 1
+                    if self._failures == _SUSPICIOUS or self._failures % _VERY_SUSPICIOUS == 0:
+                        self._suspect()
         except zmq.Again:
             pass
+
+    def _suspect(self) -> None:
+        """See whether handshakes fail for want of the right keys.
+
+        libzmq says so only where it hears it; a server that hangs up first could as well be none, or one that starts.
+        """
+        mechanism = greeting_of(self.host, self.port)
+        if mechanism is not None and (self.keys is not None or mechanism != "NULL"):
+            self.unauthorized = self._explain(mechanism)
+
+    def _explain(self, finding: str) -> str:
+        """
+        Args:
+            finding: the server's mechanism as it greets; UNKNOWN: it has refused our key; empty: it has not our one.
+        """
+        where = "the server at %s, port %s," % (self.host, self.port)
+        if self.keys is None:
+            return ("%s lets in only clients with a key: give curve_dir, a directory made by bert-serving-keygen, "
+                    "or set %s" % (where, ENVIRONMENT))
+        if finding == "UNKNOWN":
+            return ("%s does not know this client's key, %s: put it among the server's clients/*.key, and make a new "
+                    "client" % (where, self.keys.public.decode("ascii")))
+        if finding == "CURVE":
+            return ("%s has not the key that %s has for it: fetch its server.key if it is the right server, and see "
+                    "that port and port_out are not exchanged" % (where, self.keys.origin))
+        return ("%s does without keys, so nothing would be encrypted: start it with -curve_dir, or leave curve_dir and "
+                "%s out" % (where, ENVIRONMENT))
+
+    def meet(self, seconds: float) -> None:
+        """Return when there is a peer, or it does not let this client in, or after so many seconds."""
+        poller = zmq.Poller()
+        poller.register(self.news, zmq.POLLIN)
+        end = time.monotonic() + seconds
+        self.look()
+        while not self.connected and not self.unauthorized and time.monotonic() < end:
+            poller.poll(math.ceil(max(0.0, end - time.monotonic()) * 1000))
+            self.look()
 
     def describe(self) -> str:
         """What the last :meth:`look` says about the connection, as part of a sentence."""
@@ -152,9 +223,9 @@ class Link:
             _close(self.socket, self._monitor, flush)
 
 
-def _monitor(socket: "zmq.Socket[bytes]", pair: "zmq.Socket[bytes]", events: int) -> None:
+def _monitor(watched: "zmq.Socket[bytes]", pair: "zmq.Socket[bytes]", events: int) -> None:
     address = "inproc://bert-serving-client-%d" % next(_names)
-    socket.monitor(address, events)
+    watched.monitor(address, events)
     pair.connect(address)
 
 
@@ -176,14 +247,32 @@ def _close(socket: "zmq.Socket[bytes]", monitor: "zmq.Socket[bytes]", flush: boo
             time.sleep(0.001)
 
 
-def sending(host: str, port: int, max_unsent: int = 1000) -> Link:
+def greeting_of(host: str, port: int, seconds: float = 0.5) -> Optional[str]:
+    """The security mechanism that a ZeroMQ socket of version 3 announces; None if nobody greets so there."""
+    try:
+        with socket.create_connection((host, port), seconds) as connection:
+            connection.sendall(_GREETING)
+            greeting = b""
+            while len(greeting) < 32:  # signature 10, version 2, mechanism 20, and what does not matter here
+                received = connection.recv(64)
+                if not received:
+                    return None
+                greeting += received
+    except OSError:
+        return None
+    if greeting[0] != 0xff or greeting[10] < 3:
+        return None
+    return greeting[12:32].rstrip(b"\0").decode("ascii", "replace")
+
+
+def sending(host: str, port: int, max_unsent: int = 1000, keys: Optional[Keys] = None) -> Link:
     """A link that takes requests to the server; it holds so many that are not sent yet, with 0 any number."""
-    return Link(zmq.PUSH, host, port, sndhwm=max_unsent)
+    return Link(zmq.PUSH, host, port, keys, sndhwm=max_unsent)
 
 
-def receiving(host: str, port: int, identity: bytes, max_unread: int) -> Link:
+def receiving(host: str, port: int, identity: bytes, max_unread: int, keys: Optional[Keys] = None) -> Link:
     """A link that brings what the server publishes to ``identity``; it holds so many messages, with 0 any number."""
-    return Link(zmq.SUB, host, port, subscribe=identity, rcvhwm=max_unread)
+    return Link(zmq.SUB, host, port, keys, subscribe=identity, rcvhwm=max_unread)
 
 
 def wait_for(seconds: float, sender: Link, receiver: Link, room: bool = False) -> bool:
