@@ -1,4 +1,5 @@
 """Keys come from certificates in a directory, and what is wrong with them is said without showing them."""
+import json
 import os
 
 import pytest
@@ -52,6 +53,11 @@ def test_the_environment_names_a_directory_for_who_is_given_none(directory, monk
 def test_keys_themselves_will_do():
     keys = Keys(b"1" * 40, b"2" * 40, b"3" * 40)
     assert find(keys) is keys
+
+
+def test_keys_cross_to_another_process():
+    keys = Keys(b"1" * 40, b"2" * 40, b"3" * 40)
+    assert Keys.from_json(json.loads(json.dumps(keys.to_json()))) == keys
 
 
 def test_no_private_key_is_ever_shown():

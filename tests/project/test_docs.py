@@ -16,6 +16,7 @@ import pytest
 from bert_serving.client.errors import BY_CODE
 from bert_serving.server import errors as start_errors
 from bert_serving.server.benchmark.options import get_parser as benchmark_parser, parse as parse_benchmark
+from bert_serving.server.cli import keygen
 from bert_serving.server.config import ServerConfig, get_args_parser
 from bert_serving.server.engine.command import main as model_command
 from bert_serving.server.proxy.metrics import HISTOGRAMS, QUEUE, TOKENS, WORKER
@@ -128,14 +129,28 @@ def check_python(words, command, request):
     assert (ROOT / words[1]).is_file(), "an example; test_examples.py runs it"
 
 
+def check_keygen(words, command, request):
+    directory = request.getfixturevalue("tmp_path")
+    assert keygen([str(directory / words[1]), *words[2:]]) == 0
+
+
+def check_ssh(words, command, request):
+    """A tunnel to the default ports."""
+    forwarded = {word.split(":")[-1] for before, word in zip(words, words[1:]) if before == "-L"}
+    options = get_args_parser({}).parse_args([])
+    assert forwarded == {str(options.port), str(options.port_out)}
+
+
 CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start,
-          "bert-serving-benchmark": check_benchmark, "bert-serving-model": check_model, "curl": check_curl,
+          "bert-serving-benchmark": check_benchmark, "bert-serving-keygen": check_keygen, "ssh": check_ssh,
+          "bert-serving-model": check_model, "curl": check_curl,
           "docker": check_docker, "python": check_python}
 
 
 @pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
                                      "bert-serving-start -no_such_option", "bert-serving-model steal",
                                      "bert-serving-benchmark -tests nothing",
+                                     "bert-serving-keygen keys ../alice", "ssh -N -L 5555:localhost:1 10.0.0.7",
                                      "docker build -f docker/Nothing ."])
 def test_the_checks_bite(command, request, capsys):
     with pytest.raises((AssertionError, SystemExit)):

@@ -86,13 +86,14 @@ def test_commands(wheels):
     assert wheels["server"].scripts == {
         "bert-serving-start": "bert_serving.server.cli:main",
         "bert-serving-terminate": "bert_serving.server.cli:terminate",
+        "bert-serving-keygen": "bert_serving.server.cli:keygen",
         "bert-serving-model": "bert_serving.server.engine.command:main",
         "bert-serving-benchmark": "bert_serving.server.benchmark.command:main",
     }
 
 
-@pytest.mark.parametrize("command", ["bert-serving-start", "bert-serving-terminate", "bert-serving-model",
-                                     "bert-serving-benchmark"])
+@pytest.mark.parametrize("command", ["bert-serving-start", "bert-serving-terminate", "bert-serving-keygen",
+                                     "bert-serving-model", "bert-serving-benchmark"])
 def test_commands_lead_somewhere(wheels, command):
     module, function = wheels["server"].scripts[command].split(":")
     call = f"import sys; from {module} import {function}; sys.exit({function}(['-h']))"

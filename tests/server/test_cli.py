@@ -89,3 +89,33 @@ def test_terminate_wants_to_know_the_port(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.terminate([])
     assert ended.value.code == 2 and "-port" in capsys.readouterr().err
+
+
+def test_keygen_makes_keys_and_says_for_whom(tmp_path, capsys):
+    assert cli.keygen([str(tmp_path / "keys"), "alice"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"made {tmp_path / 'keys'}: for the server, and clients on its host",
+        f"made {tmp_path / 'keys' / 'alice'}: for the client alice"]
+    assert cli.keygen([str(tmp_path / "keys"), "bob"]) == 0
+    assert capsys.readouterr().out == f"made {tmp_path / 'keys' / 'bob'}: for the client bob\n"
+
+
+def test_keygen_writes_over_nothing(tmp_path, capsys):
+    for code in (0, 2):
+        assert cli.keygen([str(tmp_path / "keys")]) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith("bert-serving-keygen: error: ") and "is there already" in captured.err
+
+
+def test_terminate_says_when_it_is_not_let_in(tmp_path, capsys):
+    context = zmq.Context()
+    receiver = context.socket(zmq.PULL)
+    receiver.curve_server, receiver.curve_secretkey = True, zmq.curve_keypair()[1]
+    port = receiver.bind_to_random_port("tcp://127.0.0.1")
+    assert cli.keygen([str(tmp_path / "keys")]) == 0
+    for words, told in (([], "lets in only clients with a key"),
+                        (["-curve_dir", str(tmp_path / "keys")], f"has not the key that {tmp_path / 'keys'} has"),
+                        (["-curve_dir", str(tmp_path)], "cannot read")):
+        assert cli.terminate(["-port", str(port), *words]) == 1
+        assert told in capsys.readouterr().err
+    context.destroy(linger=0)

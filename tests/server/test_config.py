@@ -54,7 +54,7 @@ VALUES = [
     ("num_worker", "4", 4), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
     ("gpu_memory_fraction", "0.25", 0.25), ("device_map", "1 0", [1, 0]), ("prefetch_size", "1", 1),
     ("engine", "echo", "echo"), ("host", "0.0.0.0", "0.0.0.0"), ("report_version", "1.9.6", "1.9.6"),
-    ("drain_timeout", "0", 0.0), ("max_queue_mb", "0.5", 0.5),
+    ("curve_dir", "/etc/keys", "/etc/keys"), ("drain_timeout", "0", 0.0), ("max_queue_mb", "0.5", 0.5),
 ]
 ALIASES = {"port_in": "port", "port_data": "port", "port_result": "port_out"}
 
@@ -298,3 +298,9 @@ def test_origins(given):
                                    "", "ftp://a", "http://", "http://a.example?x"])
 def test_what_is_no_origin(capsys, given):
     assert "is no origin; expected one like https://example.org" in refused(capsys, "-cors", given)
+
+
+def test_paths_are_private():
+    """So that nobody elsewhere learns what is where on the server's host."""
+    names = {name for name in configure().to_status() if name.endswith("_dir")}
+    assert set(ServerConfig.private_names()) == names == {"model_dir", "tuned_model_dir", "graph_tmp_dir", "curve_dir"}

@@ -1,13 +1,14 @@
 """Child processes: orders in, messages out, told of each other's end, and nothing left."""
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 
 import pytest
-from bert_serving.server.process import Child, environment_for
+from bert_serving.server.process import Child, environment_for, raise_descriptor_limit
 
 OBEDIENT = """
 import json, os, signal, subprocess, sys, time
@@ -232,3 +233,16 @@ def test_who_closes_its_sentinel_and_stays_is_ended(start):
 
 def test_tensorflow_is_silent_unless_one_wants_to_hear():
     assert environment_for(True) == {} and environment_for(False) == {"TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+# ---- limits ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("soft, hard, expected", [
+    (256, 1000, 1000), (1000, 1000, 1000), (256, 10**6, 65536), (10**6, 10**6, 10**6), (256, -1, 65536), (-1, -1, -1)])
+def test_as_many_files_as_are_allowed(monkeypatch, soft, hard, expected):
+    limits = [(soft, hard)]
+    assert resource.RLIM_INFINITY == -1
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: limits.append(pair))
+    raise_descriptor_limit()
+    assert limits[-1] == (expected, hard)

@@ -14,7 +14,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional, Union
+from typing import Callable, Dict, Optional, Union
 
 from .errors import UnauthorizedError
 
@@ -60,6 +60,15 @@ class Keys:
     public: bytes
     secret: bytes = field(repr=False)
     origin: str = "the keys that were given"
+
+    def to_json(self) -> Dict[str, str]:
+        """Plain JSON values, for another process; to be sent where nobody else reads them."""
+        return {name: getattr(self, name).decode("ascii") for name in ("server", "public", "secret")}
+
+    @classmethod
+    def from_json(cls, values: Dict[str, str]) -> "Keys":
+        """What :meth:`to_json` was made of."""
+        return cls(values["server"].encode("ascii"), values["public"].encode("ascii"), values["secret"].encode("ascii"))
 
 
 CurveDir = Union[None, str, "os.PathLike[str]", Keys]

@@ -1,10 +1,11 @@
-"""The commands ``bert-serving-start`` and ``bert-serving-terminate``."""
+"""The commands ``bert-serving-start``, ``bert-serving-terminate`` and ``bert-serving-keygen``."""
 from __future__ import annotations
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from bert_serving.client.errors import BertServingError
@@ -24,9 +25,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         os.environ.pop(name, None)  # no child process needs to know
     # Only now, so that -h answers at once.
     from . import log
+    from .process import raise_descriptor_limit
     from .service import serve
     from .stages.broker import exit_now
     log.set_up(config.verbose)
+    raise_descriptor_limit()
     exit_now(serve(config))
 
 
@@ -41,6 +44,8 @@ def terminate(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-token", "--token", default=os.environ.get("BERT_SERVING_TERMINATE_TOKEN", ""),
                         help="the server's -terminate_token, to stop it from another host; better given in the "
                         "environment, as BERT_SERVING_TERMINATE_TOKEN")
+    parser.add_argument("-curve_dir", "--curve_dir", help="directory with keys, for a server that has -curve_dir; "
+                        "default: the one that BERT_SERVING_CURVE_DIR names")
     args = parser.parse_args(argv)
     from .service import BertServer
     try:
@@ -49,6 +54,28 @@ def terminate(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 1
     print(f"asked the server on {args.ip}:{args.port} to stop")
+    return 0
+
+
+def keygen(argv: Sequence[str] | None = None) -> int:
+    """Make keys for a server and its clients."""
+    parser = argparse.ArgumentParser(
+        prog="bert-serving-keygen", description="Make keys for a server and its clients. DIR is for the server "
+        "(bert-serving-start -curve_dir DIR) and for clients on its own host; DIR/NAME is for the client of that name, "
+        "to be moved to where it runs: BertClient(curve_dir=...). A later call with other names adds clients. A client "
+        "is shut out by removing DIR/clients/NAME.key.")
+    parser.add_argument("dir", metavar="DIR", type=Path, help="made if it is not there; nothing in it is written over")
+    parser.add_argument("names", metavar="NAME", nargs="*", help="of a client")
+    args = parser.parse_args(argv)
+    from . import keys
+    try:
+        made = keys.make(args.dir, args.names)
+    except ConfigError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    for path in made:
+        print(f"made {path}: for " + ("the server, and clients on its host" if path == args.dir else
+                                      f"the client {path.name}"))
     return 0
 
 

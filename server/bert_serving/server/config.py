@@ -137,13 +137,13 @@ PATHS, BERT, SERVING, LIMITS = "File paths", "BERT parameters", "Serving configu
 
 def option(default: Any, help: str, group: str, type: Callable[[str], Any] | None = None, *,
            aliases: Sequence[str] = (), nargs: str | None = None, choices: Sequence[Any] | None = None,
-           metavar: str | None = None, secret: bool = False) -> Any:
+           metavar: str | None = None, secret: bool = False, private: bool = False) -> Any:
     """A field of ServerConfig that is an option; without ``type`` it is a flag, off by default.
 
-    A ``secret`` one is shown nowhere.
+    A ``secret`` one is shown nowhere, and a ``private`` one only to clients on this host or with a key.
     """
     metadata = {"help": help, "group": group, "type": type, "aliases": tuple(aliases), "nargs": nargs,
-                "choices": choices, "metavar": metavar, "default": default, "secret": secret}
+                "choices": choices, "metavar": metavar, "default": default, "secret": secret, "private": private}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -154,13 +154,14 @@ class ServerConfig:
     """What one server was told, checked. Values that are :class:`FromModel` are settled when the model is read."""
 
     model_dir: str | None = option(None, "directory of a pretrained BERT model (Google checkpoint or Hugging Face "
-                                   "files), or the name of a model; default: the embedded all-MiniLM-L6-v2", PATHS, str)
+                                   "files), or the name of a model; default: the embedded all-MiniLM-L6-v2", PATHS, str,
+                                   private=True)
     tuned_model_dir: str | None = option(None, "directory of a fine-tuned model; its checkpoint replaces the one of "
-                                         "-model_dir, vocabulary and configuration stay", PATHS, str)
+                                         "-model_dir, vocabulary and configuration stay", PATHS, str, private=True)
     ckpt_name: str = option("bert_model.ckpt", "prefix of the checkpoint files, as model.ckpt-343", PATHS, str)
     config_name: str = option("bert_config.json", "name of the model's configuration file", PATHS, str)
     graph_tmp_dir: str | None = option(None, "directory that keeps frozen graphs; default: the user's cache", PATHS,
-                                       str)
+                                       str, private=True)
 
     max_seq_len: Any = option(FromModel(25), "longest sequence in tokens, special tokens included; the rest of a "
                               "longer one is cut off at the right; NONE: the longest of each batch", BERT,
@@ -185,6 +186,9 @@ class ServerConfig:
                        aliases=("port_in", "port_data"))
     port_out: int = option(5556, "port that publishes results; 0: any free one", SERVING, port_number,
                            aliases=("port_result",))
+    curve_dir: str | None = option(None, "directory with keys, made by bert-serving-keygen: all on -port and -port_out "
+                                   "is encrypted, and only clients whose keys are in its folder clients are let in",
+                                   SERVING, str, private=True)
     http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
     http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
     cors: str = option("*", "origins whose pages may call the HTTP proxy from a browser, with commas between; *: every "
@@ -287,6 +291,11 @@ class ServerConfig:
         if isinstance(args, cls):
             return args
         return cls(**{f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)})
+
+    @classmethod
+    def private_names(cls) -> list[str]:
+        """The options that not everybody who asks for the status is shown: paths."""
+        return [f.name for f in fields(cls) if f.metadata.get("private")]
 
     def to_status(self) -> dict[str, Any]:
         """Every option as status replies show it: plain JSON values, no secrets."""

@@ -165,3 +165,15 @@ def _read_line(descriptor: int) -> bytes:
 def environment_for(verbose: bool) -> dict[str, str]:
     """Variables for children that import TensorFlow: without them it tells its life story on standard error."""
     return {} if verbose else {"TF_CPP_MIN_LOG_LEVEL": "3"}
+
+
+def raise_descriptor_limit(most: int = 65536) -> None:
+    """Let this process open as many files as it is allowed to: every connection of a client is two of them."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -15,10 +15,11 @@ from typing import Any
 
 import zmq
 
-from bert_serving.client import protocol
-from bert_serving.client.errors import DeadlineError
+from bert_serving.client import curve, protocol
+from bert_serving.client.errors import DeadlineError, UnauthorizedError
+from bert_serving.client.link import sending
 
-from . import __version__, api_keys, machine
+from . import __version__, api_keys, keys, machine
 from .config import PoolingStrategy, ServerConfig
 from .core import placement
 from .core.batching import Backlog
@@ -36,11 +37,18 @@ from .launchers.local import LocalLauncher
 from .process import environment_for
 from .stages import endpoints
 from .stages.broker import Broker
+from .stages.door import Door
 from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
 MB = 1_000_000
+
+INNER = ("ventilator -> worker", "worker -> sink")
+"""Keys of the status reply with addresses that mean nothing on another host."""
+
+JOB_GROWTH = 4
+"""A request's text may take so many times its bytes in a job, where every character is ASCII."""
 
 
 class Service:
@@ -57,10 +65,12 @@ class Service:
         self.run_directory = endpoints.RunDirectory()
         self.context = zmq.Context()
         try:
-            self._bind(config)
+            self.keys = keys.load(config.curve_dir) if config.curve_dir else None
+            front, outlet_socket, door = self._bind(config)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
             self.placement = _place(config)
             self.model = settle(config, any(device != CPU for device in self.placement.devices))
+            self._connect_workers(front, outlet_socket, door)
         except BaseException:
             self.run_directory.remove()
             self.context.destroy(linger=0)
@@ -69,14 +79,28 @@ class Service:
         self.tensorflow_version = _tensorflow_version()
         self._furnish()
 
-    def _bind(self, config: ServerConfig) -> None:
-        max_message_bytes = int(config.max_message_mb * MB)
-        front, self.port = endpoints.front(self.context, config.host, config.port, max_message_bytes)
-        outlet, self.port_out = endpoints.outlet(self.context, config.host, config.port_out)
+    def _bind(self, config: ServerConfig) -> tuple[zmq.Socket[Any], zmq.Socket[Any], Door | None]:
+        """Sockets for requests and results, and who guards them."""
+        # libzmq asks the door from the moment that a port is bound.
+        door = Door(self.context, self.keys) if self.keys is not None else None
+        guard = door.guard if door is not None else None
+        front, self.port = endpoints.front(self.context, config.host, config.port, int(config.max_message_mb * MB),
+                                           guard)
+        outlet_socket, self.port_out = endpoints.outlet(self.context, config.host, config.port_out, guard)
+        return front, outlet_socket, door
+
+    def _connect_workers(self, front: zmq.Socket[Any], outlet_socket: zmq.Socket[Any], door: Door | None) -> None:
+        """Sockets for the workers, and the loop that has all of them."""
+        config, settings = self.model.config, self.model.settings
+        self.largest_job = MB + JOB_GROWTH * int(max(config.max_queue_mb, config.max_message_mb) * MB)
+        # What is beyond this is no result: every token of every sequence, in every layer that is pooled, mean and max.
+        width = max(2 * settings.hidden_size * len(settings.pooling_layer), settings.num_labels)
+        largest_result = self.largest_job + config.max_batch_size * settings.max_length * width * 4
         self.result_endpoint = self.run_directory.endpoint("results")
         self.job_endpoints = [self.run_directory.endpoint(f"jobs-{slot}") for slot in range(config.num_worker)]
-        self.broker = Broker(front, outlet, endpoints.results(self.context, self.result_endpoint),
-                             [endpoints.pipe(self.context, endpoint) for endpoint in self.job_endpoints])
+        self.broker = Broker(front, outlet_socket,
+                             endpoints.results(self.context, self.result_endpoint, largest_result),
+                             [endpoints.pipe(self.context, endpoint) for endpoint in self.job_endpoints], door)
 
     def _furnish(self) -> None:
         """Make the rooms and join them in the broker."""
@@ -110,7 +134,8 @@ class Service:
             graph = None
         threads = placement.threads_per_worker(machine.allowed_cores(), config.num_worker)
         worker_orders = [{
-            "jobs": endpoint, "results": self.result_endpoint, "verbose": config.verbose,
+            "jobs": endpoint, "results": self.result_endpoint, "largest_job": self.largest_job,
+            "verbose": config.verbose,
             "device_is_a_must": self.placement.explicit,
             "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
                          "num_threads": threads},
@@ -121,7 +146,8 @@ class Service:
                             "host": "0.0.0.0" if config.host == "*" else config.host, "http_port": config.http_port,
                             "max_connect": config.http_max_connect, "cors": config.cors,
                             "api_keys": self.api_keys, "verbose": config.verbose,
-                            "max_message_mb": config.max_message_mb,
+                            "max_message_mb": config.max_message_mb, "private": [*config.private_names(), *INNER],
+                            "curve": self.keys.proxy.to_json() if self.keys is not None else None,
                             "model": {"name": self.model.name, "created": int(self.start_time.timestamp()),
                                       "vocabulary": settings.vocabulary, "adds_special": not settings.no_special_token,
                                       "token_level": settings.pooling_strategy == "NONE"}}
@@ -180,21 +206,29 @@ class Service:
             logger.warning("this processor has no instructions that speed -precision %s up; fp32 may be as fast",
                            settings.precision)
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
-        if not _is_loopback(self.config.host):
-            logger.warning("every host that reaches %s can use this server, and nothing is encrypted", self.config.host)
+        self._say_who_may_come()
 
-        self._warn_of_open_doors()
-
-    def _warn_of_open_doors(self) -> None:
-        """Of the HTTP port's and of the file of its keys."""
-        config = self.config
+    def _say_who_may_come(self) -> None:
+        config, door = self.config, self.broker.door
+        if door is not None:
+            listed = len(door.admission.listed)
+            log = logger.info if listed else logger.warning
+            log("only the %d clients whose keys are in %s are let in%s", listed, door.allow_list.directory,
+                "" if listed else "; bert-serving-keygen adds one")
+        elif not _is_loopback(config.host):
+            logger.warning("every host that reaches %s can use this server, and nothing is encrypted; -curve_dir lets "
+                           "in only clients with a key", config.host)
         if config.api_key_file and api_keys.is_open_to_others(config.api_key_file):
             logger.warning("every user of this machine can read -api_key_file %s; chmod 600 it", config.api_key_file)
         if config.http_port is not None and not self.api_keys and not _is_loopback(config.host):
             logger.warning("every host that reaches the HTTP port can use it; -api_key_file asks for a key")
 
-    def describe(self, identity: bytes) -> dict[str, Any]:
-        """The values of a config or status reply: everything that original clients read, and our own."""
+    def describe(self, identity: bytes, in_confidence: bool) -> dict[str, Any]:
+        """The values of a config or status reply: everything that original clients read, and our own.
+
+        Args:
+            in_confidence: with what is private; old clients need the keys, so that these are there in any case.
+        """
         now = time.monotonic()
         ventilator, fleet = self.ventilator, self.fleet
         runtime = {
@@ -237,7 +271,10 @@ class Service:
                 "sentences": worker.num_sequences, "restarts": worker.restarts, "out": len(worker.flights),
             } for worker in fleet.workers],
         }
-        return {**runtime, **self.config.to_status(), **static, **ours}
+        status = {**runtime, **self.config.to_status(), **static, **ours}
+        if not in_confidence:
+            status.update(dict.fromkeys([*self.config.private_names(), *INNER]))
+        return status
 
 
 def _tensorflow_version() -> str:
@@ -340,30 +377,31 @@ class BertServer(threading.Thread):
 
     @staticmethod
     def shutdown(args: argparse.Namespace | None = None, *, ip: str = "localhost", port: int = 5555,
-                 timeout: int = 5000, token: str = "") -> None:
+                 timeout: int = 5000, token: str = "", curve_dir: curve.CurveDir = None) -> None:
         """Ask the server at ``ip:port`` to stop; it honours that from its own host, or with its -terminate_token.
 
         Args:
             args: an object with ``ip``, ``port`` and ``timeout``, as the original took; or give them by name.
             timeout: milliseconds to reach it.
             token: the server's -terminate_token.
+            curve_dir: as of a BertClient.
         Raises:
             DeadlineError: nothing listens there.
+            UnauthorizedError: the server does not let us in.
         """
         ip, port = getattr(args, "ip", ip), getattr(args, "port", port)
         timeout, token = getattr(args, "timeout", timeout), getattr(args, "token", token)
-        context = zmq.Context()
+        own = curve.find(getattr(args, "curve_dir", curve_dir))
+        link = sending(ip, port, keys=own)
         try:
-            socket = context.socket(zmq.PUSH)
-            socket.setsockopt(zmq.IMMEDIATE, 1)  # queue only on a connection that stands
-            socket.linger = socket.sndtimeo = timeout
-            socket.connect(f"tcp://{ip}:{port}")
-            socket.send_multipart(protocol.encode_termination(token.encode()))
-            socket.close()
-        except zmq.Again as error:
-            raise DeadlineError(f"no server answers on {ip}:{port} within {timeout} ms") from error
+            link.meet(timeout / 1000)
+            if link.unauthorized:
+                raise UnauthorizedError(link.unauthorized)
+            if not link.connected:
+                raise DeadlineError(f"no server answers on {ip}:{port} within {timeout} ms")
+            link.send(protocol.encode_termination(token.encode()))
         finally:
-            context.destroy(linger=timeout)
+            link.close(flush=link.connected)
 
 
 def serve(config: ServerConfig, on_service: Callable[[Service], None] = lambda service: None) -> int:

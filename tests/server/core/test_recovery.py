@@ -36,7 +36,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         backlog = Backlog(max_batch_size=6, priority_batch_size=2, sequence_limit=LIMIT)
         self.fleet = Fleet(num_worker, backlog, hang_seconds=60.0, credit=credit)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**6, max_size=10**4), backlog,
-                                     self.fleet, Sink(self.clients.outlet, None, 512), Statistics(0.0), lambda name: {})
+                                     self.fleet, Sink(self.clients.outlet, None, 512), Statistics(0.0),
+                                     lambda name, in_confidence: {})
         self.held = [[] for _ in range(num_worker)]        # jobs that each worker has, oldest first
         self.lost_jobs = []                                # jobs whose rows may still come
         self.requests = {}                                 # number -> (identity, texts, has a deadline)
@@ -486,7 +487,8 @@ def test_failure_is_told_with_the_guilty_texts_place():
     backlog = Backlog(8, 8, LIMIT)
     fleet = Fleet(1, backlog, 60.0)
     ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**6, max_size=100), backlog, fleet,
-                            Sink(clients.outlet, None, 512), Statistics(0.0), lambda name: {})
+                            Sink(clients.outlet, None, 512), Statistics(0.0),
+                            lambda name, in_confidence: {})
     restart(fleet)
     ventilator.receive([b"a", b'["1/0 fine", "1/1 nan"]', b"1", b"2"], 0.0)
     for _ in range(10):

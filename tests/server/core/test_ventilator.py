@@ -12,7 +12,7 @@ from bert_serving.server.core.recovery import Fleet
 from bert_serving.server.core.sink import Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import (ABANDONED_SECONDS, CONDEMNED_SECONDS, MAX_CONDEMNED, MAX_TIMEOUT_MS,
-                                                 Limits, Ventilator)
+                                                 Caller, Limits, Ventilator)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,10 +31,10 @@ class Server:
         self.ventilator = Ventilator(
             Limits(**{"max_message_bytes": 10_000, "max_bytes": 10**6, "max_size": 1000, **limits}), backlog,
             self.fleet, Sink(self.clients.outlet, None, 512), Statistics(0.0),
-            lambda identity: {"asked by": identity.decode("latin-1")})
+            lambda identity, in_confidence: {"asked by": identity.decode("latin-1"), "in confidence": in_confidence})
 
-    def send(self, *frames, now=0.0, is_local=True):
-        self.ventilator.receive(frames, now, is_local)
+    def send(self, *frames, now=0.0, caller=Caller(is_local=True)):
+        self.ventilator.receive(frames, now, caller)
 
     def ask(self, texts, identity=b"a", number=1, now=0.0, **options):
         self.send(identity, json.dumps(texts).encode(), b"%d" % number, b"%d" % len(texts),
@@ -82,7 +82,7 @@ def test_a_request_is_answered(server):
 def test_commands_are_answered(server, name):
     server.send(b"a", name, b"3", b"0")
     reply, = server.replies()
-    assert reply == Status(3, {"asked by": "a"})
+    assert reply == Status(3, {"asked by": "a", "in confidence": True})
 
 
 @pytest.mark.parametrize("draining", [False, True])
@@ -178,7 +178,7 @@ FRAMES = st.sampled_from([b"a", b"", b"1", b"0", b"SHOW_CONFIG", b"SHOW_STATUS",
 @given(st.lists(FRAMES, max_size=6))
 def test_no_message_whatever_raises(frames):
     server = Server()
-    server.send(*frames, is_local=False)
+    server.send(*frames, caller=Caller())
     assert not server.ventilator.termination_wanted
     assert len(server.ventilator.pending) <= 1
 
@@ -354,6 +354,26 @@ def test_a_client_that_comes_back_is_not_gone(server):
     assert isinstance(server.replies()[0], Result)
 
 
+# ---- who asks --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command", [b"SHOW_CONFIG", b"SHOW_STATUS"])
+@pytest.mark.parametrize("caller, is_told_all", [
+    (Caller(), False), (Caller(is_local=True), True), (Caller(has_key=True), True)])
+def test_status_tells_all_to_those_on_this_host_or_with_a_key(server, command, caller, is_told_all):
+    server.send(b"a", command, b"1", b"0", caller=caller)
+    reply, = server.replies()
+    assert reply.values == {"asked by": "a", "in confidence": is_told_all}
+
+
+@pytest.mark.parametrize("payload, length", [(b"SHOW_CONFIG", b"0"), (b'["x"]', b"1"), (b"TERMINATION", b"0")])
+def test_who_was_expelled_gets_an_error_and_nothing_else(server, payload, length):
+    server = Server(terminate_token=b"word")
+    server.send(b"a", payload, b"1", length, b"word" if payload == b"TERMINATION" else b"{}",
+                caller=Caller(is_local=True, has_key=True, is_expelled=True))
+    assert isinstance(server.error(), UnauthorizedError)
+    assert server.is_empty() and not server.ventilator.termination_wanted
+
+
 # ---- stopping --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("frames", [[b"0", b"TERMINATION", b"0", b"0"], [b"", b"TERMINATION", b"", b""]])
@@ -363,7 +383,12 @@ def test_a_client_of_this_host_may_stop_the_server(server, frames):
 
 
 def test_a_client_of_another_host_may_not(server):
-    server.send(b"a", b"TERMINATION", b"0", b"0", is_local=False)
+    server.send(b"a", b"TERMINATION", b"0", b"0", caller=Caller())
+    assert not server.ventilator.termination_wanted and isinstance(server.error(), UnauthorizedError)
+
+
+def test_a_client_of_another_host_may_not_though_it_has_a_key(server):
+    server.send(b"a", b"TERMINATION", b"0", b"0", caller=Caller(has_key=True))
     assert not server.ventilator.termination_wanted and isinstance(server.error(), UnauthorizedError)
 
 
@@ -372,7 +397,7 @@ def test_a_client_of_another_host_may_not(server):
     (b"", b"secret", False)], ids=repr)
 def test_unless_it_has_the_token(expected, given, stops):
     server = Server(terminate_token=expected)
-    server.send(b"a", b"TERMINATION", b"0", b"0", given, is_local=False)
+    server.send(b"a", b"TERMINATION", b"0", b"0", given, caller=Caller())
     assert server.ventilator.termination_wanted == stops
 
 

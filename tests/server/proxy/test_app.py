@@ -115,6 +115,11 @@ def test_status_server(http):
     assert strict(response) == {"server_version": "1.10.0", "statistic": {"num_data_request": 5}, "status": 200}
 
 
+def test_what_is_private_is_there_but_empty(make):
+    answer = strict(make(private=["server_version", "model_dir"]).get("/status/server"))
+    assert answer == {"server_version": None, "model_dir": None, "statistic": {"num_data_request": 5}, "status": 200}
+
+
 def test_status_client_writes_bytes_and_sets_as_lists(http):
     response = http.get("/status/client")
     assert response.status_code == 200

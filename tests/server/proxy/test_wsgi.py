@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from bert_serving.client.curve import Keys
 from bert_serving.server.errors import ConfigError, PortError
 from bert_serving.server.proxy import wsgi
 from bert_serving.server.proxy.wsgi import Proxy, Settings, bind
@@ -74,7 +75,19 @@ def test_answers_on_the_port_it_reports(served):
 def test_the_client_is_made_as_the_settings_say(served):
     proxy, _ = served
     assert proxy.client.kwargs == {"max_concurrency": 2, "ip": "127.0.0.1", "port": 1, "port_out": 2,
-                                   "ignore_all_checks": True, "timeout": 300_000}
+                                   "ignore_all_checks": True, "timeout": 300_000, "curve_dir": ""}
+
+
+def test_it_comes_in_with_the_keys_that_it_is_given_and_shows_none(monkeypatch):
+    monkeypatch.setattr(wsgi, "ConcurrentBertClient", GatedClient)
+    monkeypatch.setattr(wsgi, "BertClient", GatedClient)
+    keys = Keys(b"1" * 40, b"2" * 40, b"3" * 40)
+    settings = Settings(port=1, port_out=2, http_port=0, curve=keys.to_json())
+    assert "3" * 40 not in repr(settings)
+    proxy = Proxy(settings)
+    assert proxy.client.kwargs["curve_dir"] == proxy.probe.kwargs["curve_dir"] == keys
+    proxy.server.close()
+    proxy.server.task_dispatcher.shutdown()
 
 
 def test_stop_answers_what_has_begun_and_refuses_the_rest(served):

@@ -83,7 +83,7 @@ class Setup:
         self.outlet = Outlet(self.broker.publish, 10**7, 10**8, 30.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
                                      self.fleet, Sink(self.outlet, None, 512), Statistics(0.0),
-                                     lambda identity: {"server_version": "1.10.0"})
+                                     lambda identity, in_confidence: {"server_version": "1.10.0", "all": in_confidence})
         self.keeper = FakeKeeper(self.fleet)
         self.broker.join(self.ventilator, self.outlet, self.keeper)
         self.jobs, self.to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
@@ -234,7 +234,7 @@ def test_who_leaves_is_no_subscriber_any_more(setup):
 def test_commands_are_answered_without_a_worker(setup):
     client = setup.client(b"a")
     client.command(b"SHOW_CONFIG", 3)
-    assert setup.reply(client) == protocol.Status(3, {"server_version": "1.10.0"})
+    assert setup.reply(client) == protocol.Status(3, {"server_version": "1.10.0", "all": True})
 
 
 def test_bad_requests_are_answered(setup):
@@ -276,6 +276,64 @@ def test_a_client_of_another_host_may_not(setup, monkeypatch):
     client = setup.client(b"a")
     client.command(b"TERMINATION")
     assert isinstance(setup.reply(client).error, UnauthorizedError) and not setup.ventilator.termination_wanted
+
+
+class FakeDoor:
+    """A door that lets everybody in, until somebody is expelled."""
+
+    def __init__(self):
+        self.admission, self.expelled, self.looks = self, False, 0
+
+    def key_of(self, frame):
+        return "the key"
+
+    def admits(self, key):
+        return key == "the key" and not self.expelled
+
+    def tick(self, now):
+        self.looks += 1
+
+
+@pytest.fixture
+def door(setup):
+    setup.broker.door = FakeDoor()
+    return setup.broker.door
+
+
+def test_who_has_a_key_may_know_all_wherever_it_is(setup, monkeypatch):
+    monkeypatch.setattr(module, "LOOPBACK", ("no such address",))
+    client = setup.client(b"a")
+    for number, guarded in enumerate((False, True)):
+        setup.broker.door = FakeDoor() if guarded else None
+        client.command(b"SHOW_STATUS", number)
+        assert setup.reply(client).values["all"] is guarded
+    client.command(b"TERMINATION")
+    assert isinstance(setup.reply(client).error, UnauthorizedError) and not setup.ventilator.termination_wanted
+
+
+def test_who_was_expelled_gets_nothing_from_now_on(setup, door):
+    client = setup.with_worker().client(b"a")
+    client.ask(["x"])
+    setup.do(setup.next_job())
+    setup.reply(client)
+    door.expelled = True
+    client.ask(["x"])
+    client.command(b"SHOW_STATUS")
+    client.command(b"TERMINATION")
+    for _ in range(3):
+        assert isinstance(setup.reply(client).error, UnauthorizedError)
+    assert not setup.ventilator.pending and not setup.ventilator.termination_wanted
+
+
+def test_the_door_looks_at_its_list_by_the_clock(setup, door, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    for _ in range(3):
+        setup.broker.step(0)
+    assert door.looks == 1
+    now[0] += 1.5 * module.TICK_MS / 1e3
+    setup.broker.step(0)
+    assert door.looks == 2
 
 
 @pytest.mark.parametrize("address, loopback", [

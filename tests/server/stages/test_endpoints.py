@@ -27,7 +27,7 @@ def gone_pid():
 # ---- ports -----------------------------------------------------------------------------------------------------------
 
 OPENERS = {
-    "-port": lambda context, host, port: endpoints.front(context, host, port, 1000),
+    "-port": lambda context, host, port, guard=None: endpoints.front(context, host, port, 1000, guard),
     "-port_out": endpoints.outlet,
 }
 
@@ -61,6 +61,46 @@ def test_what_is_too_large_for_an_answer_does_not_get_in(context):
     assert front.maxmsgsize == 4000
     outlet, _ = endpoints.outlet(context, "127.0.0.1", 0)
     assert 256 < outlet.maxmsgsize <= 4096, "only subscriptions arrive there"
+
+
+@pytest.mark.parametrize("option", OPENERS)
+def test_who_says_nothing_is_not_kept(context, option):
+    """A connection without a handshake ends by itself, and a peer that vanishes is noticed."""
+    opened, _ = OPENERS[option](context, "127.0.0.1", 0)
+    assert opened.handshake_ivl == endpoints.HANDSHAKE_MS <= 10_000
+    assert opened.backlog >= 1000
+    assert 0 < opened.heartbeat_ivl < opened.heartbeat_timeout <= 90_000 and opened.tcp_keepalive == 1
+
+
+@pytest.mark.parametrize("option", OPENERS)
+def test_a_silent_connection_ends_by_itself(context, option, monkeypatch):
+    monkeypatch.setattr(endpoints, "HANDSHAKE_MS", 50)
+    _, port = OPENERS[option](context, "127.0.0.1", 0)
+    for says in (b"", b"\xff" + bytes(8) + b"\x7f\x03\x00"):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+            silent.sendall(says)
+            while silent.recv(1000):
+                pass  # its greeting, and then the end
+
+
+@pytest.mark.parametrize("option", OPENERS)
+def test_the_guard_sees_a_socket_before_it_is_bound(context, option):
+    seen = []
+    opened, _ = OPENERS[option](context, "127.0.0.1", 0, lambda socket: seen.append(
+        (socket, socket.getsockopt_string(zmq.LAST_ENDPOINT))))
+    assert seen == [(opened, "")]
+
+
+def test_a_guarded_socket_lets_nobody_in_unless_somebody_answers(context):
+    guarded = context.socket(zmq.PULL)
+    monitor = endpoints.guard(context, guarded, zmq.curve_keypair()[1])
+    assert guarded.curve_server and guarded.zap_domain and guarded.getsockopt(zmq.ZAP_ENFORCE_DOMAIN)
+    assert monitor.rcvhwm == 0
+    guarded.disable_monitor()
+
+
+def test_there_is_one_place_where_zeromq_asks(context):
+    assert endpoints.zap(context).getsockopt_string(zmq.LAST_ENDPOINT) == "inproc://zeromq.zap.01"
 
 
 def test_results_are_refused_rather_than_lost(context):
@@ -107,6 +147,17 @@ def test_broker_and_worker_meet(context, monkeypatch):
     assert worker_jobs.poll(10_000) and worker_jobs.recv() == b"job"
     worker_results.send(b"rows")
     assert rows.poll(10_000) and rows.recv() == b"rows"
+
+
+def test_inner_frames_are_limited_too(context):
+    run = RunDirectory()
+    jobs, results = run.endpoint("jobs-0"), run.endpoint("results")
+    pipe, rows = endpoints.pipe(context, jobs), endpoints.results(context, results, 1000)
+    worker_jobs, worker_results = endpoints.worker_end(context, jobs, results, 1000)
+    assert 0 < pipe.maxmsgsize < 10_000 and rows.maxmsgsize == worker_jobs.maxmsgsize == 1000
+    worker_results.send(bytes(1000))
+    assert rows.poll(10_000) and len(rows.recv()) == 1000
+    run.remove()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")

@@ -9,7 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bert_serving.client import protocol
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, TooLargeError,
@@ -56,6 +56,20 @@ class Limits:
     terminate_token: bytes = b""
 
 
+class Caller(NamedTuple):
+    """What is known of whoever sent a message.
+
+    Attributes:
+        is_local: it is on this host; said of commands only.
+        has_key: it was let in by its key.
+        is_expelled: its key has been taken off the list since.
+    """
+
+    is_local: bool = False
+    has_key: bool = False
+    is_expelled: bool = False
+
+
 @dataclass(slots=True)
 class Share:
     """What one client has waiting or being computed."""
@@ -74,10 +88,10 @@ class Ventilator:
     """The requests' way from the wire to the workers, and back to the sink."""
 
     def __init__(self, limits: Limits, backlog: Backlog, fleet: Fleet, sink: Sink, statistics: Statistics,
-                 describe: Callable[[bytes], dict[str, Any]], show_tokens: bool = False) -> None:
+                 describe: Callable[[bytes, bool], dict[str, Any]], show_tokens: bool = False) -> None:
         """
         Args:
-            describe: the values of a config or status reply to an identity.
+            describe: the values of a config or status reply to an identity, and whether it may know all of them.
             show_tokens: send every request's tokens, whether it asks for them or not.
         """
         self.limits, self.backlog, self.fleet = limits, backlog, fleet
@@ -97,12 +111,8 @@ class Ventilator:
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
-    def receive(self, frames: Sequence[bytes], now: float, is_local: bool = True) -> None:
-        """One message from a client.
-
-        Args:
-            is_local: it came from this host (only then may it end the server).
-        """
+    def receive(self, frames: Sequence[bytes], now: float, caller: Caller = Caller()) -> None:
+        """One message from a client."""
         nbytes = sum(map(len, frames))
         try:
             if nbytes > self.limits.max_message_bytes and len(frames) > 2:
@@ -120,8 +130,11 @@ class Ventilator:
                 self.statistics.ended(error.code, 0, 0)
                 logger.warning("ignored a message that cannot be answered: %s", error)
             return
-        if isinstance(message, protocol.Command):
-            self._command(message, now, is_local)
+        if caller.is_expelled:
+            self._refuse(message.identity, message.request_id,
+                         UnauthorizedError("this client's key is not on the server's list any more"), now)
+        elif isinstance(message, protocol.Command):
+            self._command(message, now, caller)
         else:
             self._request(message, hash(bytes(frames[1])), now)
 
@@ -131,18 +144,22 @@ class Ventilator:
         if 0 < len(identity) <= protocol.MAX_IDENTITY and protocol.TERMINATOR not in identity:
             self.sink.refuse(identity, request_id, error, now)
 
-    def _command(self, command: protocol.Command, now: float, is_local: bool) -> None:
+    def _command(self, command: protocol.Command, now: float, caller: Caller) -> None:
         if command.name != protocol.TERMINATION:
             self.statistics.command(command.identity)
-            self.sink.answer(command.identity, command.request_id, self.describe(command.identity), now)
-        elif is_local or (self.limits.terminate_token and hmac.compare_digest(command.token,
-                                                                              self.limits.terminate_token)):
-            logger.info("asked to stop by a client %s", "on this host" if is_local else "that knows the token")
+            self.sink.answer(command.identity, command.request_id,
+                             self.describe(command.identity, caller.is_local or caller.has_key), now)
+        elif caller.is_local or self._knows_token(command):
+            logger.info("asked to stop by a client %s", "on this host" if caller.is_local else "that knows the token")
             self.termination_wanted = True
         else:
             self._refuse(command.identity, command.request_id,
                          UnauthorizedError("only clients on the server's own host, or with its -terminate_token, may "
                                            "stop it"), now)
+
+    def _knows_token(self, command: protocol.Command) -> bool:
+        token = self.limits.terminate_token
+        return bool(token) and hmac.compare_digest(command.token, token)
 
     def _request(self, message: protocol.Request, payload_hash: int, now: float) -> None:
         self.statistics.request(message.identity, len(message.texts), now)

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -47,6 +48,7 @@ class Options:
         max_connect: requests that ask the client at the same time; the others wait for their turn.
         patience: how long they wait, in seconds, before they are refused.
         max_message_mb: largest body of a request, in megabytes.
+        private: keys of the status reply that are there, but without their values.
         model: what is served.
         dashboard: folder of the page at ``/``.
     """
@@ -56,6 +58,7 @@ class Options:
     max_connect: int = 10
     patience: float = 10
     max_message_mb: float = 64
+    private: Sequence[str] = ()
     model: Model = field(default_factory=Model)
     dashboard: Path = pages.DASHBOARD
 
@@ -82,7 +85,7 @@ def create_app(client: PooledClient | None, probe: ProbeClient | None = None, op
     _watch(app, Metrics(lambda: cast(ProbeClient, probe).server_status), stopping or Event())
     _lock(app, options.keys)
     _answer_readiness(app, Readiness(cast(ProbeClient, probe)))
-    _encode(app, gate, vocabulary)
+    _encode(app, gate, vocabulary, options.private)
     app.register_blueprint(openai.blueprint(gate, options.model, vocabulary))
     app.register_blueprint(pages.blueprint(options.dashboard))
     return app
@@ -108,7 +111,7 @@ def _lock(app: Flask, keys: Keys) -> None:
                                     "'Authorization: Bearer KEY'")
 
 
-def _encode(app: Flask, gate: Gate, vocabulary: Vocabulary | None) -> None:
+def _encode(app: Flask, gate: Gate, vocabulary: Vocabulary | None, private: Sequence[str]) -> None:
     """The original's routes, and the tokens."""
 
     @app.post("/encode")
@@ -136,7 +139,7 @@ def _encode(app: Flask, gate: Gate, vocabulary: Vocabulary | None) -> None:
     @as_json
     def server_status() -> dict[str, Any]:
         with gate.turn() as client:
-            return {**client.server_status, "status": 200}
+            return {**client.server_status, **dict.fromkeys(private), "status": 200}
 
     @app.get("/status/client")
     @as_json

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from bert_serving.client import BertClient, ConcurrentBertClient
+from bert_serving.client import BertClient, ConcurrentBertClient, curve
 from waitress import wasyncore
 from waitress.task import ThreadedTaskDispatcher
 
@@ -49,6 +49,8 @@ class Settings:
         max_message_mb: largest body of a request, in megabytes.
         timeout: longest wait for the server's answer, in seconds.
         probe_timeout: the same, when it is asked how it is.
+        curve: keys for the server, the fields of :class:`bert_serving.client.curve.Keys`; None: it needs none.
+        private: keys of the status reply that are not for everybody who may ask for it over HTTP.
         model: what is served; the fields of :class:`.openai.Model`.
         drain_timeout: longest time that requests may take once the proxy is to end, in seconds.
         verbose: log at DEBUG.
@@ -66,6 +68,8 @@ class Settings:
     max_message_mb: float = 64
     timeout: float = 300
     probe_timeout: float = 5
+    curve: dict[str, str] | None = field(default=None, repr=False)
+    private: Sequence[str] = ()
     model: dict[str, Any] = field(default_factory=dict)
     drain_timeout: float = 30
     verbose: bool = False
@@ -130,14 +134,17 @@ class Proxy:
         listener = bind(settings.host, settings.http_port)
         self.http_port: int = listener.getsockname()[1]
         server: dict[str, Any] = {"ip": settings.ip, "port": settings.port, "port_out": settings.port_out,
-                                  "ignore_all_checks": True}
+                                  "ignore_all_checks": True,
+                                  # Without keys it does without, whatever the environment says.
+                                  "curve_dir": curve.Keys.from_json(settings.curve) if settings.curve else ""}
         self.client = ConcurrentBertClient(max_concurrency=settings.max_connect, timeout=int(settings.timeout * 1000),
                                            **server)
         self.probe = BertClient(timeout=int(settings.probe_timeout * 1000), **server)
         keys = Keys(settings.api_keys)
         app = create_app(self.client, self.probe, Options(
             cors=settings.cors, keys=keys, max_connect=settings.max_connect, patience=settings.patience,
-            max_message_mb=settings.max_message_mb, model=Model(**settings.model)), self.stopping)
+            max_message_mb=settings.max_message_mb, private=settings.private, model=Model(**settings.model)),
+            self.stopping)
         self.channels: dict[int, Any] = {}
         most_body = app.config["MAX_CONTENT_LENGTH"]
         self.server = Server(

@@ -17,13 +17,14 @@ from typing import Any, NoReturn, Protocol
 import zmq
 
 from bert_serving.client.errors import UnavailableError
-from bert_serving.client.protocol import TERMINATION, Buffer
+from bert_serving.client.protocol import COMMANDS, Buffer
 
 from ..core import messages
 from ..core.messages import Fault, Ready, Rows
 from ..core.outlet import Outlet
-from ..core.ventilator import Ventilator
+from ..core.ventilator import Caller, Ventilator
 from ..errors import StartError
+from .door import Door
 from .endpoints import NOBLOCK, SNDMORE
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,12 @@ class Broker:
     """
 
     def __init__(self, front: zmq.Socket[Any], outlet_socket: zmq.Socket[Any], results: zmq.Socket[Any],
-                 pipes: list[zmq.Socket[Any]]) -> None:
+                 pipes: list[zmq.Socket[Any]], door: Door | None = None) -> None:
+        """
+        Args:
+            door: guards the clients' sockets; None: they are open to all who reach them.
+        """
+        self.door = door
         self.front, self.outlet_socket, self.results, self.pipes = front, outlet_socket, results, pipes
         self.waker, self._wake_end = sockets.socketpair()
         self.waker.setblocking(False)
@@ -77,6 +83,8 @@ class Broker:
         self._crossed = False
         for source, handler in ((front, self.on_request), (outlet_socket, self.on_subscription),
                                 (results, self.on_result), (self.waker.fileno(), self.on_wake)):
+            self.watch(source, handler)
+        for source, handler in door.sources() if door is not None else ():
             self.watch(source, handler)
 
     def join(self, ventilator: Ventilator, outlet: Outlet, keeper: Keeper) -> None:
@@ -110,6 +118,8 @@ class Broker:
             self.outlet.expire(now)
             self.ventilator.expire(now)
             self.keeper.tick(now)
+            if self.door is not None:
+                self.door.tick(now)
 
     def run(self, drain_seconds: float) -> None:
         """Serve until asked to stop, then finish what there is.
@@ -183,6 +193,8 @@ class Broker:
 
     def close(self, context: zmq.Context[Any]) -> None:
         """Free the ports and give the last replies three seconds to leave."""
+        if self.door is not None:
+            self.door.close()
         for socket in (self.front, self.outlet_socket):
             socket.unbind(socket.getsockopt_string(zmq.LAST_ENDPOINT))
         # LINGER 0 would abort the process if a client leaves in the middle of a large reply (libzmq 4.3.5).
@@ -207,8 +219,15 @@ class Broker:
             if received is None:
                 return
             frames = [frame.bytes for frame in received]
-            is_local = frames[1:2] != [TERMINATION] or _is_loopback(received[0])
-            self.ventilator.receive(frames, now, is_local)
+            self.ventilator.receive(frames, now, self._caller(received[0], frames))
+
+    def _caller(self, first: zmq.Frame, frames: list[bytes]) -> Caller:
+        """Who sent a message; where somebody is matters for commands only."""
+        is_local = len(frames) > 1 and frames[1] in COMMANDS and _is_loopback(first)
+        if self.door is None:
+            return Caller(is_local)
+        key = self.door.key_of(first)
+        return Caller(is_local, has_key=True, is_expelled=not self.door.admission.admits(key))
 
     def on_subscription(self) -> None:
         socket = self.outlet_socket

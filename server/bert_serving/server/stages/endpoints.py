@@ -1,12 +1,14 @@
 """Addresses and sockets: every ZeroMQ option that the server sets is set here."""
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
 import sys
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,18 @@ OUTLET_SNDHWM = 16
 
 SUBSCRIPTION_BYTES = 1024
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 30_000, 90_000
+HANDSHAKE_MS = 10_000
+"""Who connects and then says nothing, or stops in the middle, is disconnected after so long."""
+
+BACKLOG = 1024
+"""Connections that the kernel may take before libzmq does; the kernel has a limit of its own, too."""
+
 PREFIX = "bert-serving-"
+ZAP, ZAP_DOMAIN = "inproc://zeromq.zap.01", b"bert-serving"
+_monitors = itertools.count()
+
+Guard = Callable[["zmq.Socket[Any]"], None]
+"""Closes a socket to strangers before it is bound."""
 
 # Enum arithmetic on every frame is measurable; ints are not.
 NOBLOCK, SNDMORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
@@ -77,9 +90,12 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def front(context: zmq.Context[Any], host: str, port: int, max_message_bytes: int) -> tuple[zmq.Socket[Any], int]:
+def front(context: zmq.Context[Any], host: str, port: int, max_message_bytes: int,
+          guard: Guard | None = None) -> tuple[zmq.Socket[Any], int]:
     """The socket that receives requests, and its port.
 
+    Args:
+        guard: is given the socket before it is bound.
     Raises:
         PortError: it cannot be bound.
     """
@@ -87,13 +103,15 @@ def front(context: zmq.Context[Any], host: str, port: int, max_message_bytes: in
     socket.rcvhwm = FRONT_RCVHWM
     # Above the limit for which clients get an error, so that they do get it; libzmq closes the connection silently.
     socket.maxmsgsize = 4 * max_message_bytes
-    _keep_alive(socket)
-    return socket, _bind(socket, host, port, "-port")
+    return socket, _bind(socket, host, port, "-port", guard)
 
 
-def outlet(context: zmq.Context[Any], host: str, port: int) -> tuple[zmq.Socket[Any], int]:
+def outlet(context: zmq.Context[Any], host: str, port: int,
+           guard: Guard | None = None) -> tuple[zmq.Socket[Any], int]:
     """The socket that publishes results, and its port. Manual: we say which topic a subscription registers.
 
+    Args:
+        guard: is given the socket before it is bound.
     Raises:
         PortError: it cannot be bound.
     """
@@ -102,17 +120,16 @@ def outlet(context: zmq.Context[Any], host: str, port: int) -> tuple[zmq.Socket[
     socket.setsockopt(zmq.XPUB_NODROP, 1)
     socket.sndhwm = OUTLET_SNDHWM
     socket.maxmsgsize = SUBSCRIPTION_BYTES
-    _keep_alive(socket)
-    return socket, _bind(socket, host, port, "-port_out")
+    return socket, _bind(socket, host, port, "-port_out", guard)
 
 
-def _keep_alive(socket: zmq.Socket[Any]) -> None:
+def _bind(socket: zmq.Socket[Any], host: str, port: int, option: str, guard: Guard | None) -> int:
+    """Bind to ``host:port``; the port, which is another one if 0 was asked for."""
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS
-
-
-def _bind(socket: zmq.Socket[Any], host: str, port: int, option: str) -> int:
-    """Bind to ``host:port``; the port, which is another one if 0 was asked for."""
+    socket.handshake_ivl, socket.backlog = HANDSHAKE_MS, BACKLOG
+    if guard is not None:
+        guard(socket)
     try:
         socket.bind(f"tcp://{host}:{port or '*'}")
     except zmq.ZMQError as error:
@@ -124,6 +141,35 @@ def _bind(socket: zmq.Socket[Any], host: str, port: int, option: str) -> int:
     return int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
 
 
+def zap(context: zmq.Context[Any]) -> zmq.Socket[Any]:
+    """Where libzmq asks whether to let somebody in."""
+    socket = context.socket(zmq.REP)
+    socket.linger = 0
+    socket.bind(ZAP)
+    return socket
+
+
+def guard(context: zmq.Context[Any], socket: zmq.Socket[Any], secret_key: bytes) -> zmq.Socket[Any]:
+    """Have a socket speak CURVE only, with those alone who are admitted at ``zap``.
+
+    Returns:
+        A socket that tells of its connections.
+    """
+    socket.curve_server = True
+    socket.curve_secretkey = secret_key
+    # With a domain that is enforced nobody is let in while nobody answers; without it everybody would be.
+    socket.zap_domain = ZAP_DOMAIN
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    monitor = context.socket(zmq.PAIR)
+    monitor.linger = 0
+    monitor.rcvhwm = 0  # a full queue of events would block libzmq's only I/O thread
+    address = f"inproc://monitor-{next(_monitors)}"
+    socket.monitor(address, zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+                   | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_DISCONNECTED)
+    monitor.connect(address)
+    return monitor
+
+
 def pipe(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
     """The broker's end of one worker's pipe; the next incarnation of the worker reads from the same.
 
@@ -133,18 +179,22 @@ def pipe(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
     socket = context.socket(zmq.PUSH)
     socket.sndhwm = 0  # what a worker may hold is limited by its credit
     socket.linger = 0
+    socket.maxmsgsize = SUBSCRIPTION_BYTES  # nothing is to come from there
     _inner_bind(socket, endpoint)
     return socket
 
 
-def results(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
+def results(context: zmq.Context[Any], endpoint: str, largest: int = -1) -> zmq.Socket[Any]:
     """Where all workers send their rows.
 
+    Args:
+        largest: most bytes of one frame; -1: any number.
     Raises:
         PortError: it cannot be bound.
     """
     socket = context.socket(zmq.PULL)
     socket.rcvhwm = 64
+    socket.maxmsgsize = largest
     _inner_bind(socket, endpoint)
     return socket
 
@@ -161,9 +211,15 @@ def _inner_bind(socket: zmq.Socket[Any], endpoint: str) -> None:
                         f"name that can be written to?") from error
 
 
-def worker_end(context: zmq.Context[Any], jobs: str, results_to: str) -> tuple[zmq.Socket[Any], zmq.Socket[Any]]:
-    """A worker's sockets: (jobs PULL, results PUSH)."""
+def worker_end(context: zmq.Context[Any], jobs: str, results_to: str,
+               largest: int = -1) -> tuple[zmq.Socket[Any], zmq.Socket[Any]]:
+    """A worker's sockets: (jobs PULL, results PUSH).
+
+    Args:
+        largest: most bytes of one frame of a job; -1: any number.
+    """
     job_socket = context.socket(zmq.PULL)
+    job_socket.maxmsgsize = largest
     job_socket.rcvhwm = 16
     job_socket.linger = 0
     job_socket.connect(jobs)

@@ -150,7 +150,7 @@ def main() -> None:
     slot, incarnation = orders["slot"], orders["incarnation"]
     log.set_up(orders["verbose"], f"WORKER-{slot}")
     context = zmq.Context()
-    jobs, results = endpoints.worker_end(context, orders["jobs"], orders["results"])
+    jobs, results = endpoints.worker_end(context, orders["jobs"], orders["results"], orders["largest_job"])
     try:
         worker = Worker(jobs, results, slot, incarnation, EngineSettings.from_json(orders["settings"]),
                         orders["device_is_a_must"])

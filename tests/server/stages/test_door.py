@@ -1,0 +1,152 @@
+"""The door, with real handshakes on loopback and one step at a time: who gets in, who does not, what the log says."""
+import socket
+
+import pytest
+import zmq
+from bert_serving.client.curve import Keys, find
+from bert_serving.server import keys
+from bert_serving.server.stages import door as module
+from bert_serving.server.stages import endpoints
+from bert_serving.server.stages.door import SOMEBODY, Door
+
+
+class House:
+    """A guarded socket, its door, and those who want to come in."""
+
+    def __init__(self, context, directory):
+        self.context, self.directory = context, directory
+        self.keys = keys.load(str(directory))
+        self.door = Door(context, self.keys)
+        self.front, self.port = endpoints.front(context, "127.0.0.1", 0, 1000, self.door.guard)
+        self.poller = zmq.Poller()
+        self.handlers = dict(self.door.sources())
+        for source in self.handlers:
+            self.poller.register(source, zmq.POLLIN)
+
+    def step(self, timeout_ms=20):
+        for source, _ in self.poller.poll(timeout_ms):
+            self.handlers[source]()
+
+    def until(self, condition, what):
+        for _ in range(500):
+            if result := condition():
+                return result
+            self.step()
+        raise AssertionError(f"{what} does not come")
+
+    def knock(self, own):
+        """A client's socket that wants to come in with these keys; it says so as soon as it is in."""
+        pusher = self.context.socket(zmq.PUSH)
+        if own is not None:
+            pusher.curve_serverkey, pusher.curve_publickey, pusher.curve_secretkey = own.server, own.public, own.secret
+        pusher.connect(f"tcp://127.0.0.1:{self.port}")
+        pusher.send(b"in", zmq.NOBLOCK)
+
+    def heard(self):
+        """The first frame of a message that has come in."""
+        if self.front.poll(0):
+            return self.front.recv(copy=False)
+
+
+@pytest.fixture
+def house(context, tmp_path):
+    keys.make(tmp_path / "keys", ["alice"])
+    house = House(context, tmp_path / "keys")
+    yield house
+    house.door.close()
+
+
+def stranger(house):
+    return Keys(house.keys.public, *zmq.curve_keypair())
+
+
+@pytest.mark.parametrize("who", ["", "alice"])
+def test_those_on_the_list_get_in_and_are_known(house, caplog, who):
+    own = find(house.directory / who)
+    house.knock(own)
+    frame = house.until(house.heard, "the message")
+    assert house.door.key_of(frame) == own.public.decode()
+    assert not caplog.records
+
+
+def test_the_proxy_gets_in_though_it_is_on_no_list(house):
+    house.knock(house.keys.proxy)
+    assert house.door.admission.admits(house.door.key_of(house.until(house.heard, "the message")))
+
+
+def other_server(house):
+    own = find(house.directory)
+    return Keys(zmq.curve_keypair()[0], own.public, own.secret)
+
+
+@pytest.mark.parametrize("who, told", [
+    (lambda house: None, "it comes without a key"),  # whichever end is the first to hang up
+    (stranger, "its key "),
+    (other_server, "it expects another server"),
+], ids=["none", "stranger", "other server"])
+def test_the_others_do_not_get_in_and_the_log_says_why(house, caplog, who, told):
+    own = who(house)
+    house.knock(own)
+    house.until(lambda: caplog.records, "the line")
+    assert not house.heard() and house.door.admission.num_refused
+    line = caplog.records[0].getMessage()
+    assert line.startswith(("refused 127.0.0.1: ", f"refused {SOMEBODY}: ")) and told in line
+    if own is not None:
+        assert own.secret.decode() not in caplog.text
+        if told == "its key ":
+            assert own.public.decode() in line and str(house.directory / "clients") in line
+
+
+def test_those_who_only_look_are_no_matter_for_the_log(house, caplog):
+    for says in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", house.port)) as connection:
+            connection.sendall(says)
+            house.step(10_000)
+        house.step(10_000 if house.door._addresses else 0)
+        house.until(lambda: not house.poller.poll(20), "silence")
+    assert not caplog.records and not house.door._addresses
+
+
+def test_while_nobody_answers_nobody_gets_in(house):
+    """Not even those on the list: a door that is closed lets in nobody."""
+    house.door.close()
+    house.handlers.clear()
+    house.poller = zmq.Poller()
+    house.knock(find(house.directory))
+    assert not house.front.poll(300)
+
+
+def test_who_is_put_on_the_list_gets_in_and_who_is_taken_off_does_not(house, caplog):
+    caplog.set_level("INFO")
+    house.door.tick(0.0)
+    keys.make(house.directory, ["bob"])
+    bob = find(house.directory / "bob")
+    house.door.tick(module.LOOK_SECONDS / 2)
+    assert not house.door.admission.admits(bob.public.decode()), "not looked at yet"
+    house.door.tick(module.LOOK_SECONDS)
+    house.knock(bob)
+    frame = house.until(house.heard, "the message")
+    (house.directory / "clients" / "bob.key").unlink()
+    house.door.tick(2 * module.LOOK_SECONDS)
+    assert not house.door.admission.admits(house.door.key_of(frame))
+    refused = house.door.admission.num_refused
+    house.knock(bob)
+    house.until(lambda: house.door.admission.num_refused > refused, "the refusal")
+    told = [record.getMessage() for record in caplog.records]
+    assert told[:2] == ["client bob is let in from now on", "client bob is not let in any more"]
+
+
+def test_many_at_once(house):
+    """A storm of handshakes is answered in portions, so that others have their turn."""
+    own = find(house.directory)
+    for _ in range(3 * module.MOST_AT_ONCE):
+        house.knock(own)
+    heard = []
+    house.until(lambda: heard.extend(filter(None, [house.heard()])) or len(heard) == 3 * module.MOST_AT_ONCE,
+                "all of them")
+
+
+def test_an_address_that_is_gone_is_nobodys(house):
+    with socket.socket() as closed:
+        descriptor = closed.fileno()
+    assert module._peer(descriptor) == SOMEBODY
