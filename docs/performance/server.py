@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -74,13 +75,14 @@ def serving(*options: str) -> Iterator[Server]:
             said.append(line)
             found = READY.search(line)
             if found:
+                # Who does not read on what it logs holds it up once the pipe is full.
+                threading.Thread(target=process.stderr.read, daemon=True).start()
                 yield Server(process.pid, int(found[1]), int(found[2]))
                 return
         raise RuntimeError("the server did not start:\n" + "".join(said))
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(20)
-        process.stderr.close()
 
 
 # ---- without a model -------------------------------------------------------------------------------------------------
