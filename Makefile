@@ -5,6 +5,7 @@
 #   make test                        install, then run all tests
 #   make chaos                       install, then break what can break for half a minute, and check every answer
 #   make chaos ARGS="--seconds 3600" ... for an hour
+#   make peers                       install, then compare with what a user would take instead; see docs/peers.md
 #   make PYTHON=python3.12 test      ... with that Python
 
 PYTHON ?= python3
@@ -13,12 +14,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 ARGS ?=
 
-.PHONY: help serve test chaos lint install docs-options clean
+.PHONY: help serve test chaos peers lint install docs-options clean
 
 help:
 	@echo "make serve         start a server on ports 5555 and 5556, HTTP on 8125; options: ARGS=\"-num_worker 2\""
 	@echo "make test          run all tests; a part of them: ARGS=tests/client"
 	@echo "make chaos         try to break it, half a minute; an hour: ARGS=\"--seconds 3600\"; see docs/faults.md"
+	@echo "make peers         compare with what a user would take instead; ARGS=--help shows the options"
 	@echo "make lint          check style and types"
 	@echo "make docs-options  write docs/reference/options.md anew"
 	@echo "make install       create $(VENV) with everything; the others do that first where it is needed"
@@ -32,6 +34,9 @@ test: $(INSTALLED)
 
 chaos: $(INSTALLED)
 	cd tests && ../$(BIN)/python -m chaos $(ARGS)
+
+peers: $(INSTALLED)
+	$(BIN)/python -m bert_serving.server.benchmark.peers $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/python -m flake8

@@ -30,6 +30,8 @@ ROOMS = {
     "server.proxy": ["client", "server.errors", "server.api_keys", "server.log", "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.machine", "server.config",
                          "server.errors", "server.log", "server.process"],
+    "server.benchmark.peers": ["server.benchmark", "server.engine", "server.core", "server.machine", "server.config",
+                               "server.errors", "server.process", "client"],
     "server": ["server", "client"],
 }
 
@@ -37,7 +39,7 @@ ROOMS = {
 GUESTS = {
     "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service",
             "server.keys"],
-    "tensorflow": ["server.engine"],
+    "tensorflow": ["server.engine", "server.benchmark.peers"],
     "ai_edge_litert": ["server.engine"],
     "safetensors": ["server.engine"],
     "huggingface_hub": ["server.engine"],
@@ -54,6 +56,8 @@ GUESTS = {
     "matplotlib": ["server.benchmark"],
     "GPUtil": ["server.machine"],
     "termcolor": ["server.log"],
+    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime", "openvino", "nncf"),
+                    ["server.benchmark.peers"]),
 }
 
 

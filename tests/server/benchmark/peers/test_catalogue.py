@@ -1,0 +1,23 @@
+from bert_serving.server.benchmark.peers import catalogue
+from bert_serving.server.benchmark.peers.catalogue import PEERS
+from bert_serving.server.benchmark.peers.environments import ENVIRONMENTS
+from bert_serving.server.benchmark.peers.models import STEPS
+from bert_serving.server.machine import FAST
+
+
+def test_each_refers_to_what_there_is():
+    for name, peer in PEERS.items():
+        assert peer.name == name
+        assert peer.environment is None or peer.environment in ENVIRONMENTS
+        assert peer.form == "" or peer.form.partition("/")[0] in STEPS
+        assert peer.precision in {"fp32", *FAST}
+    assert {*catalogue.OWN, catalogue.BASE, catalogue.EXACT} <= set(PEERS)
+
+
+def test_each_of_ours_has_somebody_to_be_compared_with():
+    for own in catalogue.OWN:
+        assert [peer for peer in PEERS.values() if peer.precision == PEERS[own].precision and peer.environment]
+
+
+def test_titles_are_different():
+    assert len({peer.title for peer in PEERS.values()}) == len(PEERS)
