@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_serving.server.core.features import Features
-from bert_serving.server.core.packing import MOST_TOKENS, RUN_COST, lay_out, plan
+from bert_serving.server.core.packing import LONG, MOST_TOKENS, RUN_COST, lay_out, plan
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=300) | st.lists(st.integers(1, 30), min_size=1,
                                                                              max_size=300)
@@ -36,6 +36,8 @@ def test_every_sentence_once_and_no_row_overfull(lengths):
         assert run.rows and all(run.rows)
         assert all(sum(lengths[index] for index in row) <= run.width for row in run.rows)
         assert len(run.rows) * run.width <= max(MOST_TOKENS, run.width)
+        assert run.alone == (run.width > LONG)
+        assert not run.alone or [lengths[index] for index in run.rows[0]] == [run.width]
 
 
 @given(lengths=LENGTHS)
@@ -65,7 +67,7 @@ def test_fill(name):
 def test_a_lone_sentence_takes_the_shortest_way():
     for length in (1, 12, 512):
         run, = plan([length])
-        assert (run.width, run.rows) == (length, [[0]])
+        assert (run.width, run.rows, run.alone) == (length, [[0]], length > LONG)
 
 
 def test_short_sentences_are_not_put_into_long_rows():
@@ -80,8 +82,8 @@ def test_gaps_are_filled():
 
 
 def test_runs_of_equal_size():
-    assert [len(run.rows) for run in plan([512] * 5)] == [2, 2, 1]
-    assert [len(run.rows) for run in plan([100] * 12)] == [6, 6]
+    assert [len(run.rows) for run in plan([128] * 9)] == [3, 3, 3]
+    assert [len(run.rows) for run in plan([100] * 11)] == [4, 4, 3]
 
 
 # ---- lay_out ---------------------------------------------------------------------------------------------------------

@@ -19,15 +19,17 @@ def encoder(tiny_dir):
     from bert_serving.server.engine.weights import SafetensorsCheckpoint
     checkpoint = SafetensorsCheckpoint(tiny_dir / "model.safetensors")
     config = BertConfig.from_file(tiny_dir / "config.json")
-    return {precision: convert.convert(config, checkpoint.read_as, [0, 2], precision)
-            for precision in ("fp32", "int8")}
+    largest = convert.observe(config, checkpoint.read_as, [0, 2])
+    return {"fp32": convert.convert(config, checkpoint.read_as, [0, 2]),
+            "int8": convert.convert(config, checkpoint.read_as, [0, 2], largest),
+            "alone": convert.convert(config, checkpoint.read_as, [0, 2], alone=True)}
 
 
-def load(model, rows, width, hidden_size=32):
+def load(model, rows, width, hidden_size=32, bias=None):
     interpreter = pytest.importorskip(INTERPRETER).Interpreter(model_content=model)
     inputs = {detail["name"].partition(":")[0]: detail["index"] for detail in interpreter.get_input_details()}
     interpreter.resize_tensor_input(inputs["embeddings"], [rows * width, hidden_size])
-    interpreter.resize_tensor_input(inputs["bias"], [rows, 1, width, width])
+    interpreter.resize_tensor_input(inputs["bias"], bias or [rows, 1, width, width])
     interpreter.allocate_tensors()
     return interpreter, inputs
 
@@ -48,6 +50,18 @@ def test_any_shape(encoder, tiny, rows, width):
     assert np.abs(outputs[0] - outputs[1]).max() > 0.1
 
 
+@pytest.mark.parametrize("rows, width", [(1, 1), (1, 37), (3, 5)])
+def test_alone_is_the_same_for_rows_of_one_sentence(encoder, rows, width):
+    embeddings = np.random.default_rng(0).normal(size=(rows * width, 32)).astype(np.float32)
+    hidden = np.zeros((rows, 1, 1, width), np.float32)
+    hidden[..., -1] = -30000
+    expected = run(*load(encoder["fp32"], rows, width), embeddings, np.repeat(hidden, width, axis=2))
+    outputs = run(*load(encoder["alone"], rows, width, bias=[rows, 1, 1, width]), embeddings, hidden)
+    assert len(outputs) == 2
+    for one, other in zip(outputs, expected):
+        assert np.abs(one - other).max() < 1e-5
+
+
 def test_int8_is_near_and_smaller(encoder):
     embeddings = np.random.default_rng(0).normal(size=(12, 32)).astype(np.float32)
     bias = np.zeros((1, 1, 12, 12), np.float32)
@@ -57,7 +71,7 @@ def test_int8_is_near_and_smaller(encoder):
     assert len(encoder["int8"]) < len(encoder["fp32"])
 
 
-def test_large_channels_do_not_cost_int8_its_accuracy(tiny, monkeypatch):
+def test_large_channels_do_not_cost_int8_its_accuracy(tiny):
     """As in real models: a few channels are much larger than all others, whatever the token."""
     model = tiny(hidden_size=64)
     model.weights["bert/embeddings/word_embeddings"][:, [3, 17]] += [30, -30]
@@ -65,14 +79,13 @@ def test_large_channels_do_not_cost_int8_its_accuracy(tiny, monkeypatch):
     words = np.random.default_rng(1).integers(0, len(model.words), 16)
     embeddings = sum(read(name)[words if "word" in name else np.zeros(16, int)] for name in convert.EMBEDDINGS)
 
-    def outputs(precision):
-        interpreter, inputs = load(convert.convert(config, read, [0], precision), 1, 16, 64)
+    def outputs(largest):
+        interpreter, inputs = load(convert.convert(config, read, [0], largest), 1, 16, 64)
         return run(interpreter, inputs, embeddings, np.zeros((1, 1, 16, 16), np.float32))[0]
 
-    exact = outputs("fp32")
-    error = np.abs(outputs("int8") - exact).mean()
-    monkeypatch.setattr(convert, "observe", lambda *_: {})
-    without = np.abs(outputs("int8") - exact).mean()
+    exact = outputs(None)
+    error = np.abs(outputs(convert.observe(config, read, [0])) - exact).mean()
+    without = np.abs(outputs({}) - exact).mean()
     assert error < without / 1.3, (error, without)
 
 
@@ -81,26 +94,37 @@ def test_weights_are_there_once(encoder, tiny):
     assert weights < len(encoder["fp32"]) < weights * 1.2 + 50_000
 
 
-def test_hardly_anything_is_left_to_slow_operations(encoder):
+@pytest.mark.parametrize("kind, bias", [("int8", [2, 1, 8, 8]), ("alone", [2, 1, 1, 8])])
+def test_hardly_anything_is_left_to_slow_operations(encoder, kind, bias):
     """XNNPACK takes all but the reshapes; each of those ends a part that it has taken."""
-    interpreter, _ = load(encoder["int8"], 2, 8)
+    interpreter, _ = load(encoder[kind], 2, 8, bias=bias)
     operations = Counter(operation["op_name"] for operation in interpreter._get_ops_details())
     assert operations["DELEGATE"] <= 1 + 2 * 3 + 1
     assert set(operations) <= {"ADD", "SUB", "MUL", "DIV", "EXP", "RSQRT", "MEAN", "GELU", "REDUCE_MAX", "BATCH_MATMUL",
-                               "FULLY_CONNECTED", "TRANSPOSE", "SPLIT", "RESHAPE", "DELEGATE", "SHAPE", "PACK", "FILL",
-                               "STRIDED_SLICE", "SLICE", "BROADCAST_TO", "CONCATENATION"}
+                               "FULLY_CONNECTED", "SOFTMAX", "TRANSPOSE", "SPLIT", "RESHAPE", "DELEGATE", "SHAPE",
+                               "PACK", "FILL", "STRIDED_SLICE", "SLICE", "BROADCAST_TO", "CONCATENATION"}
 
 
-def test_files(tiny, tmp_path):
+@pytest.mark.parametrize("alone", [False, True])
+def test_files(tiny, tmp_path, alone):
     model = tiny()
     config = BertConfig.from_values({**model.config, "num_hidden_layers": 1})
     names = [*convert.EMBEDDINGS, *convert.POOLER]
-    convert.write_lite(tmp_path, config, model.weights.__getitem__, layers=[0], precision="fp32", arrays=names)
-    assert {path.name for path in tmp_path.iterdir()} == {convert.ENCODER, *map(convert.array_file, names)}
+    convert.write_lite(tmp_path, config, model.weights.__getitem__, layers=[0], precision="fp32", arrays=names,
+                       alone=alone)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        convert.ENCODER, *map(convert.array_file, names), *([convert.ALONE] if alone else [])}
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
     for name in names:
         content = io.BytesIO((tmp_path / convert.array_file(name)).read_bytes())
         assert np.array_equal(np.load(content, allow_pickle=False), model.weights[name])
+
+
+@pytest.mark.parametrize("max_seq_len, longest, expected", [(None, 512, True), (129, 512, True), (128, 512, False),
+                                                            (None, 128, False)])
+def test_has_long(max_seq_len, longest, expected):
+    settings = EngineSettings(engine="lite", max_seq_len=max_seq_len, max_position_embeddings=longest)
+    assert convert.has_long(settings) is expected
 
 
 @pytest.mark.parametrize("given, wanted, outputs", [((-1,), [2], [2]), ((-1, 0, -3), [2, 0, 0], [0, 2])])

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_serving.server.config import PoolingStrategy
-from bert_serving.server.core.packing import Run, lay_out
+from bert_serving.server.core.packing import LONG, Run, lay_out
 from bert_serving.server.engine import base, freeze, lite
 from bert_serving.server.engine.convert import ENCODER
 from bert_serving.server.errors import EngineError
@@ -108,6 +108,24 @@ def test_batch_mates_change_nothing(tiny_dir, start, options):
         assert np.array_equal(together[start:start + len(alone)], alone)
 
     check()
+
+
+@pytest.mark.parametrize("options", [{}, {"pooling_strategy": PoolingStrategy.NONE}, {"precision": "int8"},
+                                     {"mask_cls_sep": True}], ids=str)
+def test_long_sentences(tiny, tmp_path, start, options):
+    """Right, and the same to the last bit whatever the batch, though those of more than LONG tokens go another way."""
+    model = tiny(max_position_embeddings=200)
+    running = start(model.write_hugging_face(tmp_path), max_seq_len=None, **options)
+    words = np.random.default_rng(0).choice(["the", "quick", "brown", "fox", "unwanted", ",", "."], 400).tolist()
+    lengths = [LONG - 1, 5, LONG, LONG + 1, 190, LONG + 1, 40]
+    texts = [words[length:2 * length - 2] for length in lengths]
+    assert [len(sequence) for sequence in running.features(texts)] == lengths
+    together = running.encode(texts)
+    alone = [running.encode([text]) for text in texts]
+    assert np.array_equal(together, np.concatenate(alone))
+    assert np.array_equal(running.encode(texts[::-1]), np.concatenate(alone[::-1]))
+    if "precision" not in options:
+        compare(running, model, texts, strategy=running.settings.pooling_strategy)
 
 
 def test_a_neighbour_in_the_same_row_is_not_seen(tiny_dir, start):

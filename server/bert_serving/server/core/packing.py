@@ -1,7 +1,8 @@
 """Sentences into rows: several end to end in one row, so that hardly any of what is computed is padding.
 
 A *run* is what the engine computes at once: rows of one width. Attention looks at whole rows, and each token is told
-to see its own sentence alone; so a row costs its width, and a little more for each token the wider it is.
+to see its own sentence alone; so a row costs its width, and a little more for each token the wider it is. A long
+sentence is a run by itself.
 """
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from .features import Features
 
-MOST_TOKENS = 1024
+MOST_TOKENS = 512
 """Tokens of one run, padding included; bounds its memory, and keeps it near the processor."""
 
 RUN_COST = 16
@@ -21,6 +22,10 @@ RUN_COST = 16
 
 SHORT = 32
 """Up to this width attention hardly costs anything."""
+
+LONG = 128
+"""A sentence of more tokens keeps a processor busy by itself: it is a run of its own, exactly as wide as it is long, so
+that nothing has to be kept apart in it."""
 
 ATTENTION = 512
 """At this width, attention costs a token as much as all the rest of the model does."""
@@ -33,10 +38,12 @@ class Run:
     Attributes:
         width: tokens of a row.
         rows: for each row, the sentences in it, as indices into the batch.
+        alone: there is one row, which one LONG sentence fills.
     """
 
     width: int
     rows: list[list[int]]
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Layout:
         places: int [T], where in the flattened [R * C] the sentences' tokens are, end to end in that order.
         cu_seqlens: int [S + 1], where in ``places`` each sentence starts.
         input_mask: int32 [T], the sentences' own masks; None: all ones.
+        alone: as the run's.
     """
 
     input_ids: np.ndarray
@@ -62,6 +70,7 @@ class Layout:
     places: np.ndarray
     cu_seqlens: np.ndarray
     input_mask: np.ndarray | None
+    alone: bool
 
 
 # ---- which sentences share a row -------------------------------------------------------------------------------------
@@ -73,9 +82,11 @@ def plan(lengths: Sequence[int]) -> list[Run]:
         lengths: tokens of each sentence of the batch, at least 1.
     """
     if len(lengths) == 1:
-        return [Run(lengths[0], [[0]])]
+        return [Run(lengths[0], [[0]], lengths[0] > LONG)]
     waiting = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    runs = []
+    num_long = sum(length > LONG for length in lengths)
+    runs = [Run(lengths[index], [[index]], alone=True) for index in waiting[:num_long]]
+    waiting = waiting[num_long:]
     while waiting:
         longest = lengths[waiting[0]]
         widths = [longest, *(width for width in (SHORT, SHORT * 3 // 2) if width > longest and longest <= SHORT)]
@@ -147,7 +158,7 @@ def lay_out(run: Run, batch: Sequence[Features]) -> Layout:
         position_ids=_spread(run, places, (token - cu_seqlens[owner]).astype(np.int32)),
         owner=_spread(run, places, owner.astype(np.int32), -1),
         hidden=hidden, order=np.array(order, np.intp), places=places, cu_seqlens=cu_seqlens,
-        input_mask=None if mask.all() else mask)
+        input_mask=None if mask.all() else mask, alone=run.alone)
 
 
 def _spread(run: Run, places: np.ndarray, values: np.ndarray, elsewhere: int = 0) -> np.ndarray:

@@ -5,7 +5,8 @@ What is converted takes embeddings and gives the layers that are wanted; looking
 
 It is written such that a token's vector is the same to the last bit whatever else is computed along with it: sums over
 a row's tokens are matrix products, which add one token after the other, zeros for those of other sentences. TensorFlow
-Lite's own softmax adds groups of them, so that a sentence's vector would depend on its place in the row.
+Lite's own softmax adds groups of them, so that a sentence's vector would depend on its place in the row. In wide rows
+it is faster, though, and a sentence that fills a row by itself has one place only: for these there is another encoder.
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config import PoolingStrategy
+from ..core.packing import LONG
 from .base import EngineSettings
 from .bert import BertConfig, Encoder
 from .cache import write_file
@@ -26,10 +28,10 @@ from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 3
+FORMAT = 4
 """To be raised with every change to the encoder or to its files."""
 
-ENCODER = "encoder.tflite"
+ENCODER, ALONE = "encoder.tflite", "encoder-alone.tflite"
 
 EMBEDDINGS = tuple(f"bert/embeddings/{kind}_embeddings" for kind in ("word", "token_type", "position"))
 POOLER = ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
@@ -58,8 +60,13 @@ def outputs(settings: EngineSettings, config: BertConfig) -> list[int]:
     return sorted(set(wanted_layers(settings, config)))
 
 
+def has_long(settings: EngineSettings) -> bool:
+    """Whether there can be sentences that have rows of their own."""
+    return settings.max_length > LONG
+
+
 def write_lite(directory: Path, config: BertConfig, read: Read, *, layers: Sequence[int], precision: str,
-               arrays: Sequence[str]) -> None:
+               arrays: Sequence[str], alone: bool = False) -> None:
     """Write all that the engine ``lite`` needs into a directory.
 
     Args:
@@ -68,8 +75,12 @@ def write_lite(directory: Path, config: BertConfig, read: Read, *, layers: Seque
         precision: fp32, or int8: the weights of matrix products in 8 bits, and what they are multiplied with brought to
             8 bits token by token.
         arrays: variables to write as they are.
+        alone: write the encoder for sentences that have rows of their own, too.
     """
-    write_file(directory / ENCODER, convert(config, read, layers, precision))
+    largest = observe(config, read, layers) if precision == "int8" else None
+    write_file(directory / ENCODER, convert(config, read, layers, largest))
+    if alone:
+        write_file(directory / ALONE, convert(config, read, layers, largest, alone=True))
     for name in arrays:
         content = io.BytesIO()
         np.save(content, read(name), allow_pickle=False)
@@ -81,22 +92,26 @@ def array_file(name: str) -> str:
     return name.replace("/", ".") + ".npy"
 
 
-def convert(config: BertConfig, read: Read, layers: Sequence[int], precision: str) -> bytes:
+def convert(config: BertConfig, read: Read, layers: Sequence[int], largest: dict[str, np.ndarray] | None = None,
+            alone: bool = False) -> bytes:
     """The encoder as a TensorFlow Lite model.
 
     Its inputs are ``embeddings``, float32 [R * C, H], not yet normalized, and ``bias``, float32 [R, 1, C, C], what is
     added to the attention scores; its outputs are the layers, float32 [R * C, H] each.
+
+    Args:
+        largest: what :func:`observe` gave, for products in 8 bits; None: in 32.
+        alone: one sentence fills a row: ``bias`` is float32 [R, 1, 1, C], the same for all its tokens.
     """
     import tensorflow as tf
 
-    largest = observe(config, read, layers) if precision == "int8" else {}
     graph = tf.Graph()
     with graph.as_default():
         feeds = _placeholders(config)
-        outputs = RowEncoder(config, read, largest).layers(feeds[0], feeds[1], layers)
+        outputs = RowEncoder(config, read, largest, alone).layers(feeds[0], feeds[1], layers)
     with tf.compat.v1.Session(graph=graph) as session:
         converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, feeds, outputs)
-        if precision == "int8":
+        if largest is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         model: bytes = converter.convert()
     return model
@@ -138,16 +153,18 @@ class RowEncoder(Encoder):
     Args:
         read: the variable of that name, float32.
         largest: as :func:`observe` gives it: these products are to be computed in 8 bits.
+        alone: as for :func:`convert`.
 
     Attributes:
         inputs: the inputs of those products, by name.
     """
 
-    def __init__(self, config: BertConfig, read: Read, largest: dict[str, np.ndarray] | None = None) -> None:
+    def __init__(self, config: BertConfig, read: Read, largest: dict[str, np.ndarray] | None = None,
+                 alone: bool = False) -> None:
         import tensorflow as tf
 
         super().__init__(config, lambda name, dtype: tf.constant(read(name), dtype, name=name))
-        self._read, self._largest = read, largest or {}
+        self._read, self._largest, self._alone = read, largest or {}, alone
         self.inputs: dict[str, tf.Tensor] = {}
 
     def layers(self, embeddings: tf.Tensor, bias: tf.Tensor, layers: Sequence[int]) -> list[tf.Tensor]:
@@ -178,9 +195,12 @@ class RowEncoder(Encoder):
         projected = tf.transpose(tf.reshape(projected, [rows, width, 3 * heads, size]), [0, 2, 1, 3])  # [R, 3A, C, D]
         query, key, value = tf.split(projected, 3, axis=1)                                            # [R, A, C, D]
         scores = tf.matmul(query, key, transpose_b=True) + bias                                       # [R, A, C, C]
-        odds = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
-        ones = tf.ones_like(bias[:, :, :, :1])                                                        # [R, 1, C, 1]
-        context = tf.matmul(odds, value) / tf.matmul(odds, ones)                                      # [R, A, C, D]
+        if self._alone:
+            context = tf.matmul(tf.nn.softmax(scores), value)                                         # [R, A, C, D]
+        else:
+            odds = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
+            ones = tf.ones_like(bias[:, :, :, :1])                                                    # [R, 1, C, 1]
+            context = tf.matmul(odds, value) / tf.matmul(odds, ones)
         return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, heads * size])
 
     def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:

@@ -71,7 +71,8 @@ def graph_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
     if settings.engine == "lite":
         # It does not depend on TensorFlow's version, for a server without TensorFlow to find it.
         content |= {"lite": convert.FORMAT, "precision": settings.precision,
-                    "outputs": convert.outputs(settings, config), "arrays": convert.arrays_for(strategy)}
+                    "outputs": convert.outputs(settings, config), "arrays": convert.arrays_for(strategy),
+                    "alone": convert.has_long(settings)}
     else:
         content |= {
             "format": FORMAT, "tensorflow": tensorflow_version(), "strategy": strategy.name,
@@ -145,7 +146,7 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
                 outputs = convert.outputs(settings, config)
                 seal = {"format": convert.FORMAT, "outputs": outputs}
                 convert.write_lite(directory, config, checkpoint.read_as, layers=outputs, precision=settings.precision,
-                                   arrays=convert.arrays_for(strategy))
+                                   arrays=convert.arrays_for(strategy), alone=convert.has_long(settings))
             else:
                 seal = {"format": FORMAT}
                 graph = build_graph(config, _constants(checkpoint, directory), strategy=strategy,

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import numpy as np
 
 from ..config import PoolingStrategy
 from ..core.features import Features
-from ..core.packing import Layout, lay_out, plan
+from ..core.packing import LONG, Layout, lay_out, plan
 from ..errors import EngineError
 from .base import Engine, EngineSettings
 from .bert import BertConfig
 from .cache import SealError, open_sealed
-from .convert import EMBEDDINGS, ENCODER, FORMAT, HEAD, POOLER, array_file, arrays_for, wanted_layers
+from .convert import ALONE, EMBEDDINGS, ENCODER, FORMAT, HEAD, POOLER, array_file, arrays_for, wanted_layers
 from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
 from .quiet import quiet_stderr
 
@@ -24,7 +25,7 @@ UNSEEN = np.float32(-30000.0)
 
 
 class LiteEngine(Engine):
-    """Runs a converted encoder; all shapes share its weights.
+    """Runs a converted encoder; all shapes share its weights. Long sentences have another one, loaded with the first.
 
     A sentence's vector is the same, bit for bit, whatever batch it is in.
     """
@@ -38,7 +39,7 @@ class LiteEngine(Engine):
         self.strategy = PoolingStrategy[settings.pooling_strategy]
         self.token_level = self.strategy is PoolingStrategy.NONE
         assert settings.frozen_graph and settings.config_file
-        directory = Path(settings.frozen_graph)
+        self._directory = directory = Path(settings.frozen_graph)
         try:
             manifest = open_sealed(directory)
         except (OSError, SealError) as error:
@@ -51,7 +52,7 @@ class LiteEngine(Engine):
                         for name in arrays_for(self.strategy)}
         self._layers = [manifest["outputs"].index(layer)
                         for layer in wanted_layers(settings, BertConfig.from_file(settings.config_file))]
-        self._encoder = _Interpreter(directory / ENCODER, settings.num_threads)
+        self._encoder = _Interpreter(directory / ENCODER, settings.num_threads, (1, 1, 8, 8))
 
     def encode(self, batch: Sequence[Features]) -> np.ndarray:
         lengths = [len(features) for features in batch]
@@ -77,9 +78,17 @@ class LiteEngine(Engine):
     def describe(self) -> str:
         return (f"LiteRT {litert_version()} on CPU, {self.settings.num_threads} threads, {self.settings.precision}")
 
+    @cached_property
+    def _alone(self) -> _Interpreter:
+        """The encoder for long sentences. It has its own copy of the weights, so it is loaded when there is one."""
+        return _Interpreter(self._directory / ALONE, self.settings.num_threads, (1, 1, 1, LONG))
+
     def _vectors(self, layout: Layout) -> np.ndarray:
         """The vectors of a run's sentences, in its order."""
-        outputs = self._encoder.run(self._embed(layout), attention_bias(layout))
+        if layout.alone:
+            outputs = self._alone.run(self._embed(layout), token_bias(layout))
+        else:
+            outputs = self._encoder.run(self._embed(layout), attention_bias(layout))
         if self.strategy in POOLER_STRATEGIES:
             return self._pool(outputs[self._layers[0]][layout.places[layout.cu_seqlens[:-1]]])
         chosen = [outputs[layer][layout.places] for layer in self._layers]                            # [T, H] each
@@ -118,6 +127,13 @@ def attention_bias(layout: Layout) -> np.ndarray:
     return np.where(apart, UNSEEN, np.float32(0))[:, None]
 
 
+def token_bias(layout: Layout) -> np.ndarray:
+    """float32 [R, 1, 1, C], the same where one sentence fills a row: only hidden tokens may not be seen."""
+    if layout.hidden is None:
+        return np.zeros((len(layout.owner), 1, 1, layout.owner.shape[1]), np.float32)
+    return np.where(layout.hidden, UNSEEN, np.float32(0))[:, None, None]
+
+
 def litert_version() -> str:
     """The installed LiteRT's version.
 
@@ -140,8 +156,10 @@ def has_litert() -> bool:
 class _Interpreter:
     """LiteRT with the encoder in it. The weights are laid out for the processor once; another shape costs little."""
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    def __init__(self, path: Path, num_threads: int, bias: tuple[int, ...]) -> None:
         """
+        Args:
+            bias: shape to prepare for, see :meth:`run`.
         Raises:
             EngineError: LiteRT is not there, or cannot run the model.
         """
@@ -157,23 +175,22 @@ class _Interpreter:
                 self._inputs = {name: detail["index"] for name, detail in inputs.items()}
                 self._hidden_size = int(inputs["embeddings"]["shape_signature"][1])
                 self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
-                self._resize((1, 8))
+                self._resize(bias)
         except (ValueError, RuntimeError, KeyError) as error:
             raise EngineError(f"LiteRT cannot load the model: {error}") from error
 
     def run(self, embeddings: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
         """The outputs, float32 [R * C, H] each, for what the encoder takes (see :func:`convert.convert`)."""
-        rows, width = bias.shape[0], bias.shape[3]
-        if (rows, width) != self._shape:
-            self._resize((rows, width))
+        if bias.shape != self._shape:
+            self._resize(bias.shape)
         self._interpreter.set_tensor(self._inputs["embeddings"], embeddings)
         self._interpreter.set_tensor(self._inputs["bias"], bias)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
-    def _resize(self, shape: tuple[int, int]) -> None:
-        rows, width = shape
-        self._interpreter.resize_tensor_input(self._inputs["embeddings"], [rows * width, self._hidden_size])
-        self._interpreter.resize_tensor_input(self._inputs["bias"], [rows, 1, width, width])
+    def _resize(self, bias: tuple[int, ...]) -> None:
+        """Prepare for a bias of this shape, [R, 1, C or 1, C], and the embeddings that go with it."""
+        self._interpreter.resize_tensor_input(self._inputs["embeddings"], [bias[0] * bias[3], self._hidden_size])
+        self._interpreter.resize_tensor_input(self._inputs["bias"], bias)
         self._interpreter.allocate_tensors()
-        self._shape = shape
+        self._shape = bias
