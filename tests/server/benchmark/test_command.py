@@ -76,6 +76,11 @@ def test_values_that_the_server_refuses_are_left_out(capsys):
     assert output.err.splitlines()[-1].startswith("2/2 pooling_layer -1, run 2 of 2: ")
 
 
+def test_a_warning_of_every_server_is_shown_once(capsys):
+    assert run("-tests", "pooling_layer", "-test_pooling_layer", "-1", "-2", "-host", "0.0.0.0", "-num_run", "1") == 0
+    assert capsys.readouterr().err.count("every host that reaches 0.0.0.0 can use this server") == 1
+
+
 def test_a_server_that_never_starts_ends_it(capsys):
     assert run("-tests", "pooling_layer", "-test_pooling_layer", "-13", "-14") == 2
     assert capsys.readouterr().err.splitlines() == [

@@ -102,6 +102,7 @@ class Session:
     def __init__(self, benchmark: Benchmark, texts: Texts, progress: Progress) -> None:
         self.benchmark, self.texts, self.progress = benchmark, texts, progress
         self.results: list[Result] = []
+        self._warned: set[str] = set()
 
     def run(self) -> None:
         """Make all measurements; show each table as soon as it is full.
@@ -109,11 +110,17 @@ class Session:
         Raises:
             BertServingError: it cannot go on.
         """
-        with Servers(self.benchmark, self.progress.say, self.progress.tick) as servers, Crowd() as crowd:
+        with Servers(self.benchmark, self._warn, self.progress.tick) as servers, Crowd() as crowd:
             for name, values in self.benchmark.tests.items():
                 result = Result(name, list(map(Point, settings(name, values, self.benchmark.usual))))
                 self._sweep(result, servers, crowd)
                 self._show(result)
+
+    def _warn(self, line: str) -> None:
+        """Show what a server warns of, once: the next server will warn of it again."""
+        if line not in self._warned:
+            self._warned.add(line)
+            self.progress.say(line)
 
     def _sweep(self, result: Result, servers: Servers, crowd: Crowd) -> None:
         refusal: StartError | None = None
