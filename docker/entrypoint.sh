@@ -9,5 +9,8 @@ esac
 if [ -n "$(ls -A "${MODEL_DIR:=/model}" 2>/dev/null)" ]; then
     set -- -model_dir "$MODEL_DIR" "$@"
 fi
+if [ -n "${NUM_WORKER:-}" ]; then
+    set -- -num_worker "$NUM_WORKER" "$@"
+fi
 # exec: signals must reach the server. 0.0.0.0: which ports the outside sees is decided by docker run -p.
-exec bert-serving-start -host 0.0.0.0 -http_port 8125 -num_worker "${NUM_WORKER:-1}" "$@"
+exec bert-serving-start -host 0.0.0.0 -http_port 8125 "$@"

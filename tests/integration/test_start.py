@@ -21,7 +21,8 @@ def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
 def test_the_log_tells_what_a_user_wants_to_know(serve_echo):
     server = serve_echo("-num_worker", "2")
     for wanted in ("model: ", "max_seq_len: 25", "pooling_layer: -2", "pooling_strategy: REDUCE_MEAN",
-                   "worker 0: CPU", "threads of", "listening on 127.0.0.1: port", "worker 1 is ready and listening",
+                   "plan: 2 workers with ", "as -num_worker says", "worker 0: CPU (",
+                   "listening on 127.0.0.1: port", "worker 1 is ready and listening",
                    "all set, ready to serve request!"):
         assert wanted in server.log
     assert server.stop() == 0

@@ -36,11 +36,11 @@ ALWAYS = ["-host", "0.0.0.0", "-http_port", "8125"]
 
 
 @pytest.mark.parametrize("arguments, variables, given", [
-    ([], {}, ["-num_worker", "1"]),
+    ([], {}, []),
     (["2"], {}, ["-num_worker", "2"]),
     (["2", "-cpu"], {}, ["-num_worker", "2", "-cpu"]),
     (["-max_seq_len", "64", "-cpu"], {"NUM_WORKER": "3"}, ["-num_worker", "3", "-max_seq_len", "64", "-cpu"]),
-    (["-terminate_token", "a b"], {}, ["-num_worker", "1", "-terminate_token", "a b"]),
+    (["-terminate_token", "a b"], {}, ["-terminate_token", "a b"]),
 ])
 def test_arguments(enter, arguments, variables, given):
     assert enter(*arguments, **variables) == ALWAYS + given
@@ -51,7 +51,7 @@ def test_a_mounted_model_is_served(enter, tmp_path):
     model.mkdir()
     assert "-model_dir" not in enter(MODEL_DIR=str(model))
     (model / "vocab.txt").touch()
-    assert enter("-cpu", MODEL_DIR=str(model)) == [*ALWAYS, "-num_worker", "1", "-model_dir", str(model), "-cpu"]
+    assert enter("-cpu", MODEL_DIR=str(model)) == [*ALWAYS, "-model_dir", str(model), "-cpu"]
 
 
 def test_dockerfile():

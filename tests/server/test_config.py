@@ -31,10 +31,14 @@ DEFAULTS = {
     "max_seq_len": 25, "do_lower_case": True, "pooling_layer": [-2], "pooling_strategy": PoolingStrategy.REDUCE_MEAN,
     "mask_cls_sep": False, "no_special_token": False, "show_tokens_to_client": False, "no_position_embeddings": False,
     "num_labels": 2,
-    "port": 5555, "port_out": 5556, "http_port": None, "http_max_connect": 10, "cors": "*", "num_worker": 1,
+    "port": 5555, "port_out": 5556, "http_port": None, "http_max_connect": 10, "cors": "*",
     "max_batch_size": 256, "priority_batch_size": 16, "cpu": False, "xla": False, "fp16": False,
     "gpu_memory_fraction": 0.5, "device_map": [], "prefetch_size": 10, "fixed_embed_length": False, "verbose": False,
 }
+
+
+def test_how_many_workers_of_how_many_threads_is_decided_when_the_cores_are_known():
+    assert (configure().num_worker, configure().num_threads) == (None, None)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -51,7 +55,7 @@ VALUES = [
     ("pooling_strategy", "CLS_TOKEN", PoolingStrategy.FIRST_TOKEN), ("num_labels", "3", 3), ("port", "7777", 7777),
     ("port_in", "7777", 7777), ("port_data", "7777", 7777), ("port_out", "0", 0), ("port_result", "1", 1),
     ("http_port", "8125", 8125), ("http_max_connect", "20", 20), ("cors", "http://a", "http://a"),
-    ("num_worker", "4", 4), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
+    ("num_worker", "4", 4), ("num_threads", "3", 3), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
     ("gpu_memory_fraction", "0.25", 0.25), ("device_map", "1 0", [1, 0]), ("prefetch_size", "1", 1),
     ("engine", "echo", "echo"), ("host", "0.0.0.0", "0.0.0.0"), ("report_version", "1.9.6", "1.9.6"),
     ("curve_dir", "/etc/keys", "/etc/keys"), ("drain_timeout", "0", 0.0), ("max_queue_mb", "0.5", 0.5),
@@ -112,7 +116,8 @@ def test_help_names_every_option_and_its_default(capsys):
 
 WRONG = [
     ("port", "http", "port"), ("port", "65536", "65535"), ("port_out", "-1", "65535"),
-    ("http_port", "99999", "65535"), ("num_worker", "0", "from 1"), ("num_worker", "two", "whole number"),
+    ("http_port", "99999", "65535"), ("num_worker", "0", "from 1"),
+    ("num_threads", "0", "from 1"), ("num_worker", "two", "whole number"),
     ("max_batch_size", "0", "from 1"), ("priority_batch_size", "-1", "from 0"),
     ("max_seq_len", "3", "above 3, or NONE"), ("max_seq_len", "-5", "above 3"),
     ("max_seq_len", "long", "above 3, or NONE"), ("pooling_layer", "last", "int"),

@@ -201,7 +201,10 @@ class ServerConfig:
     engine: str = option("auto", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
                          "tests), or auto: lite where it can do what is asked, else graph", SERVING, str,
                          choices=("auto", "lite", "graph", "echo"))
-    num_worker: int = option(1, "worker processes", SERVING, positive)
+    num_worker: int | None = option(None, "worker processes; default: one, and on CPUs one for every 4 cores", SERVING,
+                                    positive)
+    num_threads: int | None = option(None, "threads that a worker computes with on CPUs; default: the workers share "
+                                     "the cores that this process may use", SERVING, positive)
     max_batch_size: int = option(256, "most sequences that one worker handles at a time", SERVING, positive)
     priority_batch_size: int = option(16, "requests of at most this many sentences go before larger ones", SERVING,
                                       natural)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -24,7 +25,7 @@ from .config import PoolingStrategy, ServerConfig
 from .core import placement
 from .core.batching import Backlog
 from .core.outlet import Outlet
-from .core.placement import CPU, Placement
+from .core.placement import CPU, Placement, Plan
 from .core.recovery import CREDIT, Fleet
 from .core.sink import Sink
 from .core.statistics import Statistics
@@ -61,14 +62,15 @@ class Service:
         """
         self.started = time.monotonic()
         self.start_time = datetime.now()
-        # What is quickly found to be wrong comes first: ports, devices, then the model.
+        # What is quickly found to be wrong comes first: devices, ports, then the model.
         self.run_directory = endpoints.RunDirectory()
         self.context = zmq.Context()
         try:
+            self.placement, self.plan = _place(config)
+            config = replace(config, num_worker=len(self.plan.threads))
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None
             front, outlet_socket, door = self._bind(config)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
-            self.placement = _place(config)
             self.model = settle(config, any(device != CPU for device in self.placement.devices))
             self._connect_workers(front, outlet_socket, door)
         except BaseException:
@@ -97,7 +99,7 @@ class Service:
         width = max(2 * settings.hidden_size * len(settings.pooling_layer), settings.num_labels)
         largest_result = self.largest_job + config.max_batch_size * settings.max_length * width * 4
         self.result_endpoint = self.run_directory.endpoint("results")
-        self.job_endpoints = [self.run_directory.endpoint(f"jobs-{slot}") for slot in range(config.num_worker)]
+        self.job_endpoints = [self.run_directory.endpoint(f"jobs-{slot}") for slot in range(len(self.plan.threads))]
         self.broker = Broker(front, outlet_socket,
                              endpoints.results(self.context, self.result_endpoint, largest_result),
                              [endpoints.pipe(self.context, endpoint) for endpoint in self.job_endpoints], door)
@@ -108,7 +110,8 @@ class Service:
         sequence_limit = settings.max_seq_len or settings.max_position_embeddings
         backlog = Backlog(config.max_batch_size, config.priority_batch_size, sequence_limit)
         on_gpu = any(device != CPU for device in self.placement.devices)
-        self.fleet = Fleet(config.num_worker, backlog, config.job_timeout, config.prefetch_size if on_gpu else CREDIT)
+        self.fleet = Fleet(len(self.plan.threads), backlog, config.job_timeout,
+                           config.prefetch_size if on_gpu else CREDIT)
         self.outlet = Outlet(self.broker.publish, int(config.max_held_client_mb * MB), int(config.max_held_mb * MB),
                              config.hold_timeout)
         longest = settings.max_position_embeddings
@@ -132,14 +135,13 @@ class Service:
                 logger.info("taking what was frozen before from %s", graph)
         else:
             graph = None
-        threads = placement.threads_per_worker(machine.allowed_cores(), config.num_worker)
         worker_orders = [{
             "jobs": endpoint, "results": self.result_endpoint, "largest_job": self.largest_job,
             "verbose": config.verbose,
             "device_is_a_must": self.placement.explicit,
             "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
                          "num_threads": threads},
-        } for endpoint, device in zip(self.job_endpoints, self.placement.devices)]
+        } for endpoint, device, threads in zip(self.job_endpoints, self.placement.devices, self.plan.threads)]
         proxy_orders = None
         if config.http_port is not None:
             proxy_orders = {"ip": _connectable(config.host), "port": self.port, "port_out": self.port_out,
@@ -195,11 +197,10 @@ class Service:
             value = getattr(self.config, name)
             shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             logger.info("%s: %s (%s)", name, "NONE" if value is None else shown, source)
-        cores = machine.allowed_cores()
-        log = logger.warning if self.placement.warning else logger.info
+        logger.log(logging.WARNING if self.plan.warning else logging.INFO, "plan: %s", self.plan.reason)
         for slot, device in enumerate(self.placement.devices):
-            log("worker %d: %s (%s), %d threads of %d cores", slot, "CPU" if device == CPU else f"GPU {device}",
-                self.placement.reason, placement.threads_per_worker(cores, self.config.num_worker), cores)
+            logger.log(logging.WARNING if self.placement.warning else logging.INFO, "worker %d: %s (%s)", slot,
+                       "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
         on_cpu = CPU in self.placement.devices
         logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
         if on_cpu and settings.precision != "fp32" and not machine.speeds_up(settings.precision):
@@ -267,7 +268,8 @@ class Service:
             "tokens_per_second": round(fleet.tokens_per_second, 1),
             **self.statistics.to_ours(),
             "workers": [{
-                "state": worker.state.value, "device": self.placement.devices[worker.slot], "jobs": worker.num_jobs,
+                "state": worker.state.value, "device": self.placement.devices[worker.slot],
+                "threads": self.plan.threads[worker.slot], "jobs": worker.num_jobs,
                 "sentences": worker.num_sequences, "restarts": worker.restarts, "out": len(worker.flights),
             } for worker in fleet.workers],
         }
@@ -284,15 +286,28 @@ def _tensorflow_version() -> str:
         return "none"
 
 
-def _place(config: ServerConfig) -> Placement:
+def _place(config: ServerConfig) -> tuple[Placement, Plan]:
+    """Where the workers run, and how they share the cores.
+
+    Raises:
+        ConfigError: a device that is asked for is not there, or is of no use.
+    """
+    devices = _devices(config)
+    by_cores = config.engine != "echo" and devices(1).devices == [CPU]
+    plan = placement.share_out(machine.allowed_cores(), config.num_worker, config.num_threads, by_cores)
+    return devices(len(plan.threads)), plan
+
+
+def _devices(config: ServerConfig) -> Callable[[int], Placement]:
+    """Number of workers -> where they run."""
     if config.engine == "echo":
         if config.device_map:
             raise ConfigError("-device_map is for engines that compute; -engine echo does not")
-        return Placement([CPU] * config.num_worker, "engine echo computes nothing")
+        return lambda num_worker: Placement([CPU] * num_worker, "engine echo computes nothing")
     if config.engine == "lite" or config.precision == "int8":
-        return Placement([CPU] * config.num_worker, "engine lite is for CPUs")
+        return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
     looked = [] if config.cpu else machine.gpus()
-    return placement.place(config.num_worker, config.cpu, config.device_map, looked)
+    return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
 
 
 def _is_loopback(host: str) -> bool:

@@ -79,6 +79,62 @@ def _in_turn(devices: Sequence[int], count: int) -> list[int]:
     return [devices[index % len(devices)] for index in range(count)]
 
 
-def threads_per_worker(cores: int, num_worker: int) -> int:
-    """Threads for each of ``num_worker`` workers that share ``cores`` cores."""
-    return max(1, cores // num_worker)
+# ---- how many workers, of how many threads ---------------------------------------------------------------------------
+
+MAX_THREADS = 4
+"""Threads that a worker gets where nobody says how many: see docs/performance.md, "Workers and threads"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the workers share the cores.
+
+    Attributes:
+        threads: for each worker, how many it computes with.
+        reason: what was decided and why, one line for the log.
+        warning: whether the user should look at that line.
+    """
+
+    threads: list[int]
+    reason: str
+    warning: bool = False
+
+
+def share_out(cores: int, num_worker: int | None, num_threads: int | None, by_cores: bool = True) -> Plan:
+    """Workers and threads for so many cores; what is None is decided here.
+
+    Args:
+        by_cores: whether it is cores that limit how fast workers are, not a GPU.
+    """
+    allowed = f"{cores} {'core' if cores == 1 else 'cores'} may be used"
+    if num_worker is not None and num_threads is not None:
+        threads = [num_threads] * num_worker
+        why = f"as -num_worker and -num_threads say; {allowed}"
+    elif num_worker is not None:
+        threads = _even(cores, num_worker)
+        why = f"as -num_worker says; {allowed}"
+    elif not by_cores:
+        threads = [num_threads or cores]
+        why = f"the cores are not what limits it; {allowed}"
+    elif num_threads is not None:
+        threads = [num_threads] * max(1, cores // num_threads)
+        why = f"as -num_threads says; {allowed}"
+    else:
+        threads = _even(cores, -(-cores // MAX_THREADS))
+        why = f"{allowed}; {MAX_THREADS} threads a worker at most"
+    wait = by_cores and sum(threads) > cores
+    if wait:
+        why += ", so threads wait for one another"
+    return Plan(threads, f"{_count(threads)} ({why})", wait)
+
+
+def _even(cores: int, num_worker: int) -> list[int]:
+    """Each worker's part of the cores: none gets two more than another, and none gets none."""
+    return [max(1, cores // num_worker + (slot < cores % num_worker)) for slot in range(num_worker)]
+
+
+def _count(threads: Sequence[int]) -> str:
+    """``3 workers with 3, 3, 2 threads``."""
+    each = ", ".join(map(str, threads)) if len(set(threads)) > 1 else str(threads[0])
+    return (f"{len(threads)} {'worker' if len(threads) == 1 else 'workers'} with {each} "
+            f"{'thread' if each == '1' else 'threads'}{' each' if len(set(threads)) == 1 < len(threads) else ''}")
