@@ -28,6 +28,17 @@ def test_the_log_tells_what_a_user_wants_to_know(serve_echo):
     assert server.stop() == 0
 
 
+def test_workers_and_threads_may_be_left_out_or_given(serve_echo):
+    server = serve_echo()
+    assert "plan: 1 worker with " in server.log
+    with server.client() as client:
+        assert client.server_status["num_worker"] == 1
+    server = serve_echo("-num_worker", "2", "-num_threads", "3")
+    assert "plan: 2 workers with 3 threads each (as -num_worker and -num_threads say; " in server.log
+    with server.client() as client:
+        assert [worker["threads"] for worker in client.server_status["workers"]] == [3, 3]
+
+
 def test_a_used_port_is_named():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
