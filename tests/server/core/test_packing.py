@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bert_serving.server.core.features import Features
 from bert_serving.server.core.packing import LONG, MOST_TOKENS, RUN_COST, lay_out, plan
+from bert_serving.server.core.tokenization import WordHashTokenizer
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=300) | st.lists(st.integers(1, 30), min_size=1,
                                                                              max_size=300)
@@ -18,7 +19,7 @@ def sentences(lengths, seed=0):
     random = np.random.default_rng(seed)
     ends = np.cumsum(lengths)
     return [Features(np.arange(end - length, end, dtype=np.int32), random.integers(0, 2, length, dtype=np.int32),
-                     random.integers(0, 2, length, dtype=np.int32), [""] * length, 2)
+                     random.integers(0, 2, length, dtype=np.int32), 2, WordHashTokenizer())
             for end, length in zip(ends, lengths)]
 
 

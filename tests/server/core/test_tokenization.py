@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_serving.server.core import tokenization
 from bert_serving.server.core.tokenization import Tokenizer, WordHashTokenizer, load_vocabulary
 from bert_serving.server.errors import ModelError
 
@@ -130,6 +131,17 @@ def test_a_megabyte_takes_no_time(tokenizer, text):
     ids, = tokenizer.encode([text], 25)
     assert time.monotonic() - start < 2
     assert tokenizer.tokens(ids[:25]) == pieces(tokenizer, text)[:25]
+
+
+def test_words_are_remembered_and_not_for_ever(vocabulary_path, monkeypatch):
+    monkeypatch.setattr(tokenization, "MOST_WORDS", 5)
+    tokenizer = Tokenizer(vocabulary_path)
+    texts = ["the want", "unwanted running the", "the want", "a b c d e", "unwanted want"]
+    for batch in [[text] for text in texts] + [texts, texts[:1]]:
+        assert tokenizer.encode(batch, 10) == Tokenizer(vocabulary_path).encode(batch, 10)
+    assert len(tokenizer._known) == len(set(" ".join(texts).split())), "of the last batch but one"
+    tokenizer.encode(["b x"], 10)
+    assert set(tokenizer._known) == {"b", "x"}
 
 
 @pytest.mark.parametrize("text", ["the want " * 111_111, "我" * 1_000_000, "the,want!" * 111_111])

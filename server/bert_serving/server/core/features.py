@@ -20,18 +20,23 @@ class Features:
         input_ids: int32 [n], special tokens included; n is at least 1.
         token_type_ids: int32 [n], 0 through the first [SEP], 1 for the second sentence of a pair.
         input_mask: int32 [n], 0 where -mask_cls_sep hides [CLS] and [SEP] from attention and pooling, else 1.
-        tokens: the n tokens as text.
         num_special: how many special tokens a batch of such sequences is widened by: 3 for a pair, else 2.
+        tokenizer: what made it.
     """
 
     input_ids: np.ndarray
     token_type_ids: np.ndarray
     input_mask: np.ndarray
-    tokens: list[str]
     num_special: int
+    tokenizer: BaseTokenizer
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @property
+    def tokens(self) -> list[str]:
+        """The n tokens as text: made when they are asked for, which few do."""
+        return self.tokenizer.tokens(self.input_ids.tolist())
 
 
 def build_features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer, *, max_length: int,
@@ -92,7 +97,7 @@ def _single(ids: list[int], tokenizer: BaseTokenizer, max_length: int, mask_cls_
     if mask_cls_sep:
         mask = mask.copy()
         mask[[0, -1]] = 0
-    return Features(np.array(ids, np.int32), _zeros(len(ids)), mask, tokenizer.tokens(ids), 2)
+    return Features(np.array(ids, np.int32), _zeros(len(ids)), mask, 2, tokenizer)
 
 
 def _pair(first: list[int], second: list[int], tokenizer: BaseTokenizer, max_length: int,
@@ -104,12 +109,12 @@ def _pair(first: list[int], second: list[int], tokenizer: BaseTokenizer, max_len
     mask = np.ones(len(ids), np.int32)
     if mask_cls_sep:
         mask[[0, kept_first + 1, -1]] = 0
-    return Features(np.array(ids, np.int32), types, mask, tokenizer.tokens(ids), 3)
+    return Features(np.array(ids, np.int32), types, mask, 3, tokenizer)
 
 
 def _bare(ids: list[int], tokenizer: BaseTokenizer, max_length: int) -> Features:
     ids = ids[:max_length]
-    return Features(np.array(ids, np.int32), _zeros(len(ids)), _ones(len(ids)), tokenizer.tokens(ids), 2)
+    return Features(np.array(ids, np.int32), _zeros(len(ids)), _ones(len(ids)), 2, tokenizer)
 
 
 ZEROS, ONES = np.zeros(512, np.int32), np.ones(512, np.int32)

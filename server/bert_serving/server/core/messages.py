@@ -19,6 +19,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -136,13 +137,19 @@ def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:
         meta: dict[str, Any] = {"code": message.code, "message": message.message, "index": message.index}
         return [HEAD.pack(FAULT, slot, incarnation, message.job), json.dumps(meta).encode("ascii")]
     array = np.ascontiguousarray(message.array)
-    meta = {"dtype": array.dtype.name, "shape": array.shape, "num_tokens": message.num_tokens,
+    meta = {"dtype": dtype_name(array.dtype), "shape": array.shape, "num_tokens": message.num_tokens,
             "seconds": message.seconds}
     for name in ("lengths", "contents", "specials", "tokens", "bad", "counts"):
         if getattr(message, name):
             meta[name] = getattr(message, name)
     return [HEAD.pack(ROWS, slot, incarnation, message.job), json.dumps(meta).encode("ascii"),
             array.data.cast("B") if array.size else b""]
+
+
+@cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """A dtype's name, which NumPy makes anew each time it is asked; that takes as long as all else a reply needs."""
+    return dtype.name
 
 
 def decode_from_worker(frames: Sequence[bytes | memoryview]) -> FromWorker:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from bert_serving.client.errors import BertServingError, OverloadedError
 
 from .assembly import Slice
 from .batching import Pending, Piece
-from .messages import Rows
+from .messages import Rows, dtype_name
 from .outlet import Outlet
 from .statistics import ABANDONED, OK
 
@@ -60,7 +59,7 @@ class Sink:
         array = np.ascontiguousarray(request.assembly.result(self.width, self.max_width))
         self._finish(request)
         if not self.outlet.publish(request.identity, protocol.encode_result(
-                _name(array.dtype), array.shape, array.data.cast("B"), request.request_id,
+                dtype_name(array.dtype), array.shape, array.data.cast("B"), request.request_id,
                 request.assembly.tokens() if request.show_tokens else None), now):
             self._say(request, OverloadedError(
                 f"the result of {array.nbytes / 1e6:.1f} MB was dropped; too much is waiting for clients that do not "
@@ -100,12 +99,6 @@ class Sink:
     def _finish(self, request: Pending) -> None:
         request.finished = True
         self.on_finished(request)
-
-
-@cache
-def _name(dtype: np.dtype[Any]) -> str:
-    """NumPy makes the name anew each time, which takes as long as all else that a reply needs."""
-    return dtype.name
 
 
 def show(name: bytes) -> str:

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from zlib import crc32
 
@@ -17,6 +18,9 @@ from ..errors import ModelError
 CLS, SEP, UNK = SPECIAL_TOKENS = "[CLS]", "[SEP]", "[UNK]"
 MAX_CHARACTERS_PER_WORD = 100
 """Longer words are [UNK]; the paper's code says so."""
+
+MOST_WORDS = 1 << 16
+"""Words whose pieces are kept, before all are forgotten."""
 
 CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
        (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
@@ -86,17 +90,29 @@ class Tokenizer(BaseTokenizer):
         self._pieces = HuggingFaceTokenizer(WordPiece(self.vocabulary, unk_token=UNK,
                                                       max_input_chars_per_word=MAX_CHARACTERS_PER_WORD))
         self._pieces.pre_tokenizer = WhitespaceSplit()
+        self._known: dict[str, list[int]] = {}         # Word -> ids of its pieces; the same words come again and again.
 
     def encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         size = 16 * limit + 1000                       # Characters that nearly always hold that many pieces.
         heads = [text if len(text) <= size else text[:_boundary(text, size)] for text in texts]
-        batch = self._pieces.encode_batch_fast([self.normalize(head) for head in heads], add_special_tokens=False)
-        result = [encoding.ids for encoding in batch]
+        result = self._encode(heads)
         for i, (text, head) in enumerate(zip(texts, heads)):
             while len(result[i]) < limit and len(head) < len(text):
                 head = text[:_boundary(text, 8 * len(head))]
-                result[i] = self._pieces.encode(self.normalize(head), add_special_tokens=False).ids
+                result[i], = self._encode([head])
         return result
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        split = [self.normalize(text).split() for text in texts]
+        known = self._known
+        new = list(set(chain.from_iterable(split)).difference(known))
+        if new:
+            if len(known) > MOST_WORDS:
+                known.clear()
+                return self._encode(texts)
+            for word, encoding in zip(new, self._pieces.encode_batch_fast(new, add_special_tokens=False)):
+                known[word] = encoding.ids
+        return [list(chain.from_iterable(map(known.__getitem__, words))) for words in split]
 
     def normalize(self, text: str) -> str:
         """The text, cleaned, its words separated by spaces, lower-cased and without accents if so asked."""

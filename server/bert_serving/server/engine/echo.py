@@ -16,6 +16,9 @@ from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
 NUM_LAYERS = 12
 """Layers that an echo "model" has, so that -pooling_layer can be told apart."""
 
+MOST_HARMLESS = 4096
+"""Words that are remembered, so that not each one has to be looked at again and again."""
+
 PERIOD = 4093
 """Ids that far apart have equal vectors but for component 0; a prime."""
 
@@ -33,13 +36,21 @@ class EchoEngine(Engine):
         self.strategy = PoolingStrategy[settings.pooling_strategy]
         self.token_level = self.strategy is PoolingStrategy.NONE
         self._table = _table(settings.hidden_size)
+        self._harmless: set[int] = set()  # ids of words that make no trouble
 
     def encode(self, batch: Sequence[Features]) -> np.ndarray:
         nans = []
         for i, features in enumerate(batch):
-            for token in features.tokens:
-                if token.startswith("__") and token.endswith("__") and act(token):
-                    nans.append(i)
+            ids = features.input_ids.tolist()
+            if self._harmless.issuperset(ids):
+                continue
+            trouble = [token for token in features.tokens if token.startswith("__") and token.endswith("__")]
+            if not trouble:
+                if len(self._harmless) > MOST_HARMLESS:
+                    self._harmless.clear()
+                self._harmless.update(ids)
+            elif any([act(token) for token in trouble]):
+                nans.append(i)
         rows = self._encode(batch)
         if nans and self.token_level:
             rows[np.repeat(np.isin(np.arange(len(batch)), nans), [len(features) for features in batch])] = np.nan

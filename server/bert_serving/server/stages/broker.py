@@ -25,7 +25,7 @@ from ..core.outlet import Outlet
 from ..core.ventilator import Caller, Ventilator
 from ..errors import StartError
 from .door import Door
-from .endpoints import NOBLOCK, SNDMORE
+from .endpoints import NOBLOCK, SNDMORE, receive
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ class Broker:
     def on_request(self) -> None:
         now = time.monotonic()
         for _ in range(MOST_AT_ONCE):
-            received = _receive(self.front)
+            received = receive(self.front)
             if received is None:
                 return
             frames = [frame.bytes for frame in received]
@@ -270,7 +270,7 @@ class Broker:
 
     def on_result(self) -> None:
         for _ in range(MOST_AT_ONCE):
-            received = _receive(self.results)
+            received = receive(self.results)
             if received is None:
                 return
             # The vectors are the third frame; they are read where libzmq put them.
@@ -316,20 +316,6 @@ class Broker:
         for frame in frames[1:]:
             pipe.send(frame)
         return True
-
-
-def _receive(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:
-    """The frames of a message that waits; None if none does.
-
-    As frames, of which each knows whether another one follows: to ask the socket that takes longer than the rest.
-    """
-    try:
-        frames = [socket.recv(NOBLOCK, copy=False)]
-    except zmq.Again:
-        return None
-    while frames[-1].more:
-        frames.append(socket.recv(NOBLOCK, copy=False))
-    return frames
 
 
 def _is_loopback(frame: zmq.Frame) -> bool:

@@ -227,3 +227,17 @@ def worker_end(context: zmq.Context[Any], jobs: str, results_to: str,
     result_socket.linger = 1000
     result_socket.connect(results_to)
     return job_socket, result_socket
+
+
+def receive(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:
+    """The frames of a message that waits; None if none does.
+
+    As frames, of which each knows whether another one follows: to ask the socket that takes longer than the rest.
+    """
+    try:
+        frames = [socket.recv(NOBLOCK, copy=False)]
+    except zmq.Again:
+        return None
+    while frames[-1].more:
+        frames.append(socket.recv(NOBLOCK, copy=False))
+    return frames

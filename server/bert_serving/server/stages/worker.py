@@ -70,8 +70,11 @@ class Worker:
             "about": self.engine.describe(), "seconds": round(time.monotonic() - started, 2)}))
 
     def step(self) -> bool:
-        """Take one job and answer it; False if there will be no more."""
-        message = messages.decode_to_worker(self.jobs.recv_multipart())
+        """Take the job that waits, if any, and answer it; False if there will be no more."""
+        received = endpoints.receive(self.jobs)
+        if received is None:
+            return True
+        message = messages.decode_to_worker([frame.bytes for frame in received])
         if isinstance(message, Stop):
             return False
         if message.incarnation == self.incarnation:  # else it was meant for our predecessor, and is given again
@@ -95,32 +98,35 @@ class Worker:
         batch = features(texts, self.tokenizer, self.settings)
         tokenized = time.monotonic()
         array = self.engine.encode(batch)
-        num_tokens = sum(map(len, batch))
         computed = time.monotonic()
         seconds = {"tokenize": tokenized - started, "compute": computed - tokenized}
+        counts = [len(sequence) for sequence in batch]
         lengths = contents = specials = None
+        finite = bool(np.isfinite(array).all())
         if self.engine.token_level:
-            bad = _bad_sequences(array, [len(sequence) for sequence in batch])
+            bad = [] if finite else _bad_sequences(array, counts)
             if places is not None:
-                starts = np.cumsum([0, *map(len, batch)])
+                starts = np.cumsum([0, *counts])
                 array = np.concatenate([array[starts[place]:starts[place + 1]] for place in places])
         else:
-            bad = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
+            bad = [] if finite else np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
             if places is not None:
                 array = array[places]
+        num_tokens = sum(counts)
         if places is not None:
             batch = [batch[place] for place in places]
+            counts = [counts[place] for place in places]
             unique_bad = set(bad)
             bad = [sequence for sequence, place in enumerate(places) if place in unique_bad]
         if self.engine.token_level:
-            lengths = [len(sequence) for sequence in batch]
+            lengths = counts
             specials = [sequence.num_special for sequence in batch]
             bare = self.settings.no_special_token
             contents = [length if bare and isinstance(text, list) and text and special == 2 else length - special
                         for text, length, special in zip(job.sequences, lengths, specials)]
         return Rows(self.slot, self.incarnation, job.job, array, lengths, contents, specials,
                     [sequence.tokens for sequence in batch] if job.show_tokens else None,
-                    num_tokens, seconds, bad, list(map(len, batch)))
+                    num_tokens, seconds, bad, counts)
 
     def send(self, message: messages.FromWorker) -> None:
         frames = messages.encode_from_worker(message)
@@ -139,8 +145,6 @@ def _distinct(texts: Sequence[Text]) -> tuple[list[Text], list[int] | None]:
 def _bad_sequences(array: np.ndarray, lengths: Sequence[int]) -> list[int]:
     """Sequences of a token-level result that hold something not finite."""
     finite = np.isfinite(array).all(axis=1)
-    if finite.all():
-        return []
     starts = np.cumsum([0, *lengths[:-1]])
     return np.flatnonzero(~np.logical_and.reduceat(finite, starts)).tolist()
 
