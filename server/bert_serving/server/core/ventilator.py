@@ -185,7 +185,10 @@ class Ventilator:
         self.pending[request.uid] = self.outstanding[key] = request
         self.nbytes += request.nbytes
         self.size += request.size
-        self.shares.setdefault(request.identity, Share()).add(1, request.size, request.nbytes)
+        share = self.shares.get(request.identity)
+        if share is None:
+            share = self.shares[request.identity] = Share()
+        share.add(1, request.size, request.nbytes)
         self.counts["accepted"] += 1
         self.backlog.add(request)
         if logger.isEnabledFor(logging.DEBUG):
