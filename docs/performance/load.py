@@ -75,6 +75,7 @@ def connect(port: int, kind: bytes) -> socket.socket:
     about = b"\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
     connection.sendall(frame(b"\x05READY" + about, COMMAND))
     read_exactly(connection, read_exactly(connection, 2)[1])
+    connection.settimeout(LONGEST_WAIT)
     return connection
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import load
 import numpy as np
 
+from bert_serving.client import BertClient
 from bert_serving.server import machine
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.core.placement import threads_per_worker
@@ -61,6 +62,12 @@ class Server:
                 name = (thread / "comm").read_text().strip() if thread.name != str(process) else "loop"
                 had[f"{kind} {'libzmq' if name.startswith('ZMQbg') else name}"] += int(about[11]) + int(about[12])
         return had
+
+    def spent(self) -> dict[str, tuple[float, int]]:
+        """For each of the status reply's histograms: the sum of its values, and how many there are."""
+        with BertClient(port=self.port, port_out=self.port_out) as client:
+            histograms = client.server_status["histograms"]
+        return {name: (values["sum"], sum(values["counts"])) for name, values in histograms.items()}
 
 
 @contextmanager
@@ -179,14 +186,21 @@ def round_of(server: Server, engine: base.Engine, settings: base.EngineSettings,
         asked = time.perf_counter()
         engine.encode(one)
         engine_seconds.append(time.perf_counter() - asked)
+    before = server.spent()
     single = load.run(server.port, server.port_out, [[[alone]]], seconds / 2)
+    took = {name: (total - before[name][0]) / (count - before[name][1]) * 1e3
+            for name, (total, count) in server.spent().items()}
     return {"engine, sentences/s": engine_rate,
             "tokenizer, sentences/s": tokenizer_rate,
             "2048 a request": bulk.sentences / bulk.seconds / engine_rate,
             "64 clients": many.sentences / many.seconds / engine_rate,
             "engine, one, ms": float(np.median(engine_seconds)) * 1e3,
             "one, ms": single.latency(.5) * 1e3,
-            "one, 90 %, ms": single.latency(.9) * 1e3}
+            "one, 90 %, ms": single.latency(.9) * 1e3,
+            # These are means.
+            "one, computing, ms": took["computing_seconds"],
+            "one, tokenizing, ms": took["tokenizing_seconds"],
+            "one, in the server, ms": took["answering_seconds"]}
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ QUIET_SECONDS, MOST_QUIET_SECONDS = 0.25, 1.0
 SUBSCRIPTIONS = (b"\0", b"\1")
 """How messages on the outlet's socket begin: a subscription ends, or begins."""
 
+NEIGHBOUR, STRANGER = Caller(is_local=True), Caller()
+
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
@@ -225,7 +227,7 @@ class Broker:
         """Who sent a message; where somebody is matters for commands only."""
         is_local = len(frames) > 1 and frames[1] in COMMANDS and _is_loopback(first)
         if self.door is None:
-            return Caller(is_local)
+            return NEIGHBOUR if is_local else STRANGER
         key = self.door.key_of(first)
         return Caller(is_local, has_key=True, is_expelled=not self.door.admission.admits(key))
 
