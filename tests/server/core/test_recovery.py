@@ -244,6 +244,25 @@ def test_idle_workers_come_first():
     assert sorted(slots[:2]) == [0, 1] and sorted(slots[2:]) == [0, 1]
 
 
+def test_idle_workers_share_what_waits():
+    fleet = make_fleet(3, credit=1)
+    for uid in range(6):
+        fleet.backlog.add(make_pending(uid))
+    assert [(flight.slot, len(flight.pieces)) for flight in launch_all(fleet)] == [(0, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("size, share", [(1, 2), (8, 4)])
+def test_a_share_is_left_for_who_will_be_done_before(size, share):
+    fleet = make_fleet(2, ready=False, credit=1)
+    fleet.ready(0)
+    fleet.backlog.add(make_pending(0, size))
+    fleet.next_flight(0.0)
+    fleet.ready(1)
+    for uid in range(1, 5):
+        fleet.backlog.add(make_pending(uid))
+    assert [len(flight.pieces) for flight in launch_all(fleet)] == [share]
+
+
 @pytest.mark.parametrize("credit", [1, 2, 5])
 def test_credit(credit):
     fleet = make_fleet(credit=credit)
@@ -266,10 +285,12 @@ def test_nothing_waits_behind_a_long_job(size):
 
 
 def test_what_a_lost_worker_held_runs_alone_one_at_a_time_and_without_a_strike():
-    fleet = make_fleet(2)
+    fleet = make_fleet(2, ready=False)
+    fleet.ready(0)
     for uid in range(3):
         fleet.backlog.add(make_pending(uid))
     flight = fleet.next_flight(0.0)
+    fleet.ready(1)
     assert uids(flight) == [0, 1, 2]
     assert fleet.lost(flight.slot) == []
     for uid in range(3):

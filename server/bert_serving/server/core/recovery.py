@@ -83,6 +83,11 @@ class Worker:
     num_sequences: int = 0
     restarts: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """Of the jobs that it holds."""
+        return sum(flight.tokens for flight in self.flights.values())
+
     def enter(self, state: WorkerState) -> None:
         assert state in TRANSITIONS[self.state], f"worker {self.slot}: {self.state} -> {state}"
         self.state = state
@@ -185,7 +190,7 @@ class Fleet:
                 continue
             if worker.flights and not self._is_short(worker):
                 continue
-            pieces = self.backlog.take(self.job_tokens())
+            pieces = self.backlog.take(min(self.job_tokens(), self._share()))
             if pieces:
                 return self._launch(worker, pieces, False, now)
         return None
@@ -210,10 +215,16 @@ class Fleet:
                 return piece
         return None
 
+    def _share(self) -> int:
+        """A worker's share of what waits, in tokens, if all take part who would be done before one could do it alone."""
+        waiting = self.backlog.tokens
+        takers = sum(worker.state is WorkerState.READY and worker.slot != self.quarantine and worker.tokens < waiting
+                     for worker in self.workers)
+        return -(-waiting // max(1, takers))
+
     def _is_short(self, worker: Worker) -> bool:
         """Whether what the worker holds is expected to be done in no time."""
-        tokens = sum(flight.tokens for flight in worker.flights.values())
-        return tokens < self.tokens_per_second * WORTH_WAITING
+        return worker.tokens < self.tokens_per_second * WORTH_WAITING
 
     def _launch(self, worker: Worker, pieces: list[Piece], alone: bool, now: float) -> Flight:
         flight = Flight(self._next_job, worker.slot, pieces, sum(piece.tokens for piece in pieces), alone,
