@@ -15,6 +15,7 @@ import socket
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -158,42 +159,38 @@ def run(port: int, port_out: int, requests: Sequence[Sequence[Sequence[str]]], s
         requests: for each client, the texts of each of its requests.
         seconds: how long to measure, after ``warm_up``.
     """
-    # Identities of their own for each run: a server may not have noticed yet that the last run's connections are gone.
-    callers = [Caller(port, port_out, str(uuid.uuid4()).encode(), own) for own in requests]
-    poll = select.epoll()
-    waiting = {}
-    for caller in callers:
-        waiting[caller.subscribed.fileno()] = caller
-        poll.register(caller.subscribed, select.EPOLLIN)
-    latencies: list[float] = []
-    sentences = 0
-    begin = time.perf_counter() + warm_up
-    processor = time.process_time()
-    for caller in callers:
-        caller.ask(time.perf_counter())
-    begun = False
-    now = 0.0
-    while now < begin + seconds:
-        ready = poll.poll(LONGEST_WAIT)
-        if not ready:
-            raise RuntimeError(f"no answer for {LONGEST_WAIT:.0f} seconds")
-        for number, _ in ready:
-            caller = waiting[number]
-            if caller.hear():
+    with ExitStack() as stack:
+        # Identities of this run alone: a server may not have noticed yet that the last run's connections are gone.
+        callers = [stack.enter_context(closing(Caller(port, port_out, str(uuid.uuid4()).encode(), own)))
+                   for own in requests]
+        poll = stack.enter_context(select.epoll())
+        waiting = {caller.subscribed.fileno(): caller for caller in callers}
+        for number in waiting:
+            poll.register(number, select.EPOLLIN)
+        latencies: list[float] = []
+        sentences, begun, now = 0, False, 0.0
+        begin, processor = time.perf_counter() + warm_up, 0.0
+        for caller in callers:
+            caller.ask(time.perf_counter())
+        while now < begin + seconds:
+            ready = poll.poll(LONGEST_WAIT)
+            if not ready:
+                raise RuntimeError(f"no answer for {LONGEST_WAIT:.0f} seconds")
+            for number, _ in ready:
+                caller = waiting[number]
+                if not caller.hear():
+                    continue
                 now = time.perf_counter()
-                if now >= begin:
-                    if not begun:
-                        begun, begin, processor = True, now, time.process_time()
-                    else:
-                        latencies.append(now - caller.asked)
-                        sentences += caller.sizes[(caller.number - 1) % len(caller.sizes)]
+                if begun:
+                    latencies.append(now - caller.asked)
+                    sentences += caller.sizes[(caller.number - 1) % len(caller.sizes)]
+                elif now >= begin:
+                    begun, begin, processor = True, now, time.process_time()
                 caller.ask(now)
-    processor = time.process_time() - processor
-    for caller in callers:                               # The last answers, so that nothing is left to compute.
-        while not caller.hear():
-            pass
-        caller.close()
-    poll.close()
+        processor = time.process_time() - processor
+        for caller in callers:                           # The last answers, so that nothing is left to compute.
+            while not caller.hear():
+                pass
     return Measured(len(latencies), sentences, now - begin, sorted(latencies), processor)
 
 
