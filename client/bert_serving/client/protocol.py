@@ -182,7 +182,7 @@ def decode_texts(payload: Buffer) -> Texts:
         RequestError: not JSON, or neither a non-empty list of strings nor one of lists of strings.
     """
     try:
-        # As json.loads reads bytes, but without its guess at the encoding, and at once if no blanks are around the list.
+        # As json.loads reads bytes, but without its guess at the encoding, and at once if there are no blanks around.
         text = bytes(payload).decode("utf-8", "surrogatepass")
         texts, end = _read_json(text) if text[:1] == "[" else (None, 0)
         if end != len(text):

@@ -216,7 +216,7 @@ class Fleet:
         return None
 
     def _share(self) -> int:
-        """A worker's share of what waits, in tokens, if all take part who would be done before one could do it alone."""
+        """A share of what waits, in tokens, if all take part who will be done before one could do it alone."""
         waiting = self.backlog.tokens
         takers = sum(worker.state is WorkerState.READY and worker.slot != self.quarantine and worker.tokens < waiting
                      for worker in self.workers)
