@@ -229,9 +229,10 @@ def own(options: dict[str, Any]) -> tuple[Any, str]:
     if path is None:
         path = Path(freeze.freeze(model.settings, model.cache_dir)["path"])
     engine = base.create(replace(model.settings, frozen_graph=str(path), num_threads=options["threads"]))
+    tokenizer = base.create_tokenizer(model.settings)
 
     def features(ids: np.ndarray) -> Features:
-        return Features(ids, np.zeros_like(ids), np.ones_like(ids), [], 2)
+        return Features(ids, np.zeros_like(ids), np.ones_like(ids), 2, tokenizer)
 
     return Own(engine, features), engine.describe()
 
