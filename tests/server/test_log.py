@@ -89,3 +89,39 @@ def test_a_traceback_follows_its_line():
 def test_set_up_again_does_not_double_the_lines():
     said()
     assert said().count("all set") == 1
+
+
+# ---- many warnings ---------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def clocked():
+    """Write a line as of a time; whether it is let through, and as what."""
+    brake = log.Brake()
+
+    def write(at, message="bad %s", level=logging.WARNING, line=1):
+        record = logging.LogRecord("bert_serving.x", level, "x.py", line, message, ("request",), None)
+        record.created = at
+        return record.getMessage() if brake.filter(record) else None
+
+    return write
+
+
+def test_many_warnings_of_a_kind_are_a_few_and_their_number(clocked):
+    lines = [clocked(100 + number / 1000) for number in range(1000)]
+    assert lines == ["bad request"] * log.MOST_WARNINGS + [None] * (1000 - log.MOST_WARNINGS)
+    assert clocked(111) == "bad request (980 more like it in the last 10 seconds)"
+    assert clocked(111.1) == "bad request"
+
+
+def test_other_lines_are_let_through(clocked):
+    assert [clocked(100) for _ in range(30)].count(None) == 10
+    assert clocked(100, line=2) == "bad request"
+    assert [clocked(100, level=logging.INFO) for _ in range(100)].count(None) == 0
+
+
+def test_the_log_has_a_brake():
+    stream = io.StringIO()
+    log.set_up(False, stream=stream)
+    for _ in range(100):
+        logging.getLogger("bert_serving.server.x").warning("again")
+    assert stream.getvalue().count("again") == log.MOST_WARNINGS

@@ -55,6 +55,33 @@ def _stage_of(module: str) -> str:
     return "SERVER"
 
 
+class Brake(logging.Filter):
+    """Lets a few warnings of one kind through in a while, and says how many it kept back: whoever can send rubbish
+    could fill the disk with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Where in the code a line is written -> [until when it is counted, lines let through, lines kept back].
+        self._kinds: dict[tuple[str, int], list[float]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        kind = self._kinds.setdefault((record.pathname, record.lineno), [0.0, 0, 0])
+        if record.created >= kind[0]:
+            if kind[2]:
+                record.msg = f"{record.getMessage()} ({kind[2]:.0f} more like it in the last {BRAKE_SECONDS:g} seconds)"
+                record.args = ()
+            kind[:] = record.created + BRAKE_SECONDS, 0, 0
+        let_through = kind[1] < MOST_WARNINGS
+        kind[1 if let_through else 2] += 1
+        return let_through
+
+
+MOST_WARNINGS, BRAKE_SECONDS = 20, 10.0
+"""Of one kind, that are let through in a time."""
+
+
 def set_up(verbose: bool, stage: str | None = None, stream: TextIO | None = None) -> None:
     """Send this process's log lines to ``stream`` (default: standard error).
 
@@ -66,6 +93,7 @@ def set_up(verbose: bool, stage: str | None = None, stream: TextIO | None = None
     handler = logging.StreamHandler(stream)
     in_color = bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and "NO_COLOR" not in os.environ)
     handler.setFormatter(Formatter(stage, in_color))
+    handler.addFilter(Brake())
     root = logging.getLogger("bert_serving")
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -1,14 +1,16 @@
 """Connections over real sockets, with a loop that the test turns by hand: callers that are slow, many, or large."""
 import json
+import logging
 import socket
 import time
 
 import pytest
 from bert_serving.server.api_keys import Keys
 from bert_serving.server.proxy import connections
-from bert_serving.server.proxy.connections import HEAD_BYTES, WINDOW_SECONDS, Parser, Room, Server
+from bert_serving.server.proxy.connections import HEAD_BYTES, WINDOW_SECONDS, Channel, Parser, Room, Server
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
+from waitress.channel import ClientDisconnected
 
 KEY = "a-key-of-this-test"
 HALF = b"POST /x HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50_000
@@ -174,6 +176,26 @@ def test_who_does_not_read_is_closed(serve):
     served.later_on(connections.IDLE_SECONDS + 1)
     assert not served.server.active_channels
     caller.close()
+
+
+@pytest.mark.parametrize("sent", [b"what is this\r\n\r\n", b"\0\r\n\r\n", b"GET / HTTP/1.1\r\nX\r\n\r\n", get()])
+def test_who_hangs_up_while_it_is_answered_leaves_nothing(serve, sent, monkeypatch, caplog):
+    def write(channel, data):
+        raise ClientDisconnected
+
+    monkeypatch.setattr(Channel, "write_soon", write)
+    served = serve()
+    served.call(sent)
+    assert not served.server.active_channels
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
+
+
+def test_a_failure_of_our_own_costs_one_connection(serve, caplog, monkeypatch):
+    monkeypatch.setattr(Channel, "error_task_class", None)
+    served = serve()
+    assert served.answer(served.call(b"what is this\r\n\r\n")) == "closed"
+    assert not served.server.active_channels
+    assert "a connection failed for a reason of our own" in caplog.text
 
 
 # ---- callers that are many -------------------------------------------------------------------------------------------

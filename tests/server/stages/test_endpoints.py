@@ -55,6 +55,16 @@ def test_a_host_that_is_none_is_named(context, option, host):
         OPENERS[option](context, host, 0)
 
 
+@pytest.mark.parametrize("make", [lambda context: endpoints.front(context, "127.0.0.1", 0, 1000),
+                                  lambda context: endpoints.outlet(context, "127.0.0.1", 0)])
+def test_vanished_peers_are_noticed_by_tcp_alone(context, make):
+    """libzmq's own heartbeats end the process when a peer goes whose messages still wait: see KEEPALIVE."""
+    socket, _ = make(context)
+    assert socket.heartbeat_ivl == 0
+    assert socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
+    assert socket.getsockopt(zmq.TCP_KEEPALIVE_IDLE) + 4 * socket.getsockopt(zmq.TCP_KEEPALIVE_INTVL) == 90
+
+
 def test_what_is_too_large_for_an_answer_does_not_get_in(context):
     """Up to four times the limit a request gets in, and gets an error; beyond that libzmq drops the connection."""
     front, _ = endpoints.front(context, "127.0.0.1", 0, 1000)

@@ -115,6 +115,8 @@ class Parser(HTTPRequestParser):
 
     expect_continue: bool
     body_rcv: Any
+    path = ""
+    """Also of what has no first line that can be read: waitress logs it when the caller has hung up."""
 
     def __init__(self, adj: Adjustments, keys: Keys, room: Room) -> None:
         super().__init__(adj)
@@ -201,15 +203,11 @@ def refusal(request: Parser) -> tuple[list[tuple[str, str]], bytes]:
     headers = [("Content-Type", "application/json")]
     if isinstance(error, TooMuch):
         headers.append(("Retry-After", "1"))
-    return headers, json.dumps(error_body(_path(request), error.code, kind, wire)).encode("ascii")
-
-
-def _path(request: Parser) -> str:
-    return getattr(request, "path", "")
+    return headers, json.dumps(error_body(request.path, error.code, kind, wire)).encode("ascii")
 
 
 def log_refusal(channel: Channel, request: Parser) -> None:
-    logger.info("client=%s path=%s status=%d", channel.addr[0], json.dumps(_path(request)), request.error.code)
+    logger.info("client=%s path=%s status=%d", channel.addr[0], json.dumps(request.path), request.error.code)
 
 
 class Channel(HTTPChannel):
@@ -240,7 +238,14 @@ class Channel(HTTPChannel):
         return more
 
     def service(self) -> None:
-        super().service()
+        try:
+            super().service()
+        except Exception:
+            # A request that stays would keep this connection, and its place among them, for ever.
+            logger.exception("a connection failed for a reason of our own")
+            with self.requests_lock:
+                self.requests, self.will_close = [], True
+            self.server.pull_trigger()
         self._begin()
 
     @property
