@@ -1,5 +1,6 @@
 """Which model is served, what its files decide, and what is refused with which words; no TensorFlow runs here."""
 import json
+import os
 import subprocess
 import sys
 import time
@@ -233,12 +234,49 @@ def test_directories_that_are_none(tmp_path, path, message):
     refuse(ModelError, message, model_dir=str(tmp_path / path))
 
 
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def huge(path):
+    with open(path, "wb") as file:
+        file.truncate(100_000_001)  # takes no room
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def nested(path):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('[{"a":' * 50_000)
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda d: (d / "vocab.txt").unlink(), "has no vocab.txt; it holds config.json, model.safetensors"),
     (lambda d: (d / "vocab.txt").write_text("a\nb\n"), r"vocab.txt lacks \[CLS\], \[SEP\], \[UNK\]"),
     (lambda d: (d / "vocab.txt").write_text((d / "vocab.txt").read_text() + "one\nmore\n"),
      "vocab.txt has 18 tokens, but the model only 16"),
     (lambda d: (d / "config.json").write_text("{"), "config.json is not JSON"),
+    (lambda d: (d / "config.json").write_text("[" * 100_000), "config.json is not JSON: it is nested too deeply"),
+    (lambda d: change(d / "config.json", num_hidden_layers=10 ** 12), "num_hidden_layers is 1000000000000, expected"),
+    (lambda d: change(d / "config.json", hidden_size=2 ** 40), "hidden_size is 1099511627776, expected 100000 at most"),
+    (lambda d: change(d / "config.json", vocab_size=2 ** 62), "vocab_size is .*, expected 10000000 at most"),
+    (lambda d: change(d / "config.json", max_position_embeddings=1e300), "max_position_embeddings is 1e.300, expected"),
+    (lambda d: change(d / "config.json", num_attention_heads=-1), "num_attention_heads is -1, expected a number above"),
+    (lambda d: change(d / "config.json", intermediate_size="3072"), "intermediate_size is '3072', expected a number"),
+    (lambda d: change(d / "config.json", vocab_size=float("nan")), "vocab_size is nan, expected a number above 0"),
+    (lambda d: (d / "vocab.txt").write_bytes(b"\x80\x81" * 1000), "vocab.txt is not UTF-8 text"),
+    (lambda d: (d / "vocab.txt").write_bytes(b"\0" * 1_000_000), r"vocab.txt lacks \[CLS\]"),
+    (lambda d: (d / "vocab.txt").write_text("[CLS]\n[SEP]\n[UNK]\n" + "a" * 5_000_000 + "\n" * 99), "102 tokens"),
+    (lambda d: (d / "vocab.txt").write_text("[CLS]\n[SEP]\n[UNK]\n" + "a\n" * 1000), "has 1003 tokens"),
+    (lambda d: huge(d / "vocab.txt"), "cannot read the vocabulary .*more than 100 MB"),
+    (lambda d: pipe(d / "sentence_bert_config.json"), "cannot read .*sentence_bert_config.json: .*no regular file"),
+    (lambda d: (d / "sentence_bert_config.json").write_text('{"max_seq_length": -5}'), "_length of .* is -5, ex"),
+    (lambda d: (d / "sentence_bert_config.json").write_text('{"max_seq_length": "9"}'), "_length of .* is '9', e"),
+    (lambda d: (d / "sentence_bert_config.json").write_text('{"max_seq_length": NaN}'), "_length of .* is nan, e"),
+    (lambda d: nested(d / "1_Pooling" / "config.json"), "cannot read .*1_Pooling/config.json: it is nested too deeply"),
+    (lambda d: nested(d / "modules.json"), "cannot read .*modules.json: it is nested too deeply"),
     (lambda d: (d / "model.safetensors").unlink(), r"no checkpoint .*bert_model.ckpt .*holds config.json, vocab.txt"),
     (lambda d: (d / "model.safetensors").rename(d / "pytorch_model.bin"), "pytorch_model.bin only, which is a pickle"),
     (lambda d: (d / "model.safetensors").rename(d / "model.safetensors.index.json"), "in several safetensors files"),

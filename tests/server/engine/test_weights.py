@@ -1,4 +1,7 @@
 """Weights of every format come out the same; what is wrong with a file is named."""
+import json
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -141,6 +144,86 @@ def test_damaged_safetensors(tiny, tmp_path, spoil):
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ModelError, match="cannot read the weights .*model.safetensors"):
         open_checkpoint(path)
+
+
+def safetensors_of(header, data=b"\0" * 64, size=None):
+    """A file with that header, and perhaps another length of it than it has."""
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(header) if size is None else size) + header + data
+
+
+NAME = "embeddings.word_embeddings.weight"
+
+
+def one(dtype="F32", shape=(2, 8), offsets=(0, 64)):
+    return {NAME: {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
+
+
+HOSTILE = {
+    "a header of 2**64 bytes": safetensors_of(one(), size=2 ** 64 - 1),
+    "a header of 16 GB": safetensors_of(one(), size=2 ** 34),
+    "a header longer than the file": safetensors_of(one(), size=1000),
+    "a header that is cut off": safetensors_of(one(), size=10),
+    "negative offsets": safetensors_of(one(offsets=(-64, 0))),
+    "offsets that are turned round": safetensors_of(one(offsets=(64, 0))),
+    "offsets beyond the file": safetensors_of(one(offsets=(0, 2 ** 40))),
+    "offsets of another size": safetensors_of(one(offsets=(0, 32))),
+    "offsets that overlap": safetensors_of({**one(), "b": one()[NAME]}),
+    "a gap": safetensors_of(one(shape=(1, 8), offsets=(32, 64))),
+    "a shape that overflows": safetensors_of(one(shape=(2 ** 32, 2 ** 32), offsets=(0, 0))),
+    "a shape of terabytes": safetensors_of(one(shape=(2 ** 20, 2 ** 20))),
+    "a negative shape": safetensors_of(one(shape=(-2, -8))),
+    "an unknown type": safetensors_of(one(dtype="OBJECT")),
+    "a type of another size": safetensors_of(one(dtype="F64")),
+    "deep JSON": safetensors_of(b"[" * 100_000),
+    "deep metadata": safetensors_of(b'{"__metadata__":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001),
+    "no JSON": safetensors_of(b"\xff" * 50),
+    "no object": safetensors_of(b"[1, 2]"),
+    "a pickle": b"\x80\x04\x95\x1a\0\0\0\0\0\0\0\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
+    "no header": b"\0" * 8,
+    "more data than is described": safetensors_of(one(), data=b"\0" * 100),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_safetensors_are_refused_in_a_line(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(ModelError) as refused:
+        checkpoint = open_checkpoint(tmp_path / "model.safetensors")
+        checkpoint.check({"bert/embeddings/word_embeddings": (100, 32)})
+    assert "\n" not in refused.value.message and len(refused.value.message) < 1000
+
+
+def test_names_of_variables_are_not_trusted_with_the_log(tmp_path):
+    nasty = {f"encoder.{'x' * 5000}": one()[NAME], "encoder.a\nI 00:00:00.000 SERVER all set\x1b[2J": {
+        "dtype": "F32", "shape": [1], "data_offsets": [64, 68]}}
+    (tmp_path / "model.safetensors").write_bytes(safetensors_of({**nasty}, data=b"\0" * 68))
+    with pytest.raises(ModelError) as refused:
+        open_checkpoint(tmp_path / "model.safetensors").check({})
+    assert refused.value.message.isprintable() and len(refused.value.message) < 1000
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_damage_to_a_tensorflow_checkpoint_is_a_model_error_or_harmless(tiny, tmp_path, seed):
+    """TensorFlow's reader is C++; it gets bits that are turned, in the index and in the data, forty times."""
+    model = tiny(num_hidden_layers=1)
+    model.write_tensorflow(tmp_path)
+    random = np.random.default_rng(seed)
+    for file in ("bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"):
+        right = (tmp_path / file).read_bytes()
+        for _ in range(20):
+            wrong = bytearray(right)
+            for place in random.integers(0, len(wrong), 1 + random.integers(8)):
+                wrong[place] ^= 1 << random.integers(8)
+            (tmp_path / file).write_bytes(wrong[:random.integers(len(wrong))] if random.random() < 0.2 else wrong)
+            try:
+                checkpoint = open_checkpoint(tmp_path / "bert_model.ckpt")
+                checkpoint.check({name: array.shape for name, array in model.weights.items()})
+                for name in model.weights:
+                    checkpoint.read_as(name)
+            except ModelError as error:
+                assert "\n" not in error.message
+        (tmp_path / file).write_bytes(right)
 
 
 @pytest.mark.parametrize("file", ["bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"])

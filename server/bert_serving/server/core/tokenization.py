@@ -14,6 +14,7 @@ from tokenizers.models import WordPiece
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from ..errors import ModelError
+from .files import read_text
 
 CLS, SEP, UNK = SPECIAL_TOKENS = "[CLS]", "[SEP]", "[UNK]"
 MAX_CHARACTERS_PER_WORD = 100
@@ -55,13 +56,15 @@ def load_vocabulary(path: str | Path) -> dict[str, int]:
         ModelError: the file cannot be read, or lacks a token that every sentence needs.
     """
     try:
-        # Lines end at "\n" alone: a vocabulary may hold tokens such as U+2028, where str.splitlines would cut.
-        with open(path, encoding="utf-8", newline="\n") as file:
-            vocabulary = {line.strip(): number for number, line in enumerate(file)}
+        text = read_text(path)
     except OSError as error:
         raise ModelError(f"cannot read the vocabulary {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ModelError(f"the vocabulary {path} is not UTF-8 text: {error}") from error
+    except ValueError as error:
+        raise ModelError(f"cannot read the vocabulary {path}: {error}") from error
+    # Lines end at "\n" alone: a vocabulary may hold tokens such as U+2028, where str.splitlines would cut.
+    vocabulary = {line.strip(): number for number, line in enumerate(text.removesuffix("\n").split("\n"))}
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
         raise ModelError(f"the vocabulary {path} lacks {', '.join(missing)}; is it a BERT vocab.txt?")

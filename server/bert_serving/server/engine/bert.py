@@ -9,7 +9,6 @@ comments on shapes:
 """
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import PoolingStrategy
+from ..core.files import read_json
 from ..errors import ModelError
 from .pooling import GRAPH_POOLING, HEAD_STRATEGIES, POOLER_STRATEGIES
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh", "linear")
 """Values of hidden_act. "gelu" is the exact one, with erf; "gelu_new" is its approximation with tanh."""
+
+
+LARGEST_SIZE = 100_000
+LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000}
+"""Of the numbers in a configuration: far more than any model has, and little enough to count with."""
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -52,10 +57,10 @@ class BertConfig:
             ModelError: the file cannot be read, or does not describe a BERT model.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = read_json(path)
         except OSError as error:
             raise ModelError(f"cannot read the model's configuration {path}: {error.strerror}") from error
-        except ValueError as error:                    # UnicodeDecodeError and JSONDecodeError are ValueErrors.
+        except ValueError as error:
             raise ModelError(f"the model's configuration {path} is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise ModelError(f"the model's configuration {path} is not a JSON object")
@@ -89,8 +94,12 @@ class BertConfig:
                     raise ValueError(f"hidden_act is {value!r}; choose from {', '.join(ACTIVATIONS)}")
             elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise ValueError(f"{f.name} is {value!r}, expected a number above 0")
-            elif f.name != "layer_norm_eps" and value != int(value):
-                raise ValueError(f"{f.name} is {value!r}, expected a whole number")
+            elif f.name != "layer_norm_eps":
+                if value != int(value):
+                    raise ValueError(f"{f.name} is {value!r}, expected a whole number")
+                if value > LARGEST.get(f.name, LARGEST_SIZE):
+                    raise ValueError(f"{f.name} is {value!r}, expected {LARGEST.get(f.name, LARGEST_SIZE)} at most")
+                value = int(value)
             known[f.name] = value
         config = cls(**known)
         if config.hidden_size % config.num_attention_heads:

@@ -5,7 +5,6 @@ length. Else the original server's defaults hold.
 """
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import FromModel, PoolingStrategy, ServerConfig
+from ..core.files import read_json
 from ..core.tokenization import load_vocabulary
 from ..errors import ConfigError, ModelError
 from . import library
@@ -239,7 +239,7 @@ def _read_json(path: Path, kind: type = dict) -> Any:
         ModelError: it is not a JSON object (or list).
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -270,11 +270,11 @@ def _wishes(files: ModelFiles, vocabulary: dict[str, int]) -> Iterator[tuple[str
     tokenizer = _read_json(files.directory / "tokenizer_config.json") or {}
     pooling = _read_json(pooling_file)
 
-    if sentence and isinstance(sentence.get("max_seq_length"), int):
-        yield "max_seq_len", (sentence["max_seq_length"], sentence_file.name)
-    elif (sentence is not None or pooling) and isinstance(tokenizer.get("model_max_length"), (int, float)):
-        # Transformers writes 1e30 where there is no limit; the model's positions bound it.
-        yield "max_seq_len", (int(min(tokenizer["model_max_length"], 1 << 30)), "tokenizer_config.json")
+    if sentence and sentence.get("max_seq_length") is not None:
+        yield "max_seq_len", (_length(sentence, "max_seq_length", sentence_file), sentence_file.name)
+    elif (sentence is not None or pooling) and tokenizer.get("model_max_length") is not None:
+        length = _length(tokenizer, "model_max_length", files.directory / "tokenizer_config.json")
+        yield "max_seq_len", (length, "tokenizer_config.json")
     if pooling:
         yield "pooling_layer", ([-1], "1_Pooling/config.json")
         strategy = _pooling_strategy(pooling)
@@ -291,6 +291,18 @@ def _wishes(files: ModelFiles, vocabulary: dict[str, int]) -> Iterator[tuple[str
         yield "do_lower_case", (tokenizer["do_lower_case"], "tokenizer_config.json")
     elif is_cased(vocabulary):
         yield "do_lower_case", (False, "vocab.txt, which has upper-case words")
+
+
+def _length(values: dict[str, Any], key: str, path: Path) -> int:
+    """
+    Raises:
+        ModelError: it is no length of a sequence.
+    """
+    length = values[key]
+    if type(length) not in (int, float) or not length > 3:
+        raise ModelError(f"{key} of {path} is {length!r:.50}, expected a whole number above 3")
+    # Transformers writes 1e30 where there is no limit; the model's positions bound it.
+    return int(min(length, 1 << 30))
 
 
 SENTENCE_POOLING = {"cls": PoolingStrategy.CLS_TOKEN, "mean": PoolingStrategy.REDUCE_MEAN,

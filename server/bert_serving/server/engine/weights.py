@@ -89,7 +89,8 @@ SLOT = re.compile(r"/(adam|lamb|momentum|exponentialmovingaverage)[^/]*$", re.IG
 def listing(names: Iterable[str], most: int = 4) -> str:
     """ "a, b, c and 9 more" """
     names = list(names)
-    shown = ", ".join(names[:most])
+    # They come from files that anybody may have written, and go into a line of the log.
+    shown = ", ".join(name if name.isprintable() and len(name) <= 200 else f"{name[:200]!r}" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 

@@ -1,0 +1,40 @@
+"""The small files of a model, which anybody may have written: text and JSON, read with limits."""
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 100_000_000
+"""Of one file; the largest vocabularies have a few megabytes."""
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file, line ends as they are.
+
+    Raises:
+        OSError: it cannot be read, or is no file: a pipe would be waited for without end.
+        ValueError: it is too large, or not UTF-8.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    with open(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES / 1e6:g} MB")
+    return data.decode("utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """
+    Raises:
+        OSError, ValueError: as read_text, and if it is not JSON.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
