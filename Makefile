@@ -6,6 +6,8 @@
 #   make chaos                       install, then break what can break for half a minute, and check every answer
 #   make chaos ARGS="--seconds 3600" ... for an hour
 #   make peers                       install, then compare with what a user would take instead; see docs/peers.md
+#   make fuzz                        install, then send hostile input to every door for a minute, beside ordinary clients
+#   make fuzz ARGS="--messages 5000000"  ... so many messages
 #   make PYTHON=python3.12 test      ... with that Python
 
 PYTHON ?= python3
@@ -14,13 +16,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 ARGS ?=
 
-.PHONY: help serve test chaos peers lint install docs-options clean
+.PHONY: help serve test chaos fuzz peers lint install docs-options clean
 
 help:
 	@echo "make serve         start a server on ports 5555 and 5556, HTTP on 8125; options: ARGS=\"-num_worker 2\""
 	@echo "make test          run all tests; a part of them: ARGS=tests/client"
 	@echo "make chaos         try to break it, half a minute; an hour: ARGS=\"--seconds 3600\"; see docs/faults.md"
 	@echo "make peers         compare with what a user would take instead; ARGS=--help shows the options"
+	@echo "make fuzz          hostile input for every door, a minute; more: ARGS=\"--messages 5000000\"; see docs/security.md"
 	@echo "make lint          check style and types"
 	@echo "make docs-options  write docs/reference/options.md anew"
 	@echo "make install       create $(VENV) with everything; the others do that first where it is needed"
@@ -37,6 +40,9 @@ chaos: $(INSTALLED)
 
 peers: $(INSTALLED)
 	$(BIN)/python -m bert_serving.server.benchmark.peers $(ARGS)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/python -m flake8

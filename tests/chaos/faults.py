@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
@@ -29,14 +30,17 @@ class Server:
         kills: how many workers were killed or stopped here.
     """
 
-    def __init__(self, *options: str, directory: str | None = None, leak: int = 0, start_seconds: float = 300) -> None:
+    def __init__(self, *options: str, directory: str | None = None, leak: int = 0, start_seconds: float = 300,
+                 program: Sequence[str] | None = None) -> None:
         """
         Args:
             *options: of bert-serving-start.
             directory: where its log is put.
             leak: bytes per second that it is made to lose, from outside the product's code.
+            program: what Python runs instead of ``bert-serving-start``.
         """
-        self.options, self.leak, self.start_seconds = options, leak, start_seconds
+        self.program = program or ([str(LEAKY), str(leak)] if leak else ["-m", "bert_serving.server.cli"])
+        self.options, self.start_seconds = options, start_seconds
         self.port = self.port_out = 0
         number, path = tempfile.mkstemp(prefix="server-", suffix=".log", dir=directory)
         os.close(number)
@@ -49,11 +53,11 @@ class Server:
         Raises:
             RuntimeError: it did not become ready.
         """
-        program = [str(LEAKY), str(self.leak)] if self.leak else ["-m", "bert_serving.server.cli"]
         from_here = self.log.stat().st_size
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "-port", str(self.port), "-port_out", str(self.port_out), *self.options],
+                [sys.executable, *self.program, "-port", str(self.port), "-port_out", str(self.port_out),
+                 *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         end = time.monotonic() + self.start_seconds
         while time.monotonic() < end:

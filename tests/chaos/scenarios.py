@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,12 +95,13 @@ class Outcome:
 class Stage:
     """A server, clients, and the checker that hears them; all are gone at the end of ``with``."""
 
-    def __init__(self, settings: Settings, name: str, *options: str, engine: str = "echo") -> None:
+    def __init__(self, settings: Settings, name: str, *options: str, engine: str = "echo",
+                 program: Sequence[str] | None = None) -> None:
         self.settings, self.engine = settings, engine
         self.rng = random.Random(f"{settings.seed} {name}")
         self.checker = Checker(settings.expect)
         self.clients: list[Clients] = []
-        self._options = options
+        self._options, self._program = options, program
         self._lock = threading.Lock()
         self._exit = ExitStack()
 
@@ -108,7 +109,8 @@ class Stage:
         settings = self.settings
         self.server = self._exit.enter_context(Server(
             "-engine", self.engine, "-num_worker", "2", *self._options,
-            directory=settings.directory, leak=settings.leak if settings.planted == "leak" else 0))
+            directory=settings.directory, program=self._program,
+            leak=settings.leak if settings.planted == "leak" else 0))
         self.port, self.port_out = self.server.port, self.server.port_out
         if settings.planted not in (None, "leak"):
             spoiler = subprocess.Popen(

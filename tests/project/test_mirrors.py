@@ -15,7 +15,7 @@ TESTED_ELSEWHERE = {
 }
 
 # Folders of tests that follow no module: whole commands, and the project itself.
-FREE = ("integration", "project", "chaos")
+FREE = ("integration", "project", "chaos", "fuzz")
 
 
 def modules():

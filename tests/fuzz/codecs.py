@@ -1,0 +1,385 @@
+"""Decoders under fire, each a target: how its input is made, and what has to hold whatever the input is.
+
+As a script it is one process with one target, so that not even a crash of the interpreter ends the fuzzer::
+
+    python -m tests.fuzz.codecs '{"target": "requests", "messages": 100000, "seed": 1, "trace": "FILE"}'
+
+prints one line of JSON: ``{"messages", "seconds", "found": [...], "times": [...], "memory": [...]}``. ``FILE`` holds
+the input that is being looked at, for the case that the process does not survive it.
+"""
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import random
+import struct
+import sys
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bert_serving.client import protocol
+from bert_serving.client.errors import BertServingError
+from bert_serving.server.api_keys import Keys
+from bert_serving.server.core import messages
+from bert_serving.server.core.outlet import Outlet
+from bert_serving.server.proxy.connections import HEAD_BYTES, Parser, Room
+from waitress.adjustments import Adjustments
+
+from ..chaos.memory import resident
+
+from . import generate
+from .generate import Frames, Random
+
+MOST_FOUND = 20
+SAMPLES = 256
+TRACE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Target:
+    """
+    Attributes:
+        make: an input, and what it has to decode to; None if something is wrong with it.
+        check: raises AssertionError for a wrong answer, and anything else for a crash.
+    """
+
+    make: Callable[[Random], tuple[Frames, Any]]
+    check: Callable[[Frames, Any], None]
+
+
+# ---- the targets -----------------------------------------------------------------------------------------------------
+
+def make_request(rng: Random) -> tuple[Frames, Any]:
+    frames = generate.request(rng)
+    return (frames, list(frames)) if rng.random() < 0.1 else (generate.spoil(rng, frames), None)
+
+
+def check_request(frames: Frames, right: Any) -> None:
+    """It is a request, or an error that can be answered, whose answer every client understands."""
+    try:
+        decoded = protocol.decode_request(frames)
+    except protocol.ProtocolError as error:
+        assert right is None, f"a right request is refused: {error}"
+        if not error.identity:
+            return
+        assert 0 < len(error.identity) <= protocol.MAX_IDENTITY and b"\0" not in error.identity
+        assert len(error.request_id) <= protocol.MAX_IDENTITY
+        reply = [protocol.topic(error.identity), *protocol.encode_error(error, error.request_id)]
+        header = json.loads(reply[1])
+        assert header["dtype"].isascii() and header["dtype"].isprintable() and "," not in header["dtype"]
+        if error.request_id.isdigit() and len(error.request_id) <= protocol.MAX_DIGITS:
+            failure = protocol.decode_reply(reply)
+            assert isinstance(failure, protocol.Failure) and failure.request_id == int(error.request_id)
+            assert failure.error.message == error.message and type(failure.error).code == error.code
+        return
+    if isinstance(decoded, protocol.Command):
+        assert decoded.name in protocol.COMMANDS
+        return
+    assert decoded.identity == frames[0] and decoded.request_id == frames[2] and decoded.request_id.isdigit()
+    assert decoded.texts and int(frames[3]) == len(decoded.texts)
+    kind = type(decoded.texts[0])
+    assert all(type(text) is kind for text in decoded.texts) and kind in (str, list)
+    if kind is list:
+        assert all(type(token) is str for text in decoded.texts for token in text)
+    if right is not None:
+        again = protocol.encode_request(decoded.identity, int(decoded.request_id), decoded.texts, decoded.options)
+        assert again == right, "it is not what was sent"
+
+
+def make_reply(rng: Random) -> tuple[Frames, Any]:
+    frames = generate.reply(rng)
+    return (frames, list(frames)) if rng.random() < 0.1 else (generate.spoil(rng, frames), None)
+
+
+def check_reply(frames: Frames, right: Any) -> None:
+    """It is a reply, whose array holds numbers and no more bytes than came, or a ProtocolError."""
+    try:
+        decoded = protocol.decode_reply(frames)
+    except protocol.ProtocolError as error:
+        assert right is None, f"a right reply is refused: {error}"
+        assert error.request_id.isdigit()
+        return
+    assert 0 <= decoded.request_id < 10 ** protocol.MAX_DIGITS
+    if isinstance(decoded, protocol.Result):
+        assert decoded.embedding.dtype.kind in "fiub" and not decoded.embedding.flags.writeable
+        assert decoded.embedding.nbytes == len(frames[2])
+        if right is not None:
+            assert decoded.embedding.tobytes() == right[2]
+            assert list(decoded.embedding.shape) == json.loads(right[1])["shape"]
+    elif isinstance(decoded, protocol.Failure):
+        assert isinstance(decoded.error, BertServingError) and isinstance(decoded.error.message, str)
+        assert decoded.error.retry_after is None or decoded.error.retry_after >= 0
+    else:
+        assert type(decoded.values) is dict
+
+
+def make_subscriptions(rng: Random) -> tuple[Frames, Any]:
+    """A run of subscription messages from one client after the other."""
+    run = [generate.subscription(rng) for _ in range(1 + int(20 * rng.random()))]
+    return (generate.spoil(rng, run) if rng.random() < 0.8 else run), None
+
+
+def check_subscriptions(frames: Frames, right: Any) -> None:
+    """A result goes to who is subscribed to its whole identity, and to nobody else."""
+    sent: list[bytes] = []
+    outlet = Outlet(lambda out: sent.append(bytes(out[0])) is None, 1 << 20, 1 << 20, 30.0)
+    registered: dict[bytes, int] = {}
+    for number, message in enumerate(frames):
+        change = outlet.subscription(message, float(number))
+        is_right = 2 <= len(message) <= 256 and message[0] in (0, 1) and b"\0" not in message[1:]
+        assert (change is not None) == is_right, message
+        if change is not None:
+            subscribe, topic = change
+            assert topic == message[1:] + b"\0" and subscribe == bool(message[0])
+            registered[message[1:]] = max(0, registered.get(message[1:], 0) + (1 if subscribe else -1))
+    assert outlet.subscribers == {identity: count for identity, count in registered.items() if count}
+    for identity in {*registered, b"bystander", *(message[1:] for message in frames if 1 < len(message) < 256)}:
+        if b"\0" in identity:
+            continue
+        sent.clear()
+        outlet.publish(identity, [b"{}", b"1"], 1.0)
+        assert sent == ([identity + b"\0"] if registered.get(identity) else []), identity
+    outlet.expire(100.0)
+    assert outlet.held_bytes == 0 and not outlet.held
+
+
+def make_job(rng: Random) -> tuple[Frames, Any]:
+    message = generate.to_worker(rng)
+    frames = messages.encode_to_worker(message)
+    return (frames, message) if rng.random() < 0.2 else (generate.spoil(rng, frames), None)
+
+
+INNER = (ValueError, KeyError, TypeError, struct.error, IndexError, RecursionError, AttributeError)
+"""What a frame that does not decode may raise between broker and worker, whose peers are our own processes."""
+
+
+def check_job(frames: Frames, right: Any) -> None:
+    try:
+        decoded = messages.decode_to_worker(frames)
+    except INNER:
+        assert right is None
+        return
+    assert right is None or decoded == right
+
+
+def make_rows(rng: Random) -> tuple[Frames, Any]:
+    count, width = int(4 * rng.random()), int(4 * rng.random())
+    slot, incarnation, job = rng.randrange(2 ** 32), rng.randrange(2 ** 64), rng.randrange(2 ** 64)
+    kind = rng.random()
+    message: messages.FromWorker
+    if kind < 0.2:
+        message = messages.Fault(slot, incarnation, job, "internal", "why \u00fc", rng.choice((None, 3)))
+    elif kind < 0.4:
+        message = messages.Ready(slot, incarnation, {"engine": "x"})
+    else:
+        array = np.frombuffer(rng.randbytes(4 * count * width), np.float32).reshape(count, width)
+        message = messages.Rows(slot, incarnation, job, array, num_tokens=7, seconds={"compute": 0.5},
+                                bad=[0] if count else [], counts=[3] * count)
+    frames = [bytes(frame) for frame in messages.encode_from_worker(message)]
+    return (frames, message) if rng.random() < 0.2 else (generate.spoil(rng, frames), None)
+
+
+def check_rows(frames: Frames, right: Any) -> None:
+    try:
+        decoded = messages.decode_from_worker(frames)
+    except INNER:
+        assert right is None
+        return
+    if isinstance(decoded, messages.Rows):
+        assert decoded.array.nbytes <= len(frames[2])
+    if right is not None:
+        assert messages.encode_from_worker(decoded) == frames
+
+
+def make_http(rng: Random) -> tuple[Frames, Any]:
+    """A connection's bytes, in the pieces in which they come."""
+    sent = generate.http(rng)
+    pieces = []
+    while sent:
+        size = rng.choice((1, 10, 1000, 8192, 1 << 20))
+        pieces.append(sent[:size])
+        sent = sent[size:]
+        if len(pieces) > 50:
+            pieces.append(sent)
+            break
+    return pieces, None
+
+
+ADJUSTMENTS = Adjustments(max_request_body_size=20_001, max_request_header_size=HEAD_BYTES)
+
+
+def check_http(frames: Frames, right: Any) -> None:
+    """Requests come to their end or are refused; nothing is held beyond the limits, nor after the end."""
+    room = Room(50_000)
+    keys = Keys(["x" * 16]) if len(frames) % 2 else Keys()
+    parser = Parser(ADJUSTMENTS, keys, room)
+    for data in frames:
+        while data:
+            used = parser.received(data)
+            assert 0 <= used <= len(data)
+            assert used or parser.completed, "it stands still"
+            assert room.held <= 20_001 + len(data), room.held
+            if parser.chunked:
+                line = len(parser.body_rcv.control_line) + len(parser.body_rcv.trailer)
+                assert parser.completed or line <= HEAD_BYTES, "a line of the body does not end"
+            data = data[used:]
+            if parser.completed:
+                if parser.error is None and not parser.empty:
+                    assert parser.body_rcv is None or len(parser.get_body_stream().read()) == len(parser.body_rcv)
+                parser.close()
+                assert room.held == 0
+                if parser.error is not None:
+                    assert 400 <= parser.error.code < 600
+                    return  # the connection is closed then
+                parser = Parser(ADJUSTMENTS, keys, room)
+    parser.close()
+    assert room.held == 0
+
+
+TARGETS = {
+    "requests": Target(make_request, check_request),
+    "replies": Target(make_reply, check_reply),
+    "subscriptions": Target(make_subscriptions, check_subscriptions),
+    "jobs": Target(make_job, check_job),
+    "rows": Target(make_rows, check_rows),
+    "http parser": Target(make_http, check_http),
+}
+
+
+# ---- one after the other ---------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Found:
+    """What a target did not stand.
+
+    Attributes:
+        is_crash: it raised what it should not; else it gave a wrong answer.
+        what: the error, in a line.
+        frames: the input, made as small as it gets.
+    """
+
+    target: str
+    is_crash: bool
+    what: str
+    frames: Frames
+
+    def to_json(self) -> dict[str, Any]:
+        return {"target": self.target, "is_crash": self.is_crash, "what": self.what,
+                "frames": [b64encode(frame).decode() for frame in self.frames]}
+
+    @classmethod
+    def from_json(cls, held: dict[str, Any]) -> Found:
+        return cls(held["target"], held["is_crash"], held["what"], [b64decode(frame) for frame in held["frames"]])
+
+    def keep(self, folder: Path) -> Path:
+        """Write it to a file that is named after what it is."""
+        folder.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self.to_json(), indent=1) + "\n"
+        path = folder / f"{self.target.replace(' ', '-')}-{sha256(content.encode()).hexdigest()[:8]}.json"
+        path.write_text(content)
+        return path
+
+
+def trouble(target: Target, frames: Frames, right: Any = None) -> tuple[bool, str] | None:
+    """(is_crash, what) if the target does not stand this input."""
+    try:
+        target.check(frames, right)
+    except AssertionError as error:
+        return False, f"{error}"[:200] or _where(error)
+    except Exception as error:
+        return True, f"{type(error).__name__}: {error}"[:150] + f" ({_where(error)})"
+    return None
+
+
+def _where(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    assert trace is not None
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+def shrink(target: Target, frames: Frames) -> Frames:
+    """The same trouble with less: frames left out, and cut to halves, as long as that works."""
+    wanted = trouble(target, frames)
+    if wanted is None:  # only because it was a right one
+        return frames
+    smaller = True
+    while smaller:
+        smaller = False
+        tries = [frames[:place] + frames[place + 1:] for place in range(len(frames))]
+        tries += [frames[:place] + [part] + frames[place + 1:] for place, frame in enumerate(frames) if len(frame) > 1
+                  for part in (frame[:len(frame) // 2], frame[len(frame) // 2:], frame[:-1], frame[1:])]
+        for attempt in tries:
+            met = trouble(target, attempt)
+            if met is not None and met[0] == wanted[0] and met[1][:20] == wanted[1][:20]:
+                frames, smaller = attempt, True
+                break
+    return frames
+
+
+class Trace:
+    """The input that is being looked at, in a file that outlives this process."""
+
+    def __init__(self, path: str | None) -> None:
+        self._map = None
+        if path is not None:
+            with open(path, "wb") as file:
+                file.truncate(TRACE_BYTES)
+            with open(path, "r+b") as file:
+                self._map = mmap.mmap(file.fileno(), TRACE_BYTES)
+
+    def note(self, frames: Frames) -> None:
+        if self._map is not None:
+            data = b"".join([struct.pack(f"<I{len(frames)}I", len(frames), *map(len, frames)), *frames])
+            self._map[:min(len(data), TRACE_BYTES)] = data[:TRACE_BYTES]
+
+    @staticmethod
+    def read(path: str) -> Frames:
+        data = Path(path).read_bytes()
+        count, = struct.unpack_from("<I", data)
+        lengths = struct.unpack_from(f"<{count}I", data, 4)
+        frames, at = [], 4 + 4 * count
+        for length in lengths:
+            frames.append(data[at:at + length])
+            at += length
+        return frames
+
+
+def fire(name: str, count: int, seed: int, trace: str | None = None, target: Target | None = None) -> dict[str, Any]:
+    """So many inputs at one target; what was found, and how memory went."""
+    target = target or TARGETS[name]
+    rng = random.Random(f"{seed} {name}")
+    note = Trace(trace).note
+    found: dict[str, Found] = {}
+    times, memory = [], []
+    every = max(1, count // SAMPLES)
+    pid, start = os.getpid(), time.monotonic()
+    for number in range(count):
+        frames, right = target.make(rng)
+        note(frames)
+        met = trouble(target, frames, right)
+        if met is not None and met[1] not in found and len(found) < MOST_FOUND:
+            found[met[1]] = Found(name, met[0], met[1], shrink(target, frames))
+        if number % every == 0:
+            times.append(time.monotonic() - start)
+            memory.append(resident(pid))
+    return {"messages": count, "seconds": time.monotonic() - start, "found": [one.to_json() for one in found.values()],
+            "times": times, "memory": memory}
+
+
+if __name__ == "__main__":
+    order = json.loads(sys.argv[1])
+    kind = order.pop("planted", None)
+    if kind:
+        from .planted import spoiled
+        order["target_object"] = spoiled(TARGETS[order["target"]], kind)
+    print(json.dumps(fire(order["target"], order["messages"], order["seed"], order.get("trace"),
+                          order.get("target_object"))))

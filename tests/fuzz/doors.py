@@ -1,0 +1,255 @@
+"""A real server with the echo engine under fire at all its ports, beside ordinary clients whose answers are checked."""
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..chaos import memory
+from ..chaos.driver import fingerprints, texts_of
+from ..chaos.history import Verdict
+from ..chaos.model import EchoModel
+from ..chaos.scenarios import GROWTH, Settings, Stage
+
+from .codecs import Found
+
+HERE = Path(__file__).parent
+HTTP_PORT = re.compile(r"ready: .* http_port=(\d+)")
+LOST = re.compile(r"(worker \d+|the HTTP proxy) was lost|Traceback|a reason of our own|ended by itself")
+"""In the server's log: what hostile input must not bring about."""
+
+OPTIONS = ("-http_port", "0", "-max_message_mb", "2", "-max_queue_mb", "64", "-max_held_mb", "16",
+           "-max_held_client_mb", "4", "-hold_timeout", "2")
+"""Small limits, so that a short run reaches them, and memory its size."""
+
+DOORS = {  # row of the table: (door of flood.py, whose port)
+    "port for requests": ("requests", "port"),
+    "port for results": ("subscriptions", "port_out"),
+    "ZMTP, requests": ("raw", "port"),
+    "ZMTP, results": ("raw", "port_out"),
+    "HTTP": ("http", "http_port"),
+}
+
+
+FAST = ("port for requests", "port for results")
+"""Doors at which messages need no connection of their own: they get what is asked for by number."""
+
+TOGETHER, PACE = "all at once", 200.0
+"""The last phase, and messages a second at each door in it. Above that libzmq's port for results, and with it the
+broker, has no time for others: see "What is not guarded" in SECURITY.md."""
+
+
+WARM_SECONDS = 30
+"""In a shorter phase buffers and caches still reach their size, so that only a large leak is told from that."""
+
+
+@dataclass
+class Siege:
+    """What came of it.
+
+    Attributes:
+        sent: row -> messages.
+        wrong: row -> answers that should not have been.
+        crashes: what was lost, in lines.
+        verdict: of the clients' history.
+        growth: process -> (slope, bytes that the lower bound has it grow by, most that it may), of the worst phase.
+    """
+
+    seconds: float = 0.0
+    sent: dict[str, int] = field(default_factory=dict)
+    wrong: dict[str, int] = field(default_factory=dict)
+    crashes: list[str] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=Verdict)
+    growth: dict[str, tuple[memory.Slope, float, float]] = field(default_factory=dict)
+    found: list[Found] = field(default_factory=list)
+    last: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.crashes and not any(self.wrong.values()) and self.verdict.clean and \
+            all(grown < most for _, grown, most in self.growth.values())
+
+
+class Flooder:
+    """A ``flood.py``, and what it says."""
+
+    def __init__(self, row: str, port: int, seed: int, pace: float, siege: Siege) -> None:
+        self.row, self.siege = row, siege
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz.flood", json.dumps(
+                {"door": DOORS[row][0], "port": port, "seed": seed, "pace": pace})],
+            cwd=HERE.parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        siege = self.siege
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            kind, *rest = json.loads(line)
+            if kind == "sent":
+                siege.sent[self.row] += rest[0]
+            elif kind == "wrong":
+                siege.wrong[self.row] += 1
+                if siege.wrong[self.row] < 5:
+                    siege.found.append(Found(self.row, False, rest[0], [b64decode(frame) for frame in rest[1]]))
+            else:
+                siege.last[self.row] = rest[0]
+
+    def stop(self) -> None:
+        """Let it end.
+
+        Raises:
+            RuntimeError: it ended before, or does not end.
+        """
+        assert self.process.stdin is not None and self.process.stdout is not None
+        has_ended = self.process.poll()
+        if has_ended is None:
+            self.process.stdin.close()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise RuntimeError(f"what floods the {self.row} did not end") from None
+        finally:
+            self._reader.join(20)
+            self.process.stdin.close()
+            self.process.stdout.close()
+        if has_ended is not None and not self.siege.wrong[self.row]:
+            raise RuntimeError(f"what floods the {self.row} ended with code {has_ended}")
+
+
+class HttpClient:
+    """An ordinary caller of ``/encode``, whose answers go to the checker, too."""
+
+    def __init__(self, name: str, port: int, take: Callable[[list[Any]], None], seed: int) -> None:
+        self.name, self.port, self.take = name, port, take
+        self._rng = random.Random(seed)
+        self._stop = threading.Event()
+        take(["client", time.monotonic(), name, True])
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            texts = texts_of(self.name, number, int(64 ** self._rng.random()))
+            self.take(["asked", time.monotonic(), self.name, number, len(texts), None])
+            self.take([*self._ask(texts, number)])
+            number += 1
+            self._stop.wait(0.01)
+
+    def _ask(self, texts: list[str], number: int) -> Sequence[Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("POST", "/encode", json.dumps({"id": number, "texts": texts}),
+                               {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return "failed", time.monotonic(), self.name, number, "http", repr(error), None
+        finally:
+            connection.close()
+        if response.status != 200 or answer["id"] != number:
+            return "failed", time.monotonic(), self.name, number, str(response.status), str(answer)[:200], None
+        rows = np.array(answer["result"], np.float32)
+        return "answered", time.monotonic(), self.name, number, fingerprints(rows)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(90)
+
+
+def besiege(seconds: float, messages: int, seed: int, directory: str, *, rows: Sequence[str] = tuple(DOORS),
+            planted: str | None = None, timeout: int = 60_000, say: Callable[[str], None] = print) -> Siege:
+    """One door after the other, then all at once: until both the time is over and so many messages were sent.
+
+    Args:
+        timeout: milliseconds after which an ordinary client counts an answer as lost.
+    Raises:
+        RuntimeError: it could not be done; a server that falls is no such thing.
+    """
+    siege = Siege(sent=dict.fromkeys(rows, 0), wrong=dict.fromkeys(rows, 0))
+    settings = Settings(seconds=seconds, seed=seed, expect=EchoModel(), directory=directory, timeout=timeout,
+                        say=say)
+    program = [str(HERE / "planted.py"), planted] if planted else None
+    phases = [[row] for row in rows] + ([list(rows)] if len(rows) > 1 else [])
+    quota = messages / max(1, len([row for row in rows if row in FAST]))
+    with Stage(settings, "siege", *OPTIONS, program=program) as stage:
+        server = stage.server
+        http_port = int(HTTP_PORT.findall(server.log.read_text(errors="replace"))[-1])
+        ports = {"port": server.port, "port_out": server.port_out, "http_port": http_port}
+        stage.start("ours", "mixed", ["ours0", "ours1"], largest=64)
+        stage.start("raw", "", ["raw0"], window=2, largest=64)
+        caller = HttpClient("http0", http_port, stage.take, seed)
+        if not stage.wait_for(lambda: stage.answered() > 100 or server.process.poll() is not None, 60):
+            raise RuntimeError("the clients are not answered, before anything was done to the server")
+        start = time.monotonic()
+        for number, phase in enumerate(phases):
+            if server.process.poll() is not None:
+                break
+            flooders = [Flooder(row, ports[DOORS[row][1]], seed + number, PACE if len(phase) > 1 else 0, siege)
+                        for row in phase]
+            _watch_phase(siege, flooders, stage, seconds / len(phases),
+                         quota if phase[0] in FAST and len(phase) == 1 else 0)
+            say(f"{phase[0] if len(phase) == 1 else TOGETHER}: {sum(siege.sent.values()):,} messages sent so far, "
+                f"{stage.answered():,} sentences answered")
+        siege.seconds = time.monotonic() - start
+        caller.stop()
+        try:
+            siege.verdict = stage.finish()
+        except RuntimeError as error:
+            siege.crashes.append(str(error))
+        log = server.log.read_text(errors="replace")
+    siege.crashes += [line for line in log.splitlines() if LOST.search(line)]
+    return siege
+
+
+def _watch_phase(siege: Siege, flooders: list[Flooder], stage: Stage, seconds: float, quota: float) -> None:
+    """Let them flood for as long as they should, and see whether the server's processes grow meanwhile."""
+    server = stage.server
+    pids = {"broker": server.process.pid, **_children(server.process.pid)}
+    every = min(1.0, seconds / 100)
+    samplers = {name: memory.Sampler(lambda pid=pid: pid, every) for name, pid in pids.items()}
+    row, begin = flooders[0].row, time.monotonic()
+    with ExitStack() as stack:
+        for sampler in samplers.values():
+            stack.enter_context(sampler)
+        while (time.monotonic() - begin < seconds or siege.sent[row] < quota) and server.process.poll() is None \
+                and all(flooder.process.poll() is None for flooder in flooders):
+            time.sleep(0.05)
+    for flooder in flooders:
+        try:
+            flooder.stop()
+        except RuntimeError as error:
+            siege.crashes.append(str(error))
+    most = GROWTH if time.monotonic() - begin > WARM_SECONDS else 20 * GROWTH
+    for name, sampler in samplers.items():
+        try:
+            slope = memory.slope(sampler.times, sampler.memory)
+        except ValueError:
+            continue
+        grown = slope.low * (sampler.times[-1] - sampler.times[0]) * (1 - memory.WARM_UP)
+        if name not in siege.growth or grown / most > siege.growth[name][1] / siege.growth[name][2]:
+            siege.growth[name] = slope, grown, most
+
+
+def _children(pid: int) -> dict[str, int]:
+    """Name -> process id of the server's workers and HTTP proxy."""
+    listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return {name: int(child) for child, name in (line.split(None, 1) for line in listed.splitlines())
+            if name.startswith("bert-")}

@@ -1,0 +1,84 @@
+"""Bugs on purpose, to see that the fuzzer finds them; the product's code is as it is.
+
+As a script it is a server with one of them: ``planted.py KIND OPTIONS`` of bert-serving-start. KIND is
+
+    crash    a request of seven frames ends the server
+    leak     whatever is refused leaves something behind
+    wrong    after a subscription to everything, results of two requests are exchanged
+"""
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+from bert_serving.server.cli import main
+from bert_serving.server.core import outlet, ventilator
+
+
+def spoiled(target: Any, kind: str) -> Any:
+    """A target of ``codecs`` with a bug of that kind."""
+    kept: list[bytes] = []
+
+    def check(frames: list[bytes], right: Any) -> None:
+        target.check(frames, right)
+        if kind == "crash" and any(b"timeout" in frame and b"tru" in frame for frame in frames):
+            raise ZeroDivisionError("planted")
+        if kind == "leak":
+            kept.append(bytes(5000))
+        assert kind != "wrong" or not any(frame.endswith(b"\xff") for frame in frames), "planted"
+
+    return dataclasses.replace(target, check=check)
+
+
+def crash() -> None:
+    receive = ventilator.Ventilator.receive
+
+    def planted(self: Any, frames: Any, now: float, is_local: bool = True) -> None:
+        if len(frames) == 7:
+            raise ZeroDivisionError("planted")
+        receive(self, frames, now, is_local)
+
+    ventilator.Ventilator.receive = planted  # type: ignore[method-assign]
+
+
+def leak() -> None:
+    kept: list[bytes] = []
+    refuse = ventilator.Ventilator._refuse
+
+    def planted(self: Any, *args: Any, **kwargs: Any) -> None:
+        kept.append(bytes(5000))
+        refuse(self, *args, **kwargs)
+
+    ventilator.Ventilator._refuse = planted  # type: ignore[method-assign]
+
+
+def wrong() -> None:
+    subscription, publish = outlet.Outlet.subscription, outlet.Outlet.publish
+    kept: list[Any] = [None]  # None: nothing was heard yet; else a result that waits for another one, or nothing
+
+    def heard(self: Any, message: bytes, now: float) -> Any:
+        if message == b"\1" and kept[0] is None:
+            kept[0] = ()
+        return subscription(self, message, now)
+
+    def planted(self: Any, identity: bytes, frames: Any, now: float) -> bool:
+        is_result = len(frames) == 3 and len(frames[1]) and not identity.startswith(b"fuzz")
+        if kept[0] is None or not is_result:
+            return publish(self, identity, frames, now)
+        if not kept[0]:
+            kept[0] = identity, [frames[0], bytes(frames[1]), frames[2]]
+            return True
+        other, held = kept[0]
+        if held[0] != frames[0]:
+            return publish(self, identity, frames, now)
+        kept[0] = ()
+        publish(self, other, [held[0], frames[1], held[2]], now)
+        return publish(self, identity, [frames[0], held[1], frames[2]], now)
+
+    outlet.Outlet.subscription, outlet.Outlet.publish = heard, planted  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    globals()[sys.argv.pop(1)]()
+    sys.exit(main())
