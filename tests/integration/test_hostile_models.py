@@ -59,7 +59,7 @@ def test_a_parser_that_crashes_ends_the_start_with_a_line(tmp_path, start, crash
 
 def test_an_engine_that_crashes_ends_the_start_with_a_line(tmp_path, start, crashing):
     """The graph is run by C++, in the workers' processes."""
-    model = TinyBert(num_hidden_layers=1).write_hugging_face(tmp_path / "model")
+    model = TinyBert().write_hugging_face(tmp_path / "model")
     code, last, log = start(model, "-engine", "lite", **crashing("ai_edge_litert.interpreter", "SIGABRT"))
     assert code == 6 and "Traceback" not in log
     line, = errors(log)
