@@ -125,7 +125,9 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = lambda 
                         say=say)
         rows += siege_rows(siege)
         found += siege.found
-        notes = [*siege.crashes[:20], *siege.verdict.examples]
+        if siege.revived:
+            notes.append(f"a process that sends was ended by its own libzmq {siege.revived} times, and started again")
+        notes += [*siege.crashes[:20], *siege.verdict.examples]
         if siege.is_clean:
             shutil.rmtree(folder, ignore_errors=True)
         else:

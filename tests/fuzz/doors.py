@@ -5,6 +5,7 @@ import http.client
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bert_serving.client import BertClient
 
 from ..chaos import memory
 from ..chaos.driver import fingerprints, texts_of
@@ -65,6 +67,7 @@ class Siege:
         wrong: row -> answers that should not have been.
         crashes: what was lost, in lines.
         verdict: of the clients' history.
+        revived: how often a process that sends was ended by its own libzmq, and started again.
         growth: process -> (slope, bytes that the lower bound has it grow by, most that it may), of the worst phase.
     """
 
@@ -72,6 +75,7 @@ class Siege:
     sent: dict[str, int] = field(default_factory=dict)
     wrong: dict[str, int] = field(default_factory=dict)
     crashes: list[str] = field(default_factory=list)
+    revived: int = 0
     verdict: Verdict = field(default_factory=Verdict)
     growth: dict[str, tuple[memory.Slope, float, float]] = field(default_factory=dict)
     found: list[Found] = field(default_factory=list)
@@ -87,7 +91,7 @@ class Flooder:
     """A ``flood.py``, and what it says."""
 
     def __init__(self, row: str, port: int, seed: int, pace: float, siege: Siege) -> None:
-        self.row, self.siege = row, siege
+        self.row, self.port, self.seed, self.pace, self.siege = row, port, seed, pace, siege
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.flood", json.dumps(
                 {"door": DOORS[row][0], "port": port, "seed": seed, "pace": pace})],
@@ -109,6 +113,20 @@ class Flooder:
             else:
                 siege.last[self.row] = rest[0]
 
+    def again(self) -> Flooder:
+        """Another one in its place, if it is gone: it abuses its own libzmq, too, which may end it."""
+        if self.process.poll() != -signal.SIGABRT:
+            return self
+        self._reader.join(20)
+        self._close()
+        self.siege.revived += 1
+        return Flooder(self.row, self.port, self.seed + 1000, self.pace, self.siege)
+
+    def _close(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+
     def stop(self) -> None:
         """Let it end.
 
@@ -127,8 +145,7 @@ class Flooder:
             raise RuntimeError(f"what floods the {self.row} did not end") from None
         finally:
             self._reader.join(20)
-            self.process.stdin.close()
-            self.process.stdout.close()
+            self._close()
         if has_ended is not None and not self.siege.wrong[self.row]:
             raise RuntimeError(f"what floods the {self.row} ended with code {has_ended}")
 
@@ -198,6 +215,7 @@ def besiege(seconds: float, messages: int, seed: int, directory: str, *, rows: S
         caller = HttpClient("http0", http_port, stage.take, seed)
         if not stage.wait_for(lambda: stage.answered() > 100 or server.process.poll() is not None, 60):
             raise RuntimeError("the clients are not answered, before anything was done to the server")
+        _fill_dictionaries(server.port, server.port_out)
         start = time.monotonic()
         for number, phase in enumerate(phases):
             if server.process.poll() is not None:
@@ -225,12 +243,16 @@ def _watch_phase(siege: Siege, flooders: list[Flooder], stage: Stage, seconds: f
     pids = {"broker": server.process.pid, **_children(server.process.pid)}
     every = min(1.0, seconds / 100)
     samplers = {name: memory.Sampler(lambda pid=pid: pid, every) for name, pid in pids.items()}
+    sent = dict(siege.sent)
+    stage.wait_for(lambda: all(siege.sent[flooder.row] > sent[flooder.row] for flooder in flooders)
+                   or server.process.poll() is not None, 30)
     row, begin = flooders[0].row, time.monotonic()
     with ExitStack() as stack:
         for sampler in samplers.values():
             stack.enter_context(sampler)
         while (time.monotonic() - begin < seconds or siege.sent[row] < quota) and server.process.poll() is None \
-                and all(flooder.process.poll() is None for flooder in flooders):
+                and all(flooder.process.poll() in (None, -signal.SIGABRT) for flooder in flooders):
+            flooders = [flooder.again() for flooder in flooders]
             time.sleep(0.05)
     for flooder in flooders:
         try:
@@ -248,8 +270,15 @@ def _watch_phase(siege: Siege, flooders: list[Flooder], stage: Stage, seconds: f
             siege.growth[name] = slope, grown, most
 
 
+def _fill_dictionaries(port: int, port_out: int) -> None:
+    """Each worker's echo engine remembers 65,536 words; while they come in, that would look like a leak."""
+    with BertClient(port=port, port_out=port_out, timeout=60_000) as client:
+        for part in range(4):
+            client.encode([" ".join(f"w{part}.{sentence}.{word}" for word in range(23)) for sentence in range(3000)])
+
+
 def _children(pid: int) -> dict[str, int]:
-    """Name -> process id of the server's workers and HTTP proxy."""
+    """Name, with a number -> process id of the server's workers and HTTP proxy."""
     listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-    return {name: int(child) for child, name in (line.split(None, 1) for line in listed.splitlines())
-            if name.startswith("bert-")}
+    found = [line.split(None, 1) for line in sorted(listed.splitlines())]
+    return {f"{name} {number}": int(child) for number, (child, name) in enumerate(found) if name.startswith("bert-")}

@@ -11,6 +11,8 @@ import bert_serving.client
 import bert_serving.server
 import pytest
 from bert_serving.server.proxy.pages import MEDIA_TYPES
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = {"client": bert_serving.client.__version__, "server": bert_serving.server.__version__}
@@ -100,3 +102,45 @@ def test_commands_lead_somewhere(wheels, command):
     done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
     assert command in done.stdout
+
+
+# ---- what a bill of materials takes from it --------------------------------------------------------------------------
+
+LICENCES = {"License-Expression": "MIT", "License": "MIT"}
+"""Header -> value; the client has the older one, since its setuptools for Python 3.8 knows no other."""
+
+
+@pytest.mark.parametrize("package", VERSIONS)
+def test_the_licence_is_an_expression_and_no_address_is_made_up(wheels, package):
+    metadata = wheels[package].metadata
+    assert [(header, metadata[header]) for header in LICENCES if metadata[header]] in (
+        [("License-Expression", "MIT")], [("License", "MIT")])
+    for header in ("Home-page", "Project-URL", "Author-email", "Maintainer-email", "Download-URL"):
+        assert not metadata.get_all(header), "there is none that would be true"
+
+
+def bounds(package):
+    """Name -> requirement of everything that is not the other package, extras included."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read TOML")
+    project = tomllib.loads((ROOT / package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *sum(project.get("optional-dependencies", {}).values(), [])]
+    return {requirement.name: requirement for requirement in map(Requirement, listed)
+            if not requirement.name.startswith("bert-serving")}
+
+
+WITHOUT_BOUND = {"setuptools"}
+NOT_INSTALLED = {"tensorflow", "matplotlib"}
+"""The same as tensorflow-cpu for other machines; for plots."""
+
+
+def test_every_dependency_has_a_lower_bound_and_that_is_what_is_tested():
+    lines = (ROOT / "tests/lowest.txt").read_text(encoding="utf-8").splitlines()
+    lowest = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    server = bounds("server")
+    assert set(lowest) == set(server) - WITHOUT_BOUND - NOT_INSTALLED
+    for requirement in (*server.values(), *bounds("client").values()):
+        if requirement.name not in WITHOUT_BOUND:
+            bound, = requirement.specifier
+            assert bound.operator == ">=", requirement
+            if requirement.name in lowest and requirement in server.values():
+                assert Version(lowest[requirement.name]) == Version(bound.version), requirement

@@ -19,13 +19,13 @@ def read_text(path: str | Path) -> str:
         OSError: it cannot be read, or is no file: a pipe would be waited for without end.
         ValueError: it is too large, or not UTF-8.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    about = os.stat(path)
+    if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file")
-    with open(path, "rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
+    if about.st_size > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES / 1e6:g} MB")
-    return data.decode("utf-8")
+    with open(path, "rb") as file:
+        return file.read(MOST_BYTES).decode("utf-8")
 
 
 def read_json(path: str | Path) -> Any:
