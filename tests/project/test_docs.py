@@ -17,7 +17,7 @@ from bert_serving.client.errors import BY_CODE
 from bert_serving.server import errors as start_errors
 from bert_serving.server.benchmark.options import get_parser as benchmark_parser, parse as parse_benchmark
 from bert_serving.server.benchmark.peers.__main__ import get_parser as peers_parser
-from bert_serving.server.benchmark.peers.catalogue import PEERS
+from bert_serving.server.benchmark.peers.catalogue import PEERS, SERVERS
 from bert_serving.server.benchmark.peers.workloads import KINDS
 from bert_serving.server.cli import keygen
 from bert_serving.server.config import ServerConfig, get_args_parser
@@ -208,7 +208,7 @@ def test_every_option_of_the_benchmark_is_on_its_page():
 def test_peers_are_on_their_page():
     options = {name for name in peers_parser()._option_string_actions if name.startswith("--")} - {"--help"}
     page = (ROOT / "docs/peers.md").read_text(encoding="utf-8")
-    assert options and not [name for name in (*options, *PEERS, *KINDS) if f"`{name}`" not in page]
+    assert options and not [name for name in (*options, *PEERS, *SERVERS, *KINDS) if f"`{name}`" not in page]
 
 
 @pytest.mark.parametrize("code, error", BY_CODE.items(), ids=str)

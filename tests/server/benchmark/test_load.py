@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from bert_serving.server.benchmark import load
+from bert_serving.server.benchmark.embeddings import EmbeddingsClient
 from bert_serving.server.benchmark.load import BenchmarkError, Crowd, Load, Requests, ask
 
 TEXTS = [[f"sentence {number} of client {client}" for number in range(8)] for client in range(3)]
@@ -29,6 +30,11 @@ def test_ask(num, until, expected):
     begin, end, seconds = ask(asked.append, Requests(["a"], 1), num, until, itertools.count().__next__)
     assert asked == [["a"]] * len(expected)
     assert (begin, end, seconds) == (0, sum(expected), expected)
+
+
+def test_a_url_is_asked_over_http():
+    with load.connect({"url": "http://127.0.0.1:1/v1/embeddings"}, 100) as client:
+        assert isinstance(client, EmbeddingsClient)
 
 
 # ---- a measurement ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
 
 from ..process import Child, read_orders
+from .embeddings import EmbeddingsClient
 
 WARM_UP = 2
 """The first requests of a given number of them that do not count, as in the original's benchmark."""
@@ -96,7 +97,7 @@ class Crowd:
         """Let as many clients as there are lists of texts ask the server at the same time.
 
         Args:
-            address: ``ip``, ``port`` and ``port_out`` of the server.
+            address: ``ip``, ``port`` and ``port_out`` of the server; or a ``url``, where it speaks OpenAI's API.
             texts: each client's sentences. A request takes the next of them; after the last comes the first again.
             check: called while waiting; may raise if there is no point in waiting any more.
         Raises:
@@ -212,11 +213,17 @@ def ask(encode: Callable[[list[str]], Any], requests: Requests, num: int | None,
             return begin, answered, seconds
 
 
+def connect(address: dict[str, Any], patience_ms: int) -> BertClient | EmbeddingsClient:
+    """A client of the server there: over HTTP where it is a ``url``."""
+    if "url" in address:
+        return EmbeddingsClient(address["url"], patience_ms)
+    return BertClient(**address, timeout=patience_ms, check_length=False, check_token_info=False)
+
+
 def measure(order: dict[str, Any], say: Callable[[dict[str, Any]], None], wait: Callable[[], Any]) -> None:
     """One measurement of this client's: connect, warm up, say so, wait for the others, ask, and say what was found."""
     num_repeat, requests = order["num_repeat"], Requests(order["texts"], order["size"])
-    with BertClient(**order["address"], timeout=order["patience_ms"], check_length=False,
-                    check_token_info=False) as client:
+    with connect(order["address"], order["patience_ms"]) as client:
         if num_repeat is None:
             client.encode(order["texts"][:min(order["size"], WARM_UP_SIZE)])
         else:

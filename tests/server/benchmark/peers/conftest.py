@@ -3,10 +3,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from bert_serving.server.benchmark.peers import driver
 from bert_serving.server.benchmark.peers.driver import EngineProcess
 from bert_serving.server.benchmark.peers.workloads import Kind, Workload
 
 FAKE_ENGINE = Path(__file__).parent / "fake_engine.py"
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(driver, "PAUSE", 0)
 
 
 @pytest.fixture

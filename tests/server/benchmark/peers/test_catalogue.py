@@ -1,5 +1,5 @@
 from bert_serving.server.benchmark.peers import catalogue
-from bert_serving.server.benchmark.peers.catalogue import PEERS
+from bert_serving.server.benchmark.peers.catalogue import PEERS, SERVERS
 from bert_serving.server.benchmark.peers.environments import ENVIRONMENTS
 from bert_serving.server.benchmark.peers.models import STEPS
 from bert_serving.server.machine import FAST
@@ -11,7 +11,11 @@ def test_each_refers_to_what_there_is():
         assert peer.environment is None or peer.environment in ENVIRONMENTS
         assert peer.form == "" or peer.form.partition("/")[0] in STEPS
         assert peer.precision in {"fp32", *FAST}
-    assert {*catalogue.OWN, catalogue.BASE, catalogue.EXACT} <= set(PEERS)
+    for name, server in SERVERS.items():
+        assert server.name == name
+        assert server.environment is None or server.environment in ENVIRONMENTS
+        assert (server.engine in catalogue.OWN) is (server.environment is None)
+    assert {*catalogue.OWN, catalogue.BASE, catalogue.EXACT} <= set(PEERS) and catalogue.ORIGINAL in SERVERS
 
 
 def test_each_of_ours_has_somebody_to_be_compared_with():
@@ -21,3 +25,4 @@ def test_each_of_ours_has_somebody_to_be_compared_with():
 
 def test_titles_are_different():
     assert len({peer.title for peer in PEERS.values()}) == len(PEERS)
+    assert len({server.title for server in SERVERS.values()}) == len(SERVERS)

@@ -56,14 +56,41 @@ def test_an_old_python_gets_a_pip_that_knows_it(commands, tmp_path, monkeypatch)
     assert [command[-1] for command in commands[1:]] == ["pip==21.3.1", "old"]
 
 
-def test_this_python_and_those_that_are_not_there(monkeypatch, tmp_path):
-    assert find_python(None) == sys.executable
+@pytest.fixture
+def write_python(tmp_path, monkeypatch):
+    """Writes a program that ends with some exit code; pyenv is in ``tmp_path``, and so is the path."""
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
-    with pytest.raises(PeerError, match="needs Python 2.0, which is not on this machine"):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+
+    def write(name, code):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\nexit {code}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+def test_this_python():
+    assert find_python(None) == sys.executable
+
+
+def test_one_on_the_path(write_python):
+    write_python("python2.0", 0)
+    assert find_python("2.0") == "python2.0"
+
+
+def test_one_of_pyenv_whatever_its_shim_says(write_python):
+    write_python("python2.0", 127)
+    real = write_python("versions/2.0.1/bin/python", 0)
+    assert find_python("2.0") == real
+
+
+def test_none(write_python):
+    write_python("versions/2.1.1/bin/python", 0)
+    with pytest.raises(PeerError, match="needs Python 2.0, which is not on this machine; looked for"):
         find_python("2.0")
-    (tmp_path / "versions/2.0.1/bin").mkdir(parents=True)
-    (tmp_path / "versions/2.0.1/bin/python").touch()
-    assert find_python("2.0") == str(tmp_path / "versions/2.0.1/bin/python")
 
 
 @pytest.mark.parametrize("program, reason", [

@@ -1,17 +1,13 @@
-"""The whole command, with engines that cost nothing."""
+"""The whole command, on figures that nobody had to measure."""
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
-from bert_serving.server.benchmark.peers import __main__ as command, engines
+from bert_serving.server.benchmark.peers import __main__ as command
 from bert_serving.server.benchmark.peers.environments import PeerError
 from bert_serving.server.benchmark.peers.models import random_model
+from bert_serving.server.benchmark.peers.report import Row
 from bert_serving.server.engine.bert import BertConfig
-
-FAKE_ENGINE = Path(__file__).parent / "fake_engine.py"
-SECONDS = {"original": "4", "own": "1", "pytorch": "2", "onnxruntime": "dies", "openvino": "broken"}
 
 
 @pytest.fixture
@@ -26,26 +22,22 @@ def model(tmp_path):
 
 @pytest.fixture
 def run(model, tmp_path, monkeypatch):
-    """Runs the command with fake engines in fake environments; none for OpenVINO, which cannot be installed."""
-    def prepare(environment, folder, say):
-        if environment.name == "tensorflow":
-            raise PeerError("ERROR: no matching distribution found")
-        return sys.executable
+    """Runs the command; engines and servers are not there, their figures are."""
+    def compare_engines(names, workloads, forms, cache, threads, rounds, say):
+        assert cache.is_absolute() and forms.directory == model
+        seconds = {workload.kind.name: [float(threads)] * rounds for workload in workloads}
+        return {name: Row(name, "fp32", "fake", seconds) for name in names}, {"another": "it is not there"}
 
-    class Process(command.EngineProcess):
-        def __init__(self, arguments, log, env):
-            assert arguments[1] == engines.__file__ and json.loads(arguments[3])["threads"] == 1
-            super().__init__([arguments[0], str(FAKE_ENGINE), SECONDS[arguments[2]]], log, env)
+    def compare_servers(names, texts, one, forms, cache, threads, rounds, say):
+        assert len(texts.sequences) == command.BULK and len(one.sequences) == 1
+        return {name: Row(name, "fp32", "fake", {"bulk": [0.01] * rounds}) for name in names}, {}
 
-    monkeypatch.setattr(command, "prepare", prepare)
-    monkeypatch.setattr(command.Forms, "path", lambda self, form: Path(form))
-    monkeypatch.setattr(command, "EngineProcess", Process)
-
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "many.txt").write_text("".join(f"{'a ' * (1 + i * 7 % 23)}{i}.\n" for i in range(2000)))
+    monkeypatch.setattr(command, "compare_engines", compare_engines)
+    monkeypatch.setattr(command, "compare_servers", compare_servers)
+    (tmp_path / "many.txt").write_text("".join(f"{'a ' * (1 + i * 7 % 23)}{i}.\n" for i in range(6000)))
 
     def run(*arguments, sentences="many.txt"):
-        return command.main(["--model", str(model), "--cache", str(tmp_path / "cache"), "--threads", "1",
+        return command.main(["--model", str(model), "--cache", str(tmp_path / "cache"), "--threads", "2",
                              "--scale", "0.1", *(["--sentences", str(tmp_path / sentences)] if sentences else []),
                              *arguments])
 
@@ -54,29 +46,26 @@ def run(model, tmp_path, monkeypatch):
 
 def test_all_of_it(run, tmp_path, capsys):
     assert run("--rounds", "2", "--output", str(tmp_path / "out"), sentences=None) == 0
-    printed = capsys.readouterr()
-    page = (tmp_path / "out" / "engines-tiny.md").read_text()
-    assert page == printed.out.removesuffix("\n")
-    assert "Model tiny, 1 threads, 2 rounds, docstrings; " in page
-    assert "| sentence-transformers on PyTorch | 2.00 (2.00-2.00) | 2.00 (2.00-2.00) |" in page
-    for missing in ("the original's graph, padded, on TensorFlow: ERROR: no matching distribution found",
-                    "ONNX Runtime: it ended with exit code 3", "OpenVINO: ImportError: no such library",
-                    "text-embeddings-inference: it comes as container images"):
-        assert f"- not run: {missing}" in page
-    result = json.loads((tmp_path / "out" / "engines-tiny.json").read_text())
-    assert result["rows"]["pytorch"]["seconds"]["short"] == [2, 2]
-    assert result["rows"]["own-int8"]["cosines"]["mixed"] == pytest.approx([1, 1])
-    assert "pytorch: fake engine 2" in printed.err
+    pages = [(tmp_path / "out" / f"{part}-tiny.md").read_text() for part in ("engines", "servers")]
+    assert capsys.readouterr().out == "".join(f"{page}\n" for page in pages)
+    for page in pages:
+        assert page.startswith("Model tiny, 2 threads, 2 rounds, sentences of docstrings; ")
+        assert "- not run: text-embeddings-inference: it comes as container images" in page
+    assert "- not run: another: it is not there" in pages[0]
+    assert "100 (1.00 (1.00-1.00))" in pages[1]
+    values = json.loads((tmp_path / "out" / "engines-tiny.json").read_text())
+    assert values["rows"]["pytorch"]["seconds"]["short"] == [2, 2] and values["tokens"]["one"] == 12
 
 
 def test_some_of_it(run, capsys):
-    assert run("--rounds", "1", "--peers", "own-fp32,pytorch", "--workloads", "one") == 0
+    assert run("--parts", "engines", "--rounds", "1", "--peers", "own-fp32,pytorch", "--workloads", "one") == 0
     printed = capsys.readouterr().out
-    assert "1000.00 ms" in printed and "short" not in printed.split("\n- ")[1]
+    assert "2000.00 ms" in printed and "short" not in printed and "bulk" not in printed
 
 
 @pytest.mark.parametrize("arguments, message", [
     (("--peers", "tei"), "'tei' has unknown names; expected some of original-graph,own-fp32"),
+    (("--servers", "tei"), "'tei' has unknown names; expected some of original,own-fp32"),
     (("--workloads", "long"), "'long' has unknown names; expected some of short,mixed"),
     (("--rounds", "0"), "--rounds: invalid positive number value: '0'")])
 def test_wrong_options(run, capsys, arguments, message):
@@ -92,3 +81,14 @@ def test_wrong_files(run, tmp_path, capsys, content, message):
         (tmp_path / "sentences.txt").write_text(content)
     assert run(sentences="sentences.txt") == 1
     assert re.search(f"^make peers: .*{message}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("error, code, line", [(PeerError("no pip"), 1, "make peers: no pip"),
+                                               (KeyboardInterrupt(), 130, "make peers: interrupted")])
+def test_an_end_before_the_end(run, monkeypatch, capsys, error, code, line):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(command, "compare_engines", fail)
+    assert run() == code
+    assert capsys.readouterr().err.splitlines()[-1] == line

@@ -39,3 +39,15 @@ def test_without_the_base_there_are_no_multiples(rows):
 def test_who_ran_and_who_did_not(rows):
     assert report.ran({"mine": rows["mine"]}, {"that one": "pip has no package"}).splitlines() == [
         "- mine: mine 2", "- not run: that one: pip has no package"]
+
+
+def test_servers():
+    rows = {"old": Row("the old one", "fp32", "1.0", {"bulk": [0.01, 0.012, 0.01], "one": [0.02] * 3}),
+            "own": Row("ours", "fp32", "2.0", {"bulk": [0.002, 0.002, 0.002], "one": [0.004] * 3, "64": [0.0025] * 3}),
+            "own-engine": Row("ours, engine alone", "fp32", "x", {"bulk": [0.0019] * 3, "one": [0.0035] * 3})}
+    text = report.servers(rows, {"bulk": False, "one": True, "64": False}, "old", {"own": "own-engine", "no": "none"})
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert ["the old one", "100 (1.00 (1.00-1.00))", "20.00 ms (1.00 (1.00-1.00))", "-"] in lines
+    assert ["ours", "500 (5.00 (5.00-6.00))", "4.00 ms (5.00 (5.00-5.00))", "400"] in lines
+    assert ["ours", "0.95 (0.95-0.95)", "+0.50 ms", "0.76 (0.76-0.76)"] in lines
+    assert lines.count(["server", "bulk", "one", "64"]) == 2

@@ -4,29 +4,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...core.tokenization import Tokenizer
+from ...core.tokenization import BaseTokenizer, Tokenizer
 from ...engine.cache import user_cache
 from ...errors import StartError
-from ...machine import allowed_cores, speeds_up
+from ...machine import allowed_cores
+from ..command import terminate
 from ..load import BenchmarkError
 from ..sentences import read_lines
-from . import catalogue, engines, host, report
-from .catalogue import PEERS, Peer
+from . import catalogue, host, report
+from .catalogue import PEERS
 from .docstrings import docstring_sentences
-from .driver import EngineProcess, cosines, take_turns
-from .environments import ENVIRONMENTS, PeerError, prepare
+from .engine_rounds import compare_engines
+from .environments import PeerError
 from .models import Forms, model_directory
-from .workloads import KINDS, Workload, choose
+from .server_rounds import BULK, TRAFFIC, alone, compare_servers
+from .workloads import KINDS, choose
 
 CALIBRATION = ((KINDS["mixed"], 200), (KINDS["160"], 40))
 """Kinds and numbers of texts that OpenVINO's quantization takes its ranges from; others than those measured."""
@@ -36,71 +36,51 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-# ---- engines ---------------------------------------------------------------------------------------------------------
+# ---- the parts -------------------------------------------------------------------------------------------------------
 
-def start(peer: Peer, forms: Forms, cache: Path, threads: int) -> EngineProcess:
-    """
-    Raises:
-        PeerError: it cannot be had.
-    """
-    if peer.precision == "bf16" and not speeds_up("bf16"):
-        raise PeerError("this processor has no instructions for bf16")
-    python = str(prepare(ENVIRONMENTS[peer.environment], cache / "environments", say) if peer.environment
-                 else sys.executable)
-    options = {"file": str(forms.path(peer.form)), "threads": threads, "precision": peer.precision}
-    return EngineProcess([python, engines.__file__, peer.engine, json.dumps(options)], cache / f"{peer.name}.log",
-                         env={"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"})
+@dataclass(frozen=True)
+class Run:
+    """What all parts of one call of the command share."""
+
+    args: argparse.Namespace
+    texts: list[str]
+    forms: Forms
+    tokenizer: BaseTokenizer
+
+    def engines(self) -> tuple[str, dict[str, Any]]:
+        """Markdown, and the figures as plain values."""
+        args = self.args
+        workloads = [choose(KINDS[name], self.texts, self.tokenizer, scale=args.scale) for name in args.workloads]
+        # From the other end of the texts: what is measured is not what was calibrated with.
+        self.forms.calibrate_with([sequence for kind, count in CALIBRATION for sequence in choose(
+            kind, self.texts[::-1], self.tokenizer, count=count).sequences])
+        rows, absent = compare_engines(args.peers, workloads, self.forms, args.cache, args.threads, args.rounds, say)
+        absent |= catalogue.NOT_FROM_A_REGISTRY
+        tokens = {workload.kind.name: workload.tokens for workload in workloads}
+        parts = ["\n".join(f"- {workload.kind.name}: {workload}" for workload in workloads),
+                 report.engines(rows, tokens, catalogue.OWN, catalogue.BASE), report.ran(rows, absent)]
+        return "\n\n".join(parts), _plain(rows, absent) | {"tokens": tokens}
+
+    def servers(self) -> tuple[str, dict[str, Any]]:
+        """Markdown, and the figures as plain values."""
+        args = self.args
+        texts = choose(KINDS["short"], self.texts, self.tokenizer, count=BULK)
+        one = choose(KINDS["one"], self.texts, self.tokenizer)
+        rows, absent = compare_servers(args.servers, texts, one, self.forms, args.cache, args.threads, args.rounds, say)
+        absent |= catalogue.NOT_FROM_A_REGISTRY
+        engine_of = {server.name: alone(server.engine) for server in catalogue.SERVERS.values() if server.engine}
+        parts = [f"-max_seq_len {texts.kind.max_seq_len}; {texts}",
+                 "\n".join(f"- {name}: {traffic.about}" for name, traffic in TRAFFIC.items()),
+                 report.servers(rows, {name: traffic.is_latency for name, traffic in TRAFFIC.items()},
+                                catalogue.ORIGINAL, engine_of), report.ran(rows, absent)]
+        return "\n\n".join(parts), _plain(rows, absent)
 
 
-def compare(processes: dict[str, EngineProcess], workload: Workload, rounds: int, rows: dict[str, report.Row],
-            failed: Callable[[str, PeerError], None]) -> None:
-    """Let the engines compute a workload in turns, and note in their rows what was found."""
-    vectors = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, process in list(processes.items()):
-            try:
-                process.load(workload, Path(folder))
-                vectors[name] = process.vectors(workload, Path(folder))       # warms it up, too
-            except PeerError as error:
-                failed(name, error)
-    turns = {name: partial(processes[name].seconds, workload) for name in vectors}
-    for name, seconds in take_turns(turns, rounds, failed).items():
-        rows[name].seconds[workload.kind.name] = seconds
-        if catalogue.EXACT in vectors:
-            rows[name].cosines[workload.kind.name] = cosines(vectors[name], vectors[catalogue.EXACT])
+def _plain(rows: Mapping[str, report.Row], absent: Mapping[str, str]) -> dict[str, Any]:
+    return {"rows": {name: asdict(row) for name, row in rows.items()}, "absent": dict(absent)}
 
 
-def compare_engines(args: argparse.Namespace, forms: Forms, workloads: Sequence[Workload]) -> dict[str, Any]:
-    """Everything on engines, as plain values and as ``markdown``."""
-    rows: dict[str, report.Row] = {}
-    absent = dict(catalogue.NOT_FROM_A_REGISTRY)
-    with ExitStack() as stack:
-        processes: dict[str, EngineProcess] = {}
-
-        def failed(name: str, error: PeerError) -> None:
-            absent[PEERS[name].title] = str(error)
-            processes.pop(name, None)
-            say(f"{name}: {error}")
-
-        for name in args.peers:
-            peer = PEERS[name]
-            try:
-                processes[name] = process = start(peer, forms, args.cache, args.threads)
-            except PeerError as error:
-                failed(name, error)
-                continue
-            stack.callback(process.close)
-            rows[name] = report.Row(peer.title, peer.precision, process.about)
-            say(f"{name}: {process.about}")
-        for workload in workloads:
-            say(f"{workload.kind.name}: {workload}")
-            compare(processes, workload, args.rounds, rows, failed)
-    tokens = {workload.kind.name: workload.tokens for workload in workloads}
-    text = "\n\n".join([
-        "\n".join(f"- {workload.kind.name}: {workload}" for workload in workloads),
-        report.engines(rows, tokens, catalogue.OWN, catalogue.BASE), report.ran(rows, absent)])
-    return {"rows": {name: asdict(row) for name, row in rows.items()}, "tokens": tokens, "absent": absent,
-            "markdown": text}
+PARTS = {"engines": Run.engines, "servers": Run.servers}
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -131,6 +111,9 @@ def get_parser() -> argparse.ArgumentParser:
                         help="minilm, base (BERT-base with random weights), or a directory (default: minilm)")
     parser.add_argument("--sentences", metavar="FILE",
                         help="a sentence a line (default: those of the docstrings in Python's standard library)")
+    parser.add_argument("--parts", type=names([*PARTS]), default=[*PARTS], help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--servers", type=names([*catalogue.SERVERS]), default=[*catalogue.SERVERS],
+                        help=f"some of {','.join(catalogue.SERVERS)}")
     parser.add_argument("--peers", type=names([*PEERS]), default=[*PEERS], help=f"some of {','.join(PEERS)}")
     parser.add_argument("--workloads", type=names([*KINDS]), default=[*KINDS], help=f"some of {','.join(KINDS)}")
     parser.add_argument("--rounds", type=positive(int), default=5, help="how often each measures (default: 5)")
@@ -147,28 +130,30 @@ def get_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    signal.signal(signal.SIGTERM, terminate)           # so that what was started is stopped
     args.cache = args.cache.absolute()
     try:
         texts = read_lines(args.sentences) if args.sentences else docstring_sentences()
         directory = model_directory(args.model, args.cache / "models")
         forms = Forms(directory, args.cache)
-        tokenizer = Tokenizer(str(forms.vocabulary), True)
-        workloads = [choose(KINDS[name], texts, tokenizer, scale=args.scale) for name in args.workloads]
-        # From the other end of the texts: what is measured is not what was calibrated with.
-        forms.calibrate_with([sequence for kind, count in CALIBRATION
-                              for sequence in choose(kind, texts[::-1], tokenizer, count=count).sequences])
-        result = compare_engines(args, forms, workloads)
+        run = Run(args, texts, forms, Tokenizer(str(forms.vocabulary), True))
+        head = (f"Model {directory.name}, {args.threads} threads, {args.rounds} rounds, sentences of "
+                f"{Path(args.sentences).name if args.sentences else 'docstrings'}; {host.describe()}; {date.today()}")
+        for part in args.parts:
+            text, values = PARTS[part](run)
+            page = f"{head}\n\n{text}\n"
+            print(page, flush=True)
+            if args.output:
+                args.output.mkdir(parents=True, exist_ok=True)
+                name = f"{part}-{directory.name}"
+                (args.output / f"{name}.md").write_text(page, encoding="utf-8")
+                (args.output / f"{name}.json").write_text(json.dumps({"about": head, **values}, indent=1))
     except (BenchmarkError, StartError, PeerError) as error:
         say(f"make peers: {error}")
         return 1
-    head = (f"Model {directory.name}, {args.threads} threads, {args.rounds} rounds, "
-            f"{args.sentences and Path(args.sentences).name or 'docstrings'}; {host.describe()}; {date.today()}")
-    page = f"{head}\n\n{result.pop('markdown')}\n"
-    print(page)
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / f"engines-{directory.name}.md").write_text(page)
-        (args.output / f"engines-{directory.name}.json").write_text(json.dumps({"about": head, **result}, indent=1))
+    except KeyboardInterrupt:
+        say("make peers: interrupted")
+        return 130
     return 0
 
 

@@ -49,6 +49,43 @@ BASE = "original-graph"
 EXACT = "own-fp32"
 """Whose vectors the cosines are taken to; tests compare these with an independent implementation's."""
 
+
+@dataclass(frozen=True)
+class Server:
+    """One server.
+
+    Attributes:
+        name: as --servers takes it.
+        title: as in the tables.
+        precision: fp32 or int8.
+        environment: a key of environments.ENVIRONMENTS; None: this project's own.
+        engine: of PEERS, the one that it has, where that is this project's.
+        is_http: it is asked over HTTP, in OpenAI's words; else over ZeroMQ, by BertClient.
+        about: how it was started.
+    """
+
+    name: str
+    title: str
+    precision: str
+    environment: str | None
+    engine: str | None
+    is_http: bool
+    about: str
+
+
+SERVERS = {server.name: server for server in (
+    Server("original", "the original server", "fp32", "original", None, False,
+           "bert-serving-server 1.10.0, unmodified, TensorFlow 1.12.0, Python 3.6, -num_worker 1"),
+    Server("own-fp32", "bert-as-service", "fp32", None, "own-fp32", False, "as bert-serving-start starts it"),
+    Server("own-int8", "bert-as-service int8", "int8", None, "own-int8", False, "-precision int8"),
+    Server("own-http", "bert-as-service over HTTP", "fp32", None, "own-fp32", True, "-http_port, /v1/embeddings"),
+    Server("infinity", "infinity over HTTP", "fp32", "infinity", None, True, "--engine torch, /embeddings"),
+)}
+"""By name, in the order of the tables."""
+
+ORIGINAL = "original"
+"""The server that all others are multiples of."""
+
 NOT_FROM_A_REGISTRY = {
     TEI: "it comes as container images, or as source in Rust that fetches more while it is built; pip has no package"}
 """Peers that pip cannot install -> why."""

@@ -85,14 +85,13 @@ def find_python(version: str | None) -> str:
     """
     if version is None:
         return sys.executable
-    found = shutil.which(f"python{version}")
-    if found is None:
-        root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-        found = next((str(path) for path in sorted(root.glob(f"versions/{version}.*/bin/python"))), None)
-    if found is None:
-        raise PeerError(f"it needs Python {version}, which is not on this machine (looked for python{version}, and "
-                        "for pyenv's)")
-    return found
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for candidate in (f"python{version}", *map(str, sorted(root.glob(f"versions/{version}.*/bin/python")))):
+        # What is on the path may be a shim of pyenv's, which knows the name and has no such Python.
+        if shutil.which(candidate) and not subprocess.run([candidate, "-c", ""], capture_output=True).returncode:
+            return candidate
+    raise PeerError(f"it needs Python {version}, which is not on this machine; looked for python{version}, and in "
+                    f"{root}")
 
 
 REASON = re.compile(r"ERROR: .*|(\w+\.)*\w*(Error|Exception): .*")

@@ -90,6 +90,45 @@ def _ratios(rows: Mapping[str, Row], own: str, others: Sequence[str], tokens: Ma
                  [[rows[other].title, *(cell(other, name) for name in tokens)] for other in others])
 
 
+def servers(rows: Mapping[str, Row], traffic: Mapping[str, bool], base: str,
+            engine_of: Mapping[str, str]) -> str:
+    """All that there is to say on servers.
+
+    Args:
+        rows: by name, seconds for a sentence; servers first, in the order of the tables.
+        traffic: its name -> whether the figure is a latency, in the order of the tables.
+        base: the server that all others are compared with.
+        engine_of: name of a server -> name of the row of its engine alone.
+    """
+    def cell(row: Row, kind: str) -> str:
+        if kind not in row.seconds:
+            return "-"
+        seconds = median(row.seconds[kind])
+        value = f"{seconds * 1e3:.2f} ms" if traffic[kind] else figure(1 / seconds)
+        if base not in rows or kind not in rows[base].seconds:
+            return value
+        return f"{value} ({shown(times_faster(row.seconds[kind], rows[base].seconds[kind]))})"
+
+    def beside(row: Row, engine: Row, kind: str) -> str:
+        mine, its = row.seconds.get(kind), engine.seconds.get(kind if traffic[kind] else "bulk")
+        if not mine or not its:
+            return "-"
+        if traffic[kind]:
+            return f"{(median(mine) - median(its)) * 1e3:+.2f} ms"
+        return shown(times_faster(mine, its))
+
+    parts = ["Sentences per second, or milliseconds for a request, median of the rounds; in brackets how many times "
+             "faster than the first line's, median (least-greatest):",
+             table(["server", *traffic],
+                   [[row.title, *(cell(row, kind) for kind in traffic)] for row in rows.values()])]
+    shares = [[rows[name].title, *(beside(rows[name], rows[engine], kind) for kind in traffic)]
+              for name, engine in engine_of.items() if name in rows and engine in rows]
+    if shares:
+        parts += ["Beside its engine alone, from token numbers to vectors in one process: speed as a share of what the "
+                  "engine does in bulk, time of a request as a difference:", table(["server", *traffic], shares)]
+    return "\n\n".join(parts)
+
+
 def ran(rows: Mapping[str, Row], absent: Mapping[str, str]) -> str:
     """Who took part, with versions, and who did not, and why."""
     return "\n".join([*(f"- {row.title}: {row.about}" for row in rows.values()),
