@@ -52,7 +52,7 @@ def test_all_of_it(run, tmp_path, capsys):
         assert page.startswith("Model tiny, 2 threads, 2 rounds, sentences of docstrings; ")
         assert "- not run: text-embeddings-inference: it comes as container images" in page
     assert "- not run: another: it is not there" in pages[0]
-    assert "100 (1.00 (1.00-1.00))" in pages[1]
+    assert "100, 1.00 (1.00-1.00)" in pages[1]
     values = json.loads((tmp_path / "out" / "engines-tiny.json").read_text())
     assert values["rows"]["pytorch"]["seconds"]["short"] == [2, 2] and values["tokens"]["one"] == 12
 

@@ -59,7 +59,7 @@ def compare(monkeypatch, tmp_path, make_workload, asked):
         def measure(self, address, load, texts, check):
             check()
             asked.append((address, load.size, texts))
-            if "url" in address:
+            if "HTTP" in address["port"]:
                 raise BenchmarkError("client 3 ended in the middle")
             return Run(seconds=2.0, sentences=8, client_speeds=[4.0], latencies=np.array([0.1, 0.2, 0.9]))
 
@@ -78,7 +78,8 @@ def compare(monkeypatch, tmp_path, make_workload, asked):
     monkeypatch.setattr(server_rounds, "prepare", prepare)
     monkeypatch.setattr(server_rounds, "start", lambda peer, *rest: make(peer.name))
     monkeypatch.setattr(server_rounds, "original", lambda python, model_dir, *rest: make(f"original {model_dir}"))
-    monkeypatch.setattr(server_rounds, "Served", lambda options, warn: make(options["precision"]))
+    monkeypatch.setattr(server_rounds, "own", lambda model_dir, max_seq_len, precision, is_http, folder:
+                        make(f"{precision} over HTTP" if is_http else precision))
     texts, one = make_workload(*[[number] for number in range(128)]), make_workload([1], name="one")
 
     def compare(*names):

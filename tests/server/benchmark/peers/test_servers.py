@@ -7,6 +7,7 @@ import pytest
 from bert_serving.server.benchmark.peers import servers
 from bert_serving.server.benchmark.peers.environments import PeerError
 from bert_serving.server.benchmark.peers.servers import PeerServer, answers, free_ports
+from bert_serving.server.config import get_args_parser
 
 FAKE_SERVER = Path(__file__).parent / "fake_server.py"
 
@@ -85,6 +86,16 @@ def test_the_original_is_started_as_its_users_do(commands, tmp_path):
     words = " ".join(command[3:])
     assert "-model_dir /model -max_seq_len 25 -pooling_layer -1 -num_worker 1 -cpu" in words
     assert f"-port {address['port']} -port_out {address['port_out']}" in words
+
+
+@pytest.mark.parametrize("is_http", [False, True])
+def test_ours_is_started_as_its_users_do(commands, tmp_path, is_http):
+    servers.own(Path("/model"), 25, "int8", is_http, tmp_path)
+    (command, address, *_), = commands
+    config = get_args_parser({}).parse_args(command[3:])
+    assert (config.model_dir, config.max_seq_len, config.precision) == ("/model", 25, "int8")
+    assert address == {"url": f"http://127.0.0.1:{config.http_port}/v1/embeddings"} if is_http else \
+        (address["port"], address["port_out"], config.http_port) == (config.port, config.port_out, None)
 
 
 def test_infinity_is_told_to_stay_at_home(commands, tmp_path):

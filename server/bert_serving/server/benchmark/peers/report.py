@@ -105,9 +105,9 @@ def servers(rows: Mapping[str, Row], traffic: Mapping[str, bool], base: str,
             return "-"
         seconds = median(row.seconds[kind])
         value = f"{seconds * 1e3:.2f} ms" if traffic[kind] else figure(1 / seconds)
-        if base not in rows or kind not in rows[base].seconds:
+        if base not in rows or kind not in rows[base].seconds or row is rows[base]:
             return value
-        return f"{value} ({shown(times_faster(row.seconds[kind], rows[base].seconds[kind]))})"
+        return f"{value}, {shown(times_faster(row.seconds[kind], rows[base].seconds[kind]))}"
 
     def beside(row: Row, engine: Row, kind: str) -> str:
         mine, its = row.seconds.get(kind), engine.seconds.get(kind if traffic[kind] else "bulk")
@@ -117,8 +117,8 @@ def servers(rows: Mapping[str, Row], traffic: Mapping[str, bool], base: str,
             return f"{(median(mine) - median(its)) * 1e3:+.2f} ms"
         return shown(times_faster(mine, its))
 
-    parts = ["Sentences per second, or milliseconds for a request, median of the rounds; in brackets how many times "
-             "faster than the first line's, median (least-greatest):",
+    parts = ["Sentences per second, or milliseconds for a request, median of the rounds, and how many times faster "
+             "that is than the first line's, median (least-greatest):",
              table(["server", *traffic],
                    [[row.title, *(cell(row, kind) for kind in traffic)] for row in rows.values()])]
     shares = [[rows[name].title, *(beside(rows[name], rows[engine], kind) for kind in traffic)]

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ...errors import StartError
 from ..load import BenchmarkError, Crowd, Load
-from ..served import Served
 from .catalogue import PEERS, SERVERS, Peer, Server
 from .driver import EngineProcess, take_turns
 from .engine_rounds import Say, start
 from .environments import ENVIRONMENTS, PeerError, prepare
 from .models import Forms
 from .report import Row
-from .servers import PeerServer, free_ports, infinity, original
+from .servers import PeerServer, infinity, original, own
 from .workloads import Workload
 
 BULK = 2048
@@ -67,7 +65,7 @@ class Contest:
         self.texts, self.one, self.forms, self.cache, self.threads, self.say = texts, one, forms, cache, threads, say
         self.rows: dict[str, Row] = {}
         self.absent: dict[str, str] = {}
-        self._servers: dict[str, Served | PeerServer] = {}
+        self._servers: dict[str, PeerServer] = {}
         self._engines: dict[str, EngineProcess] = {}
         self._stack = ExitStack()
         self._crowd = self._stack.enter_context(Crowd())
@@ -81,35 +79,23 @@ class Contest:
     def enter(self, server: Server) -> None:
         """Start it, and beside it the engine that it has, where that is ours; or note why it is not there."""
         try:
-            self._servers[server.name] = self._start(server)
+            self._servers[server.name] = self._stack.enter_context(self._start(server))
             self.rows[server.name] = Row(server.title, server.precision, server.about)
             if server.engine and alone(server.engine) not in self._engines:
                 self._start_engine(PEERS[server.engine])
-        except (PeerError, StartError, BenchmarkError) as error:
-            self._failed(server.name, PeerError(str(error)))
+        except PeerError as error:
+            self._failed(server.name, error)
             return
         self.say(f"{server.name}: ready")
 
-    def _start(self, server: Server) -> Served | PeerServer:
+    def _start(self, server: Server) -> PeerServer:
+        folder, max_seq_len = self.cache / "servers" / server.name, self.texts.kind.max_seq_len
         if server.environment is None:
-            return self._start_own(server)
-        folder = self.cache / "servers" / server.name
+            return own(self.forms.directory, max_seq_len, server.precision, server.is_http, folder)
         python = prepare(ENVIRONMENTS[server.environment], self.cache / "environments", self.say)
         if server.name == "original":
-            model_dir = self.forms.path("tensorflow/model")
-            return self._stack.enter_context(original(python, model_dir, self.texts.kind.max_seq_len, folder))
-        return self._stack.enter_context(infinity(python, self.forms.directory, self.threads, folder))
-
-    def _start_own(self, server: Server) -> Served:
-        options = {"model_dir": str(self.forms.directory), "max_seq_len": self.texts.kind.max_seq_len,
-                   "pooling_layer": [-1], "pooling_strategy": "REDUCE_MEAN", "cpu": True,
-                   "precision": server.precision}
-        if server.is_http:
-            options["http_port"], = free_ports(1)
-        running = self._stack.enter_context(Served(options, warn=self.say))
-        if server.is_http:
-            running.address = {"url": f"http://127.0.0.1:{options['http_port']}/v1/embeddings"}
-        return running
+            return original(python, self.forms.path("tensorflow/model"), max_seq_len, folder)
+        return infinity(python, self.forms.directory, self.threads, folder)
 
     def _start_engine(self, peer: Peer) -> None:
         process = start(peer, self.forms, self.cache, self.threads, self.say)
@@ -142,7 +128,7 @@ class Contest:
         parts = [texts[client::traffic.num_client] for client in range(traffic.num_client)]
         try:
             run = self._crowd.measure(server.address, Load(size=traffic.size, seconds=SECONDS), parts, server.check)
-        except (BenchmarkError, StartError) as error:
+        except BenchmarkError as error:
             raise PeerError(str(error)) from error
         return run.latency(50) if traffic.is_latency else 1 / run.speed
 

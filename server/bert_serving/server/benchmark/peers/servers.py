@@ -1,10 +1,11 @@
-"""Servers that others made, each in its environment, started and stopped; ours is benchmark/served.py's."""
+"""Servers, ours and others', each in its environment, started as their users do, and stopped."""
 from __future__ import annotations
 
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -111,20 +112,37 @@ def answers(address: dict[str, Any]) -> bool:
 
 # ---- who there is ----------------------------------------------------------------------------------------------------
 
+START = "from bert_serving.server.cli import main; main()"
+"""``bert-serving-start``, whosoever it is."""
+
+
 def original(python: Path, model_dir: Path, max_seq_len: int, folder: Path) -> PeerServer:
     """bert-serving-server 1.10.0, one worker, the last layer's mean, all else as it comes."""
     port, port_out = free_ports(2)
-    command = [str(python), "-c", "from bert_serving.server.cli import main; main()", "-model_dir", str(model_dir),
-               "-max_seq_len", str(max_seq_len), "-pooling_layer", "-1", "-num_worker", "1", "-cpu",
-               "-port", str(port), "-port_out", str(port_out)]
+    command = [str(python), "-c", START, "-model_dir", str(model_dir), "-max_seq_len", str(max_seq_len),
+               "-pooling_layer", "-1", "-num_worker", "1", "-cpu", "-port", str(port), "-port_out", str(port_out)]
     env = {"ZEROMQ_SOCK_TMP_DIR": str(folder)}
     return PeerServer(command, {"ip": "127.0.0.1", "port": port, "port_out": port_out}, answers, folder, env)
+
+
+def own(model_dir: Path, max_seq_len: int, precision: str, is_http: bool, folder: Path) -> PeerServer:
+    """This project's, the last layer's mean, all else as it comes."""
+    port, port_out, http_port = free_ports(3)
+    command = [sys.executable, "-c", START, "-model_dir", str(model_dir), "-max_seq_len", str(max_seq_len),
+               "-pooling_layer", "-1", "-pooling_strategy", "REDUCE_MEAN", "-precision", precision, "-cpu",
+               "-port", str(port), "-port_out", str(port_out)]
+    address: dict[str, Any] = {"ip": "127.0.0.1", "port": port, "port_out": port_out}
+    if is_http:
+        command += ["-http_port", str(http_port)]
+        address = {"url": f"http://127.0.0.1:{http_port}/v1/embeddings"}
+    return PeerServer(command, address, answers, folder)
 
 
 def infinity(python: Path, model_dir: Path, threads: int, folder: Path) -> PeerServer:
     """infinity with PyTorch, over HTTP."""
     port, = free_ports(1)
     command = [str(python.parent / "infinity_emb"), "v2", "--model-id", str(model_dir), "--engine", "torch",
-               "--device", "cpu", "--no-bettertransformer", "--host", "127.0.0.1", "--port", str(port)]
+               "--device", "cpu", "--no-bettertransformer", "--log-level", "warning", "--host", "127.0.0.1",
+               "--port", str(port)]
     env = {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
     return PeerServer(command, {"url": f"http://127.0.0.1:{port}/embeddings"}, answers, folder, env)
