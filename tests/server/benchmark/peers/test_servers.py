@@ -18,7 +18,7 @@ def start(tmp_path):
     def start(*behaviour, is_ready=answers, start_seconds=30):
         port, = free_ports(1)
         return PeerServer([sys.executable, str(FAKE_SERVER), str(port), *behaviour],
-                          {"url": f"http://127.0.0.1:{port}/embeddings"}, is_ready, tmp_path, {"HELLO": "there"},
+                          {"url": f"http://127.0.0.1:{port}/embeddings"}, is_ready, tmp_path / "own", {"HELLO": "there"},
                           start_seconds)
     return start
 
@@ -26,7 +26,7 @@ def start(tmp_path):
 @pytest.mark.parametrize("behaviour", [(), ("deaf",)])
 def test_it_is_ready_and_goes_with_all_of_its_processes(start, tmp_path, behaviour):
     with start(*behaviour) as server:
-        watched = [os.pidfd_open(int(pid)) for pid in (tmp_path / "pids").read_text().split()]
+        watched = [os.pidfd_open(int(pid)) for pid in (tmp_path / "own" / "pids").read_text().split()]
         assert answers(server.address) and not select.select(watched, [], [], 0)[0]
         server.check()
     try:
@@ -42,14 +42,14 @@ def test_it_is_ready_and_goes_with_all_of_its_processes(start, tmp_path, behavio
 def test_one_that_ends_says_where_to_look(start, tmp_path):
     with pytest.raises(PeerError, match="exit code 3; see .*log"):
         start("ends")
-    assert "what went wrong in full" in (tmp_path / "log").read_text()
+    assert "what went wrong in full" in (tmp_path / "own" / "log").read_text()
 
 
 def test_one_that_is_never_ready_is_not_waited_for(start, tmp_path):
     asked = []
 
     def is_ready(address):
-        asked.append((tmp_path / "pids").exists())
+        asked.append((tmp_path / "own" / "pids").exists())
         return False
 
     with pytest.raises(PeerError, match="not ready after 0 s"):

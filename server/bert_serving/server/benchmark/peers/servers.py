@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,11 +36,12 @@ class PeerServer:
         """
         Args:
             is_ready: asks for a first vector; False while there is none.
-            folder: where its log goes and its temporary files may.
+            folder: its own; where its log goes, and its temporary files may.
         Raises:
             PeerError: it does not get ready.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)      # What the last one left: the original leaves its sockets.
+        folder.mkdir(parents=True)
         self.address, self._log = address, folder / "log"
         with self._log.open("wb") as output:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
