@@ -31,7 +31,7 @@ import numpy as np
 from bert_serving.client import BertClient
 from bert_serving.server import machine
 from bert_serving.server.config import ServerConfig
-from bert_serving.server.core.placement import threads_per_worker
+from bert_serving.server.core.placement import share_out
 from bert_serving.server.engine import base, freeze
 from bert_serving.server.engine.cache import user_cache
 from bert_serving.server.engine.models import settle
@@ -136,7 +136,7 @@ def load_engine(args: argparse.Namespace) -> tuple[base.EngineSettings, base.Eng
     cache = user_cache("graphs")
     path = freeze.cached_graph(settings, cache) or freeze.freeze(settings, cache)["path"]
     settings = replace(settings, frozen_graph=str(path),
-                       num_threads=threads_per_worker(machine.allowed_cores(), config.num_worker))
+                       num_threads=share_out(machine.allowed_cores(), config.num_worker, config.num_threads).threads[0])
     return settings, base.create(settings)
 
 

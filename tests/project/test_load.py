@@ -27,6 +27,13 @@ def test_it_measures(echo_server, sentences):
     assert f"3 clients, {sentences} sentences each: " in done.stdout
 
 
+def test_a_server_is_measured():
+    done = subprocess.run([sys.executable, str(PATH.with_name("server.py")), "echo", "--cases", "2x3", "--rounds", "1",
+                           "--seconds", "0.2"], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert "\n| 2 | 3 | " in done.stdout and " loop" in done.stdout
+
+
 def test_every_answer_counts_once(echo_server, load):
     with echo_server.client() as client:
         before = client.server_status["outcomes"]["ok"]
