@@ -144,6 +144,13 @@ def test_words_are_remembered_and_not_for_ever(vocabulary_path, monkeypatch):
     assert set(tokenizer._known) == {"b", "x"}
 
 
+def test_words_that_are_no_words_are_not_remembered(vocabulary_path):
+    tokenizer = Tokenizer(vocabulary_path)
+    assert tokenizer.encode(["the " + "a" * 101, "a" * 101], 10) == [
+        [tokenizer.vocabulary["the"], tokenizer.unk_id], [tokenizer.unk_id]]
+    assert set(tokenizer._known) == {"the"}
+
+
 @pytest.mark.parametrize("text", ["the want " * 111_111, "我" * 1_000_000, "the,want!" * 111_111])
 def test_what_is_cut_off_is_hardly_looked_at(vocabulary_path, text, monkeypatch):
     tokenizer, looked_at = Tokenizer(vocabulary_path), []

@@ -115,7 +115,11 @@ class Tokenizer(BaseTokenizer):
                 return self._encode(texts)
             for word, encoding in zip(new, self._pieces.encode_batch_fast(new, add_special_tokens=False)):
                 known[word] = encoding.ids
-        return [list(chain.from_iterable(map(known.__getitem__, words))) for words in split]
+        result = [list(chain.from_iterable(map(known.__getitem__, words))) for words in split]
+        for word in new:
+            if len(word) > MAX_CHARACTERS_PER_WORD:    # Somebody's binary data: large, and hardly ever seen again.
+                del known[word]
+        return result
 
     def normalize(self, text: str) -> str:
         """The text, cleaned, its words separated by spaces, lower-cased and without accents if so asked."""
