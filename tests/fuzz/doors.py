@@ -54,7 +54,7 @@ TOGETHER, PACE = "all at once", 200.0
 broker, has no time for others: see "What is not guarded" in SECURITY.md."""
 
 
-WARM_SECONDS = 30
+WARM_SECONDS = 60
 """In a shorter phase buffers and caches still reach their size, so that only a large leak is told from that."""
 
 
