@@ -190,6 +190,15 @@ def test_who_hangs_up_while_it_is_answered_leaves_nothing(serve, sent, monkeypat
     assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
+def test_what_is_sent_to_a_connection_that_was_just_closed_goes_nowhere(serve):
+    served = serve()
+    served.call()
+    channel, = served.server.active_channels.values()
+    channel.handle_close()
+    channel.socket = None
+    assert channel.send(b"x") == 0
+
+
 def test_a_failure_of_our_own_costs_one_connection(serve, caplog, monkeypatch):
     monkeypatch.setattr(Channel, "error_task_class", None)
     served = serve()

@@ -237,6 +237,14 @@ class Channel(HTTPChannel):
         more: bool = super().received(data)
         return more
 
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        try:
+            return int(super().send(data, do_close=do_close))
+        except AttributeError:
+            if self.socket is not None:
+                raise
+            return 0  # the loop closed it while a thread was about to send
+
     def service(self) -> None:
         try:
             super().service()
