@@ -18,8 +18,8 @@ def start(tmp_path):
     def start(*behaviour, is_ready=answers, start_seconds=30):
         port, = free_ports(1)
         return PeerServer([sys.executable, str(FAKE_SERVER), str(port), *behaviour],
-                          {"url": f"http://127.0.0.1:{port}/embeddings"}, is_ready, tmp_path / "own", {"HELLO": "there"},
-                          start_seconds)
+                          {"url": f"http://127.0.0.1:{port}/embeddings"}, is_ready, tmp_path / "own",
+                          {"HELLO": "there"}, start_seconds)
     return start
 
 
