@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bert_serving.server.engine.base import ENGINES
+from bert_serving.server.keys import make as make_keys
+from bert_serving.server.process import raise_descriptor_limit
 
 from . import report
 from .clients import original_interpreter
@@ -35,11 +37,15 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--planted", choices=("drop", "double", "swap", "reorder", "leak"),
                         help="plant a bug, to see it found")
     parser.add_argument("--every", type=int, default=1000, help="how many results a planted bug strikes one of")
+    parser.add_argument("--curve", action="store_true", help="let all servers and clients use keys")
     parser.add_argument("--original", metavar="PYTHON", help="an interpreter that has the original's client; default: "
                         "one is made, and kept in the user's cache; 'none': do without")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, for the documentation")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.curve and args.planted not in (None, "leak"):
+        parser.error(f"--planted {args.planted} sits between server and clients, which --curve prevents")
+    return args
 
 
 def find_original(wanted: str | None) -> Path | str:
@@ -70,15 +76,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     seed = int(time.time()) % 1_000_000 if args.seed is None else args.seed
     print(f"seed {seed}", flush=True)
-    original = find_original(args.original)
+    raise_descriptor_limit()
+    original = find_original("none" if args.curve else args.original)  # which has no keys
     if isinstance(original, str):
         print(f"notice: {original}; its scenarios are left out", flush=True)
     directory = tempfile.mkdtemp(prefix="chaos-")
+    keys = Path(directory) / "everybody"
+    if args.curve:
+        make_keys(keys)
     is_long = args.seconds > 120 or args.sentences > 200_000
     settings = Settings(
         seconds=args.seconds, seed=seed, expect=EchoModel(), sentences=args.sentences, kill_every=args.kill_every,
         restart_every=args.restart_every, timeout=args.timeout or (60_000 if is_long else 20_000),
         engine=args.engine, planted=args.planted, every=args.every, original=original, directory=directory,
+        keys=str(keys) if args.curve else None,
         say=lambda line: print(line, flush=True))
     outcomes = run(settings, args.only)
     print("\n" + report.terminal(outcomes))

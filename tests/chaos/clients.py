@@ -32,7 +32,8 @@ class Clients:
             **order: the rest of what the script is told.
         """
         self.kind, self.mode, self.names = kind, mode, names
-        order = {"mode": mode, "names": list(names), "original": kind == "original", "largest": 128, **order}
+        order = {"mode": mode, "names": list(names), "original": kind == "original", "largest": 128, "curve_dir": "",
+                 **order}
         environ = {name: value for name, value in os.environ.items() if kind != "original" or name != "PYTHONPATH"}
         self.process = subprocess.Popen(
             [str(interpreter), str(HERE / ("raw.py" if kind == "raw" else "driver.py")), json.dumps(order)],

@@ -57,7 +57,8 @@ class Clients:
     """What one process of clients does.
 
     The order has: ``mode``, ``port``, ``port_out``, ``names`` of the clients, ``seed``, ``timeout`` in milliseconds,
-    ``largest`` request in sentences, ``original``: the interpreter's client is the original's; and what the mode needs.
+    ``largest`` request in sentences, ``curve_dir``, ``original``: the interpreter's client is the original's; and what
+    the mode needs.
     """
 
     def __init__(self, order):
@@ -71,6 +72,8 @@ class Clients:
                    **options}
         if self.order["original"]:  # its constructor, when it fails, leaves a context whose collection can hang
             options["ignore_all_checks"] = True
+        else:
+            options["curve_dir"] = self.order["curve_dir"]
         while True:
             try:
                 return BertClient(**options)

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import selectors
 import signal
 import socket
 import struct
@@ -264,3 +265,66 @@ class Garbage:
             for message in (b"", b"\x01", b"\x00nobody", b"\x01" + self.rng.randbytes(400), b"\x07x", b"words"):
                 subscriber.send(message)
             subscriber.send_multipart([b"\x01a", b"b", b"c"])
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL" + bytes(16) + bytes(32)
+"""How a ZeroMQ socket without keys begins."""
+
+BEGINNINGS = (b"", GREETING[:1], GREETING[:11], GREETING, GREETING + b"\x04\x29\x05READY\x0bSocket")
+"""What half-open connections say before they fall silent, in turn."""
+
+
+class HalfOpen:
+    """Connections that stop in the middle of their handshakes. One that the server ends is opened again.
+
+    Attributes:
+        opened: how many there have been.
+    """
+
+    def __init__(self, ports: Sequence[int], count: int) -> None:
+        self.ports, self.count, self.opened = ports, count, 0
+        self._selector = selectors.DefaultSelector()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._hold, daemon=True)
+
+    @property
+    def held(self) -> int:
+        """How many there are."""
+        return len(self._selector.get_map())
+
+    def _hold(self) -> None:
+        while not self._stopped.is_set():
+            for _ in range(min(50, self.count - self.held)):
+                self._open()
+            for key, _ in self._selector.select(0.01):
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                try:
+                    if connection.recv(4096):
+                        continue
+                except OSError:
+                    pass
+                self._selector.unregister(connection)
+                connection.close()
+
+    def _open(self) -> None:
+        try:
+            connection = socket.create_connection(("127.0.0.1", self.ports[self.opened % len(self.ports)]), 10)
+            connection.sendall(BEGINNINGS[self.opened % len(BEGINNINGS)])
+        except OSError:
+            return  # the server has enough; there will be another attempt
+        connection.setblocking(False)
+        self._selector.register(connection, selectors.EVENT_READ)
+        self.opened += 1
+
+    def __enter__(self) -> HalfOpen:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stopped.set()
+        self._thread.join(10)
+        for key in list(self._selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        self._selector.close()

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import zmq
+from bert_serving.client.curve import find
 from driver import Reporter, fingerprints, texts_of
 
 
@@ -31,15 +32,20 @@ class Raw:
         self.next = {name: 0 for name in self.names}
         self.not_before = 0.0
         context = zmq.Context()
+        keys = find(order["curve_dir"])
         self.push = {}
         self.sub = {}
         for name in self.names:
             self.sub[name] = context.socket(zmq.SUB)
             self.sub[name].rcvhwm = order.get("rcvhwm", 1000)
             self.sub[name].subscribe(self.identity(name))
-            self.sub[name].connect("tcp://127.0.0.1:%d" % order["port_out"])
             self.push[name] = context.socket(zmq.PUSH)
             self.push[name].linger = self.sub[name].linger = 200
+            if keys is not None:
+                for socket in (self.push[name], self.sub[name]):
+                    socket.curve_serverkey = keys.server
+                    socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+            self.sub[name].connect("tcp://127.0.0.1:%d" % order["port_out"])
             self.push[name].connect("tcp://127.0.0.1:%d" % order["port"])
 
     def identity(self, name):

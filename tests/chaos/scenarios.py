@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bert_serving.server.keys import make as make_keys
 
 from . import memory
 from .clients import Clients
-from .faults import Garbage, Proxy, Server
+from .faults import Garbage, HalfOpen, Proxy, Server
 from .history import Checker, Verdict
 
 PLANTED = Path(__file__).with_name("planted.py")
@@ -43,6 +44,9 @@ for itself. A request in ten that left a small object behind would go beyond it 
 
 MORE_FILES = 8
 
+HALF_OPEN, HALF_OPEN_SHARE = 1000, 0.20
+KEYS_SIZE, KEYS_SHARE = 64, 0.15
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -57,6 +61,7 @@ class Settings:
         model_sentences: how many sentences that is.
         planted: a bug to plant, and ``every`` how many results it strikes.
         original: an interpreter with the original's client, or why there is none.
+        keys: directory of keys that all servers and clients use; None: they do without.
     """
 
     seconds: float
@@ -70,6 +75,7 @@ class Settings:
     every: int = 1000
     leak: int = 200_000
     original: Path | str = "not asked for"
+    keys: str | None = None
     engine: str | None = None
     model_sentences: int = 20_000
     directory: str | None = None
@@ -98,6 +104,8 @@ class Stage:
     def __init__(self, settings: Settings, name: str, *options: str, engine: str = "echo",
                  program: Sequence[str] | None = None) -> None:
         self.settings, self.engine = settings, engine
+        if settings.keys:
+            options = (*options, "-curve_dir", settings.keys)
         self.rng = random.Random(f"{settings.seed} {name}")
         self.checker = Checker(settings.expect)
         self.clients: list[Clients] = []
@@ -135,7 +143,7 @@ class Stage:
             assert isinstance(self.settings.original, Path)
             order["interpreter"] = self.settings.original
         order = {"port": self.port, "port_out": self.port_out, "seed": self.rng.randrange(1 << 30),
-                 "timeout": self.settings.timeout, **order}
+                 "timeout": self.settings.timeout, "curve_dir": self.settings.keys or "", **order}
         self.clients.append(Clients(kind, mode, names, self.take, **order))
         return self.clients[-1]
 
@@ -466,6 +474,81 @@ def sentence(number: int) -> str:
     return f"{number} " + " ".join(words)
 
 
+def halfopen(settings: Settings) -> Outcome:
+    """1,000 connections that never finish their handshakes, by turns held and not, beside a client that asks."""
+    turn, turns = min(max(settings.seconds * 0.05, 0.5), 20.0), 3
+    with Stage(settings, "halfopen") as stage:
+        stage.start("ours", "timed", ["caller"], size=1)
+        stage.wait_for(lambda: len(stage.figures("caller")) > 200, 20)
+
+        def measure() -> list[float]:
+            before = len(stage.figures("caller"))
+            time.sleep(turn)
+            return sorted((ended - started) * 1000 for started, ended in stage.figures("caller")[before:])
+
+        without: list[list[float]] = []
+        beside: list[list[float]] = []
+        opened, least = 0, HALF_OPEN
+        for _ in range(turns):
+            without.append(measure())
+            with HalfOpen([stage.port, stage.port_out], HALF_OPEN) as half_open:
+                stage.wait_for(lambda: half_open.held == HALF_OPEN, 30)
+                beside.append(measure())
+                least = min(least, half_open.held)
+                opened += half_open.opened
+        pid = stage.server.process.pid
+        stage.wait_for(lambda: memory.descriptors(pid) < HALF_OPEN / 10, 20)
+        files = memory.descriptors(pid)
+        verdict = stage.finish()
+    change = statistics.median(statistics.median(b) / statistics.median(a) - 1 for a, b in zip(without, beside))
+    shown = ", ".join(f"{name} {statistics.median(all_):.2f} ms (p99 {_percentile(sorted(all_), .99):.1f})"
+                      for name, all_ in (("beside them", sum(beside, [])), ("without", sum(without, []))))
+    return Outcome("halfopen", verdict, f"{least} held for {turns} times {turn:.0f} s, {opened} opened for that; "
+                   f"median {shown}: {change:+.0%}; {files} descriptors at the end",
+                   f"at most {HALF_OPEN_SHARE:.0%} more", verdict.clean and change <= HALF_OPEN_SHARE
+                   and least > 0.8 * HALF_OPEN and files < HALF_OPEN / 10)
+
+
+def keys(settings: Settings) -> Outcome:
+    """The same requests, by turns, to a server with keys and to one without, through a real model."""
+    limit = f"at most {KEYS_SHARE:.0%} less"
+    if settings.engine is None:
+        return Outcome("keys", Verdict(), "only with --engine", limit, None)
+    turn, turns = min(max(settings.seconds * 0.05, 2.0), 10.0), 5
+    directory, names = Path(settings.directory or ".") / "keys", [f"caller{i}" for i in range(4)]
+    make_keys(directory)
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    with ExitStack() as exit_stack:
+        stages = {has_keys: exit_stack.enter_context(Stage(
+            replace(settings, keys=str(directory) if has_keys else None), f"keys {has_keys}", engine=settings.engine))
+            for has_keys in (False, True)}
+        callers = {}
+        for has_keys, stage in stages.items():
+            callers[has_keys] = stage.start("ours", "timed", names, size=KEYS_SIZE, words="a ")
+            stage.wait_for(lambda: len(stage.figures(names[0])) > 5, 60)
+            callers[has_keys].pause()
+
+        def count(stage: Stage) -> int:
+            return sum(len(stage.figures(name)) for name in names)
+
+        for number in range(2 * turns):
+            has_keys = bool(number % 2)
+            callers[has_keys].go_on()
+            time.sleep(0.5)
+            before, began = count(stages[has_keys]), time.monotonic()
+            time.sleep(turn)
+            rates[has_keys].append((count(stages[has_keys]) - before) * KEYS_SIZE / (time.monotonic() - began))
+            callers[has_keys].pause()
+        verdicts = [stage.finish() for stage in stages.values()]
+    changes = [guarded / plain - 1 for plain, guarded in zip(rates[False], rates[True])]
+    change, half = statistics.mean(changes), interval(changes)
+    return Outcome("keys", verdicts[0], f"{settings.engine}: {statistics.median(rates[True]):.0f} sentences/s with "
+                   f"keys, {statistics.median(rates[False]):.0f} without: {change:+.1%} (95 %: {change - half:+.1%} to "
+                   f"{change + half:+.1%})", limit,
+                   all(verdict.clean for verdict in verdicts) and change - half >= -KEYS_SHARE)
+
+
 SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
     function.__name__: function
-    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, steady, model)}
+    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, halfopen, steady, model,
+                     keys)}

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from . import report
+from . import report, scenarios
 from .__main__ import arguments, main, run
 from .faults import Server
 from .history import Verdict
@@ -71,6 +71,25 @@ def test_a_scenario_that_breaks_off_has_failed(monkeypatch):
     monkeypatch.setitem(SCENARIOS, "steady", broken)
     outcome, = run(Settings(seconds=1, seed=1, expect=str, say=lambda line: None), ["steady"])
     assert outcome == Outcome("steady", Verdict(), "broke off: no server", "to end", False)
+
+
+def test_with_keys_everything_is_as_without(capsys):
+    assert main(["--curve", "--seconds", "5", "--only", "steady", "cuts"]) == 0, capsys.readouterr().out
+
+
+def test_what_sits_between_server_and_clients_cannot_read_what_has_keys(capsys):
+    with pytest.raises(SystemExit):
+        arguments(["--curve", "--planted", "drop"])
+    assert "which --curve prevents" in capsys.readouterr().err
+
+
+def test_half_open_connections_that_cost_something_are_noticed(monkeypatch, tmp_path):
+    settings = Settings(seconds=5, seed=7, expect=EchoModel(), directory=str(tmp_path), say=lambda line: None)
+    outcome, = run(settings, ["halfopen"])
+    assert outcome.verdict.clean and "1000 held for 3 times" in outcome.figure
+    monkeypatch.setattr(scenarios, "HALF_OPEN_SHARE", -1)
+    outcome, = run(settings, ["halfopen"])
+    assert outcome.passed is False
 
 
 def test_every_scenario_is_run_by_default():

@@ -1,10 +1,11 @@
 """What breaks things does break them: the proxy passes everything until it cuts."""
 import socket
 import threading
+import time
 
 import pytest
 
-from .faults import Proxy
+from .faults import BEGINNINGS, HalfOpen, Proxy
 
 
 @pytest.fixture
@@ -72,3 +73,27 @@ def test_nobody_behind_it():
         port = listener.getsockname()[1]
     with Proxy(port) as proxy, socket.create_connection(("127.0.0.1", proxy.port), 10) as connection:
         assert connection.recv(1) == b""
+
+
+def test_half_open_connections_are_held_and_opened_again():
+    listeners = [socket.create_server(("127.0.0.1", 0), backlog=100) for _ in range(2)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    try:
+        with HalfOpen(ports, 10) as half_open:
+            taken = [listener.accept()[0] for _ in range(5) for listener in listeners]
+            said = sorted(taken[number].recv(1000) for number, text in enumerate(BEGINNINGS * 2) if text)
+            assert said == sorted(text for text in BEGINNINGS * 2 if text)
+            taken.pop(0).close()
+            taken.append(listeners[0].accept()[0])
+            end = time.monotonic() + 10
+            while half_open.held < 10:
+                assert time.monotonic() < end
+        for connection in taken:
+            connection.settimeout(10)
+            while connection.recv(1000):
+                pass  # and then the end
+            connection.close()
+        assert half_open.opened == 11
+    finally:
+        for listener in listeners:
+            listener.close()

@@ -43,8 +43,9 @@ def test_tests(line, tests):
 
 
 def test_a_running_server():
-    assert parsed("-ip there").running == {"ip": "there", "port": 5555, "port_out": 5556}
-    assert parsed("-ip there -port 7 -port_out 8").running == {"ip": "there", "port": 7, "port_out": 8}
+    assert parsed("-ip there").running == {"ip": "there", "port": 5555, "port_out": 5556, "curve_dir": ""}
+    assert parsed("-ip there -port 7 -port_out 8 -curve_dir keys").running == {
+        "ip": "there", "port": 7, "port_out": 8, "curve_dir": "keys"}
 
 
 def test_how_much():

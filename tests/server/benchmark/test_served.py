@@ -5,6 +5,8 @@ import signal
 
 import pytest
 from bert_serving.client import BertClient
+from bert_serving.client.errors import UnauthorizedError
+from bert_serving.server import keys
 from bert_serving.server.benchmark.load import BenchmarkError
 from bert_serving.server.benchmark.served import Served, from_json, to_json
 from bert_serving.server.config import PoolingStrategy, ServerConfig, get_args_parser
@@ -30,6 +32,15 @@ def test_a_server_with_options():
         pid = served._child.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_server_with_keys(tmp_path):
+    keys.make(tmp_path / "keys")
+    with Served({"engine": "echo", "curve_dir": str(tmp_path / "keys")}) as served:
+        with BertClient(**served.address, timeout=20_000) as client:
+            assert client.encode(["hello world"]).shape == (1, 768)
+        with pytest.raises(UnauthorizedError):
+            BertClient(**{**served.address, "curve_dir": ""}, timeout=20_000)
 
 
 @pytest.mark.parametrize("options, error, said", [

@@ -112,8 +112,9 @@ def test_while_nobody_answers_nobody_gets_in(house):
     house.door.close()
     house.handlers.clear()
     house.poller = zmq.Poller()
-    house.knock(find(house.directory))
-    assert not house.front.poll(300)
+    for _ in range(10):  # the first one may still find somebody to ask, who does not answer any more
+        house.knock(find(house.directory))
+        assert not house.front.poll(30)
 
 
 def test_who_is_put_on_the_list_gets_in_and_who_is_taken_off_does_not(house, caplog):

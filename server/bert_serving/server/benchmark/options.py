@@ -17,6 +17,8 @@ NUM_WORDS = 25
 """Words of a random sentence, where they are not the sweep's subject: the original's max_seq_len."""
 
 PORTS = ("port", "port_out")
+CURVE_DIR = "curve_dir"
+"""Means clients and servers alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Benchmark:
 
     Attributes:
         tests: name of a sweep -> its values.
-        running: ``ip``, ``port`` and ``port_out`` of a server that runs; None: servers are started.
+        running: ``ip``, ``port``, ``port_out`` and ``curve_dir`` of a server that runs; None: servers are started.
         server: options of the servers that are started, as plain JSON values.
         load: for how long each client does what it does.
         usual: what has the same value wherever it is not the sweep's subject.
@@ -117,12 +119,13 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.env
     running = None
     if args.ip is not None:
         changed = [f"-{f.name}" for f in fields(ServerConfig)
-                   if f.name not in PORTS and getattr(args, f.name) != parser.get_default(f.name)]
+                   if f.name not in (*PORTS, CURVE_DIR) and getattr(args, f.name) != parser.get_default(f.name)]
         if changed:
             raise ConfigError(f"-ip names a server that runs, so {', '.join(changed)} cannot be set; leave one of them "
                               "out")
         ports = {name: ServerConfig.__dataclass_fields__[name].default for name in PORTS}
-        running = {"ip": args.ip, **ports, **{name: server[name] for name in PORTS if name in server}}
+        running = {"ip": args.ip, **ports, **{name: server[name] for name in PORTS if name in server},
+                   CURVE_DIR: config.curve_dir or ""}
     if args.num_repeat is not None and args.num_repeat <= WARM_UP:
         raise ConfigError(f"-num_repeat is {args.num_repeat}, and the first {WARM_UP} do not count; expected "
                           f"{WARM_UP + 1} or more")

@@ -26,7 +26,7 @@ class Served:
     """A server that was started with some options, ready to be asked.
 
     Attributes:
-        address: ``ip``, ``port`` and ``port_out``, as BertClient takes them.
+        address: ``ip``, ``port``, ``port_out`` and ``curve_dir``, as BertClient takes them.
     """
 
     def __init__(self, options: Mapping[str, Any], start_seconds: float = 300.0,
@@ -141,7 +141,8 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.broker.on_signal)
         service.on_ready = lambda: say(  # type: ignore[method-assign]
-            {"ready": {"ip": "127.0.0.1", "port": service.port, "port_out": service.port_out}})
+            {"ready": {"ip": "127.0.0.1", "port": service.port, "port_out": service.port_out,
+                       "curve_dir": service.config.curve_dir or ""}})
         service.run()
     except StartError as error:
         say({"error": type(error).__name__, "message": str(error)})
