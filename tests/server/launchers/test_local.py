@@ -20,7 +20,7 @@ class Place:
         self.pipe, self.results = endpoints.pipe(context, jobs), endpoints.results(context, results)
         engine = EngineSettings(**{"engine": "echo", "hidden_size": 8, **settings})
         self.handle = LocalLauncher().start({
-            "jobs": jobs, "results": results, "verbose": False, "device_is_a_must": True,
+            "jobs": jobs, "results": results, "largest_job": 1_000_000, "verbose": False, "device_is_a_must": True,
             "settings": engine.to_json(), "slot": 0, "incarnation": 1})
 
     def say(self, message):
