@@ -1,6 +1,7 @@
 """Measures the engines side by side, in one process, taking turns, so that what else the machine does hits all alike.
 
     python docs/performance/engine.py sentences.txt --max_seq_len 25
+    python docs/performance/engine.py sentences.txt --engines graph/bf16 graph/fp16 lite/int8
 
 ``sentences.txt`` has a sentence a line. Prints tokens per second (best round) and as a multiple of the original
 server's way, which pads every sentence to max_seq_len; milliseconds for one sentence of 12 tokens (median); and the
@@ -38,12 +39,14 @@ def load(model_dir: str | None, max_seq_len: int, threads: int, engine: str,
 def padded(engine: base.Engine, width: int) -> Encode:
     """The original's way: every sequence padded to max_seq_len, all of a batch in one run."""
     assert isinstance(engine, graph.GraphEngine)
-    return lambda batch: engine._run(*graph.pad(batch, len(batch), width))
+    return lambda batch: engine._run(*graph.pad(graph.lay_out(batch), len(batch), width))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the engines side by side.")
     parser.add_argument("file")
+    parser.add_argument("--engines", nargs="+", default=["graph/fp32", "lite/fp32", "lite/int8"],
+                        metavar="ENGINE/PRECISION", help="what to measure, beside graph/fp32")
     parser.add_argument("--model_dir")
     parser.add_argument("--max_seq_len", type=int, default=25)
     parser.add_argument("--batch", type=int, default=256)
@@ -54,10 +57,9 @@ def main() -> None:
     clock = time.process_time if args.threads == 1 else time.perf_counter
 
     engines: dict[str, Encode] = {}
-    for name, engine, precision in (("graph fp32", "graph", "fp32"), ("lite fp32", "lite", "fp32"),
-                                    ("lite int8", "lite", "int8")):
-        settings, made = load(args.model_dir, args.max_seq_len, args.threads, engine, precision)
-        if name == "graph fp32":
+    for name in dict.fromkeys(["graph/fp32", *args.engines]):
+        settings, made = load(args.model_dir, args.max_seq_len, args.threads, *name.split("/"))
+        if name == "graph/fp32":
             engines["graph, padded"] = padded(made, args.max_seq_len)
         engines[name] = made.encode
     with open(args.file, encoding="utf-8") as file:
@@ -69,7 +71,7 @@ def main() -> None:
     tokens = sum(map(len, sequences))
     one = next([sequence] for sequence in base.features(texts, tokenizer, settings) if len(sequence) == 12)
 
-    exact = np.concatenate([engines["graph fp32"](batch) for batch in batches])
+    exact = np.concatenate([engines["graph/fp32"](batch) for batch in batches])
     best = dict.fromkeys(engines, float("inf"))
     alone: dict[str, list[float]] = {name: [] for name in engines}
     cosines = {}
@@ -92,7 +94,7 @@ def main() -> None:
           f"at most {args.max_seq_len}; batches of {args.batch}, {args.threads} threads")
     for name in engines:
         print(f"| {name} | {tokens / best[name]:.0f} | {best['graph, padded'] / best[name]:.2f} | "
-              f"{np.median(alone[name]) * 1e3:.2f} | {cosines[name].min():.4f} / {cosines[name].mean():.4f} |")
+              f"{np.median(alone[name]) * 1e3:.2f} | {cosines[name].min():.6f} / {cosines[name].mean():.6f} |")
 
 
 if __name__ == "__main__":

@@ -243,7 +243,9 @@ def test_numbers_of_strategies_are_the_originals(name, number):
 
 @pytest.mark.parametrize("words, precision", [([], "fp32"), (["-fp16"], "fp16"), (["-precision", "fp16"], "fp16"),
                                               (["-fp16", "-precision", "fp16"], "fp16"),
-                                              (["-precision", "int8", "-engine", "lite"], "int8")])
+                                              (["-precision", "int8", "-engine", "lite"], "int8"),
+                                              (["-precision", "bf16", "-xla"], "bf16"),
+                                              (["-precision", "bf16", "-engine", "graph"], "bf16")])
 def test_precision(words, precision):
     config = configure(*words)
     assert config.precision == config.to_status()["precision"] == precision
@@ -254,11 +256,13 @@ def test_precision(words, precision):
 @pytest.mark.parametrize("words, message", [
     (["-fp16", "-precision", "int8"], "-fp16 and -precision int8 exclude each other"),
     (["-fp16", "-precision", "fp32"], "-fp16 and -precision fp32 exclude each other"),
+    (["-fp16", "-precision", "bf16"], "-fp16 and -precision bf16 exclude each other"),
     (["-precision", "int8", "-engine", "graph"], "int8 is for engine lite, which does without -engine graph"),
     (["-precision", "int8", "-engine", "auto", "-xla"], "int8 is for engine lite, which does without -xla"),
     (["-precision", "int8", "-engine", "auto", "-device_map", "0"], "int8 .* does without -device_map"),
     (["-engine", "lite", "-xla"], "-engine lite cannot do -xla"),
     (["-engine", "lite", "-fp16"], "-engine lite cannot do -precision fp16"),
+    (["-engine", "lite", "-precision", "bf16"], "-engine lite cannot do -precision bf16"),
     (["-engine", "lite", "-device_map", "0"], "-engine lite cannot do -device_map")])
 def test_what_an_engine_cannot_do(words, message):
     with pytest.raises(ConfigError, match=message):

@@ -212,8 +212,9 @@ class ServerConfig:
     xla: bool = option(False, "compile the graph with XLA", SERVING)
     fp16: bool = option(False, "the same as -precision fp16", SERVING)
     precision: str | None = option(None, "numbers to compute with: fp32 (exact), int8 (engine lite: several times "
-                                   "faster, a little less exact), or fp16 (engine graph: computes and answers in half "
-                                   "precision); default: fp32", SERVING, str, choices=("fp32", "int8", "fp16"))
+                                   "faster, a little less exact), bf16 (engine graph: matrix products in 16 bits), or "
+                                   "fp16 (engine graph: these and the answers in half precision); default: fp32",
+                                   SERVING, str, choices=("fp32", "int8", "bf16", "fp16"))
     gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)
     device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+")
     prefetch_size: int = option(10, "jobs that a GPU worker holds: one running, the others waiting; a CPU worker "
@@ -274,7 +275,8 @@ class ServerConfig:
                     raise ConfigError(f"-precision int8 is for engine lite, which does without {option_name}; give one "
                                       "of them")
         if self.engine == "lite":
-            for unable, option_name in ((self.xla, "-xla"), (self.fp16, "-precision fp16"),
+            for unable, option_name in ((self.xla, "-xla"), (self.precision not in ("fp32", "int8"),
+                                                             f"-precision {self.precision}"),
                                         (bool(self.device_map), "-device_map")):
                 if unable:
                     raise ConfigError(f"-engine lite cannot do {option_name}; leave that out, or give -engine graph")

@@ -45,6 +45,10 @@ logger = logging.getLogger(__name__)
 
 MB = 1_000_000
 
+UNAIDED = {"int8": "it is hardly faster than fp32, and less exact", "bf16": "it is slower than fp32, and less exact",
+           "fp16": "it is slower than fp32, and less exact"}
+"""Precision -> what to expect of it where the processor does not help, as measured: see docs/performance.md."""
+
 INNER = ("ventilator -> worker", "worker -> sink")
 """Keys of the status reply with addresses that mean nothing on another host."""
 
@@ -203,9 +207,9 @@ class Service:
                        "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
         on_cpu = CPU in self.placement.devices
         logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
-        if on_cpu and settings.precision != "fp32" and not machine.speeds_up(settings.precision):
-            logger.warning("this processor has no instructions that speed -precision %s up; fp32 may be as fast",
-                           settings.precision)
+        if on_cpu and settings.precision in UNAIDED and not machine.speeds_up(settings.precision):
+            logger.warning("this processor has no instructions for %s: %s", settings.precision,
+                           UNAIDED[settings.precision])
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
         self._say_who_may_come()
 

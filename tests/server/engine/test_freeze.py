@@ -98,7 +98,7 @@ def test_a_damaged_graph_is_made_again(tiny_dir, tmp_path):
 
 @pytest.mark.parametrize("options", [
     {"pooling_layer": [-1]}, {"pooling_layer": [-2, -1]}, {"pooling_strategy": PoolingStrategy.REDUCE_MAX},
-    {"fp16": True}, {"no_position_embeddings": True}], ids=str)
+    {"fp16": True}, {"precision": "bf16"}, {"no_position_embeddings": True}], ids=str)
 def test_other_options_other_graph(tiny_dir, tmp_path, options):
     assert freeze.graph_path(settings_of(tiny_dir), tmp_path) != freeze.graph_path(settings_of(tiny_dir, **options),
                                                                                    tmp_path)

@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_serving.server.config import PoolingStrategy
+from bert_serving.server.core.features import Features
 from bert_serving.server.engine.command import convert
 from bert_serving.server.engine import base, freeze, graph
 from bert_serving.server.errors import EngineError
@@ -21,6 +23,8 @@ from bert_serving.server.errors import EngineError
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
          ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
 NAMES = [strategy.name for strategy in PoolingStrategy]
+WORDS = st.sampled_from(["the", "quick", "brown", "fox", "unwanted", "running", ",", "."])
+SENTENCES = st.lists(WORDS, max_size=36).map(" ".join)
 
 
 def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
@@ -85,17 +89,78 @@ def test_all_masked_sequences_do_not_depend_on_the_batch(tiny_dir, run):
 
 # ---- precision and compilation ---------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize("xla", [False, True], ids=["", "xla"])
+@pytest.mark.parametrize("precision, answers, tolerance", [("fp16", np.float16, 0.01), ("bf16", np.float32, 0.08)])
 @pytest.mark.parametrize("name", NAMES)
-def test_fp16(tiny, tmp_path, run, name):
+def test_precisions(tiny, tmp_path, run, name, precision, answers, tolerance, xla):
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3, fp16=True)
-    assert running.encode(TEXTS).dtype == np.float16
-    compare(running, model, strategy=name, tolerance=0.03)
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+                  precision=precision, xla=xla)
+    assert running.encode(TEXTS).dtype == answers
+    compare(running, model, strategy=name, tolerance=tolerance)
+    base.prove(running.engine, running.tokenizer, running.settings)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_of_processors_that_have_it(tiny, tmp_path, run, monkeypatch, name):
+    """And of GPUs; here it is computed less exactly, but by the same graph."""
+    monkeypatch.setattr(graph, "rounds", lambda *args: True)
+    model = tiny(num_labels=1 if name == "REGRESSION" else 3)
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+                  precision="bf16")
+    compare(running, model, strategy=name, tolerance=0.1)
+
+
+def test_a_processor_that_does_not_round_is_found_out(tiny_dir, run, monkeypatch):
+    import tensorflow as tf
+    running, vectors = run(tiny_dir, precision="bf16"), {}
+    for answer in (False, True):
+        monkeypatch.setattr(graph, "rounds", lambda *args: answer)
+        vectors[answer] = base.create(running.settings).encode(running.features(TEXTS))
+    assert not np.array_equal(vectors[False], vectors[True])
+    monkeypatch.undo()
+    product = tf.matmul(tf.constant([[1, 1]], tf.bfloat16), tf.constant([[1], [1.5 * 2 ** -8]], tf.bfloat16))
+    is_rounded = float(product[0, 0]) > 1
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        assert graph.rounds(tf, session) == is_rounded
+    assert np.array_equal(running.encode(TEXTS), vectors[is_rounded])
+
+
+FUSED_OPERATIONS = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+from pathlib import Path
+from bert_serving.server.engine import base, freeze, graph
+settings = base.EngineSettings.from_json(json.load(sys.stdin))
+directory = Path(settings.frozen_graph)
+graph_def = tf.compat.v1.GraphDef.FromString((directory / freeze.GRAPH).read_bytes())
+with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+    feeds, vectors = graph._with_variables(tf, graph_def, directory, session, "vectors", compiled=False)
+    metadata = tf.compat.v1.RunMetadata()
+    session.run(vectors, {feed: np.zeros([1] * feed.shape.rank, np.int32) for feed in feeds},
+                tf.compat.v1.RunOptions(output_partition_graphs=True), metadata)
+print(*{operation.decode() for part in metadata.partition_graphs for node in part.node
+        for operation in node.attr["fused_ops"].list.s})
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN is for x86")
+@pytest.mark.parametrize("activation, onednn, expected", [
+    ("gelu", "1", "GeluExact"), ("gelu_new", "1", "GeluApproximate"), ("gelu", "0", "BiasAdd")])
+def test_tensorflow_knows_how_to_fuse(tiny, tmp_path, run, activation, onednn, expected):
+    """It has to recognize what we write: where it uses oneDNN, much of the speed comes of that."""
+    settings = run(tiny(hidden_act=activation).write_hugging_face(tmp_path)).settings
+    done = subprocess.run([sys.executable, "-c", FUSED_OPERATIONS], text=True, capture_output=True, timeout=50,
+                          input=json.dumps(settings.to_json()), env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn})
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("name", ["REDUCE_MAX", "REDUCE_MEAN_MAX", "NONE", "LAST_TOKEN"])
-def test_fp16_is_finite_where_all_is_masked(tiny_dir, run, name):
-    running = run(tiny_dir, pooling_strategy=PoolingStrategy[name], fp16=True, mask_cls_sep=True)
+def test_answers_are_finite_where_all_is_masked(tiny_dir, run, name, precision):
+    running = run(tiny_dir, pooling_strategy=PoolingStrategy[name], precision=precision, mask_cls_sep=True)
     assert np.isfinite(running.encode(["", "the", ""])).all()
 
 
@@ -128,14 +193,21 @@ def test_xla_shapes_are_few():
 
 # ---- devices ---------------------------------------------------------------------------------------------------------
 
-def test_weights_as_variables(tiny, tiny_dir, run):
-    """What a GPU gets, on the CPU: there, weights are no mapped files."""
-    import tensorflow as tf
-    running = run(tiny_dir)
-    directory = Path(running.settings.frozen_graph)
-    graph_def = tf.compat.v1.GraphDef.FromString((directory / freeze.GRAPH).read_bytes())
-    running.engine._run = graph._session(tf, graph_def, directory, dataclasses.replace(running.settings, device=0))
-    compare(running, tiny())
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="a Linux kernel tells what is mapped")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_are_mapped_files(tiny, tmp_path, run, precision):
+    """All workers share their pages: TensorFlow computes with these files, not with a copy of them."""
+    model = tiny(hidden_size=256, num_attention_heads=4, intermediate_size=256, num_hidden_layers=2)
+    running = run(model.write_hugging_face(tmp_path), precision=precision, pooling_layer=[-1])
+    files = [path for path in Path(running.settings.frozen_graph).iterdir() if path.name.endswith("kernel")]
+    assert len(files) == 2 * 4                         # Query, key and value are one.
+    running.encode(TEXTS)
+    maps = Path("/proc/self/smaps").read_text()
+    for path in files:
+        _, _, after = maps.partition(f"{path}\n")
+        assert after, f"{path} is not mapped"
+        used = dict(line.split(":") for line in after.splitlines()[:12] if ": " in line)
+        assert int(used["Rss"].split()[0]) * 1024 == path.stat().st_size
 
 
 def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
@@ -147,6 +219,7 @@ def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
 
 def test_describe(tiny_dir, run):
     assert run(tiny_dir, fp16=True).engine.describe().endswith("on CPU, 1 threads, fp16")
+    assert run(tiny_dir, xla=True).engine.describe().endswith("on CPU, 1 threads, fp32, xla")
 
 
 def test_a_damaged_graph_is_refused(tiny_dir, run, tmp_path):
@@ -183,16 +256,51 @@ def test_plan_bounds_the_tokens_of_a_run():
     assert [len(group) for group in graph.plan(np.full(40, 512))] == [16, 16, 8]
 
 
-@pytest.mark.parametrize("options", [{}, {"pooling_strategy": PoolingStrategy.NONE}, {"xla": True}], ids=str)
-def test_any_batch_equals_each_alone(tiny_dir, run, options):
-    running = run(tiny_dir, **options)
-    random = np.random.default_rng(0)
-    for size in (1, 2, 7, 60):
-        texts = [" ".join(random.choice(["the", "quick", "fox", "unwanted"], random.integers(1, 30)))
-                 for _ in range(size)]
-        together = running.encode(texts)
-        alone = np.concatenate([running.encode([text]) for text in texts])
-        assert np.abs(together - alone).max() < 1e-5
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_tokens_lie_end_to_end_and_beside_each_other(lengths):
+    batch = [Features(*np.arange(3 * length, dtype=np.int32).reshape(3, length), [], 2) for length in lengths]
+    ids, types, positions, mask, places, tokens, _ = graph.lay_out(batch)
+    for values, name in ((ids, "input_ids"), (types, "token_type_ids"), (mask, "input_mask")):
+        assert values.tolist() == [value for features in batch for value in getattr(features, name)]
+    assert positions.tolist() == [position for length in lengths for position in range(length)]
+    assert tokens.shape == (len(lengths), max(lengths))
+    assert tokens.ravel()[places].tolist() == list(range(sum(lengths)))
+    for row, length in enumerate(lengths):
+        assert np.array_equal(ids[tokens[row, :length]], batch[row].input_ids)
+
+
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=9), rows=st.integers(0, 3), width=st.integers(0, 3))
+def test_padded_inputs_hold_the_same(lengths, rows, width):
+    batch = [Features(*np.arange(3 * length, dtype=np.int32).reshape(3, length), [], 2) for length in lengths]
+    inputs = graph.lay_out(batch)
+    shape = (len(lengths) + rows, max(lengths) + width)
+    ids, types, positions, mask, places, tokens, padded = graph.pad(inputs, *shape)
+    total = sum(lengths)
+    assert tokens.shape == shape and {len(array) for array in (ids, types, positions, mask, places)} == {np.prod(shape)}
+    for array, before in zip((ids, types, positions, mask), inputs):
+        assert np.array_equal(array[:total], before)
+    assert tokens.ravel()[places[:total]].tolist() == list(range(total))
+    assert padded.tolist() == lengths + [1] * rows
+
+
+@pytest.mark.parametrize("options, bound", [
+    ({}, 1e-5), ({"pooling_strategy": PoolingStrategy.NONE}, 1e-5), ({"mask_cls_sep": True}, 1e-5),
+    ({"pooling_strategy": PoolingStrategy.CLS_POOLED}, 1e-5), ({"xla": True}, 1e-5), ({"precision": "bf16"}, 0.05),
+    ({"precision": "fp16"}, 0.005)], ids=str)
+def test_batch_mates_change_little(tiny_dir, run, options, bound):
+    """A sentence's vector is the same within a bound, whoever else is in the batch; values are up to 3 here."""
+    running = run(tiny_dir, max_seq_len=40, **options)
+
+    @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(sentence=SENTENCES, before=st.lists(SENTENCES, max_size=40), after=st.lists(SENTENCES, max_size=4))
+    def check(sentence, before, after):
+        alone = running.encode([sentence])
+        sizes = [len(sequence) for sequence in running.features(before)] if running.engine.token_level else [1] * 99
+        start = sum(sizes[:len(before)])
+        together = running.encode([*before, sentence, *after])
+        assert np.abs(together[start:start + len(alone)] - alone).max() <= bound
+
+    check()
 
 
 # ---- the default model -----------------------------------------------------------------------------------------------
@@ -249,6 +357,19 @@ def test_original(converted, golden, run, name):
     for kind, texts in inputs.items():
         features = running.features(texts)
         check(running.engine.encode(features), features, arrays[kind], 0.02 if options.get("fp16") else 2e-5)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("precision, xla, least", [("bf16", False, 0.9999), ("bf16", True, 0.9998),
+                                                   ("fp16", False, 0.99999), ("fp16", True, 0.99999)])
+def test_cosines_of_the_precisions(default_model, golden, run, precision, xla, least):
+    arrays = np.load(golden / "minilm.npz")
+    texts = [item["text"] for item in json.loads((golden / "sentences.json").read_text(encoding="utf-8"))]
+    for layer in ("-1", "-2"):
+        running = run(default_model, max_seq_len=25, pooling_layer=[int(layer)], precision=precision, xla=xla)
+        rows, expected = running.encode(texts).astype(np.float64), arrays[f"REDUCE_MEAN/{layer}"]
+        cosines = (rows * expected).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(expected, axis=1)
+        assert cosines.min() >= least, (layer, cosines.min())
 
 
 def check(rows, features, expected, tolerance=2e-5):

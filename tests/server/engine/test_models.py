@@ -365,6 +365,7 @@ def test_settling_does_without_tensorflow(tiny_dir):
     ({}, False, "lite", "the fastest on CPUs"), ({}, True, "graph", "for GPUs"),
     ({"xla": True}, False, "graph", "for -xla"),
     ({"fp16": True}, False, "graph", "for -precision fp16"),
+    ({"precision": "bf16"}, False, "graph", "for -precision bf16"),
     ({"precision": "fp32"}, False, "lite", "the fastest on CPUs"),
     ({"precision": "int8"}, False, "lite", "for -precision int8")], ids=str)
 def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):

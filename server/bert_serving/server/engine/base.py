@@ -60,7 +60,7 @@ class EngineSettings:
 
     @property
     def fp16(self) -> bool:
-        """Whether answers are in half precision too."""
+        """Whether answers are in half precision too; those of other precisions are float32."""
         return self.precision == "fp16"
 
     @property
@@ -138,6 +138,9 @@ def features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer,
 PROOF: tuple[str, ...] = ("First do it", "then do it right, then do it better, and then write down what was done", "a",
                           "hello world ||| good day")
 
+TOLERANCE = {"fp32": 1e-3, "int8": 1e-3, "bf16": 1e-1, "fp16": 5e-2}
+"""Precision -> most that a value of a vector may change with the other sentences of the batch, where it is about 1."""
+
 
 def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) -> None:
     """Send a few sentences through the engine.
@@ -154,7 +157,7 @@ def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) ->
                           f"[{sum(lengths)}, ...] is expected")
     if not np.isfinite(together).all():
         raise EngineError("self-test: the engine answers vectors that are not finite; are the weights damaged?")
-    tolerance = 5e-2 if settings.fp16 else 1e-3
+    tolerance = TOLERANCE[settings.precision]
     for i, rows in enumerate(np.split(together, np.cumsum(lengths)[:-1])):
         difference = np.abs(engine.encode(batch[i:i + 1]).astype(np.float64) - rows)
         if (difference > tolerance * np.maximum(1, np.abs(rows))).any():

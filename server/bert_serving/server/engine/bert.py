@@ -6,6 +6,7 @@ comments on shapes:
 
     B = sequences of the batch      H = hidden_size               A = num_attention_heads
     L = tokens of the longest one   I = intermediate_size         D = H / A, size of one head
+    T = tokens of all of them
 """
 from __future__ import annotations
 
@@ -14,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ..config import PoolingStrategy
 from ..core.files import read_json
@@ -167,92 +166,121 @@ MASKED = -10000.0
 PADDED = -30000.0
 """Added to those of padding, which no sequence may see, not even one whose tokens are all hidden."""
 
+INPUTS = {"input_ids": 1, "token_type_ids": 1, "position_ids": 1, "input_mask": 1, "places": 1, "tokens": 2,
+          "lengths": 1}
+"""Name of each of the graph's placeholders -> its dimensions; :func:`build_graph` says what they hold."""
 
-def build_graph(config: BertConfig, constant: Callable[[str, tf.DType], tf.Tensor], *, strategy: PoolingStrategy,
-                layers: Sequence[int], position_embeddings: bool = True, fp16: bool = False) -> tf.Graph:
+
+def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strategy: PoolingStrategy,
+                layers: Sequence[int], position_embeddings: bool = True, precision: str = "fp32") -> tf.Graph:
     """The graph from token ids to vectors, without the layers that the strategy does not need.
 
-    Its placeholders are called ``input_ids``, ``token_type_ids``, ``input_mask`` (int32 [B, L]) and ``lengths``
-    (int32 [B]), its result ``vectors``: [B, D], or [B, L, D] for strategy NONE, float16 with ``fp16``.
+    Its INPUTS, int32 placeholders, describe B sequences of T tokens in all, the longest one of L:
+
+    - ``input_ids``, ``token_type_ids``, ``position_ids``, ``input_mask`` [T]: the sequences end to end
+    - ``lengths`` [B]: tokens of each
+    - ``tokens`` [B, L]: the sequences beside each other, as indices into the T tokens; any index for padding
+    - ``places`` [T]: where each token is among those B * L
+
+    Its result ``vectors`` is [B, D], or [B, L, D] for strategy NONE; float16 with precision fp16, else float32.
+    With bf16 there is a second one, ``emulated``, for processors where TensorFlow's bf16 is not exact enough.
 
     Args:
-        constant: makes a tensor of the variable of that name, in the given dtype.
+        constant: as for :class:`Encoder`.
         layers: as -pooling_layer.
     """
     import tensorflow as tf
 
     graph = tf.Graph()
     with graph.as_default():
-        ids, types, mask = (tf.compat.v1.placeholder(tf.int32, [None, None], name)
-                            for name in ("input_ids", "token_type_ids", "input_mask"))
-        lengths = tf.compat.v1.placeholder(tf.int32, [None], "lengths")
-        encoder = Encoder(config, constant, fp16)
-        hidden = encoder.embed(ids, types, position_embeddings)
+        inputs = {name: tf.compat.v1.placeholder(tf.int32, [None] * rank, name) for name, rank in INPUTS.items()}
+        tokens, lengths = inputs["tokens"], inputs["lengths"]
+        mask = tf.gather(tf.cast(inputs["input_mask"], tf.float32), tokens)
+        mask *= tf.sequence_mask(lengths, tf.shape(tokens)[1], tf.float32)                                # [B, L]
+        encoder = Encoder(config, constant, precision)
+        encoder.arrange(tokens, inputs["places"])
+        embeddings = encoder.embed(inputs["input_ids"], inputs["token_type_ids"],
+                                   inputs["position_ids"] if position_embeddings else None)
         bias = encoder.attention_bias(mask, lengths)
-        outputs = []
-        for number in range(layers_needed(config, layers, strategy in POOLER_STRATEGIES)):
-            hidden = encoder.layer(number, hidden, bias)
-            outputs.append(tf.reshape(hidden, [tf.shape(ids)[0], tf.shape(ids)[1], config.hidden_size]))  # [B, L, H]
-        if strategy in POOLER_STRATEGIES:
-            vectors = encoder.pooler(outputs[-1][:, 0])
-            if strategy in HEAD_STRATEGIES:
-                logits = tf.cast(encoder.logits(vectors), tf.float32)
-                vectors = tf.sigmoid(logits) if strategy is PoolingStrategy.REGRESSION else tf.nn.softmax(logits)
-        else:
-            chosen = tf.concat([outputs[config.layer_index(layer)] for layer in layers], axis=-1)
-            vectors = GRAPH_POOLING[strategy](tf.cast(chosen, tf.float32), tf.cast(mask, tf.float32), lengths)
-        if fp16:                                       # The maximum over no token, -1e30, would become infinite.
-            limit = float(tf.float16.max)
-            vectors = tf.cast(tf.clip_by_value(tf.cast(vectors, tf.float32), -limit, limit), tf.float16)
-        tf.identity(vectors, "vectors")
+        for name in ("vectors", "emulated") if precision == "bf16" else ("vectors",):
+            encoder.is_emulated = name == "emulated"
+            hidden, outputs = embeddings, []
+            for number in range(layers_needed(config, layers, strategy in POOLER_STRATEGIES)):
+                hidden = encoder.layer(number, hidden, bias)
+                outputs.append(hidden)
+            if strategy in POOLER_STRATEGIES:
+                vectors = encoder.pooler(tf.gather(outputs[-1], tokens[:, 0]))
+                if strategy in HEAD_STRATEGIES:
+                    logits = encoder.logits(vectors)
+                    vectors = tf.sigmoid(logits) if strategy is PoolingStrategy.REGRESSION else tf.nn.softmax(logits)
+            else:
+                chosen = [tf.gather(outputs[config.layer_index(layer)], tokens) for layer in layers]      # [B, L, H]
+                vectors = GRAPH_POOLING[strategy](tf.concat(chosen, axis=-1), mask, lengths)
+            if precision == "fp16":                    # The maximum over no token, -1e30, would become infinite.
+                limit = float(tf.float16.max)
+                vectors = tf.cast(tf.clip_by_value(vectors, -limit, limit), tf.float16)
+            tf.identity(vectors, name)
     return graph
 
 
 class Encoder:
     """The encoder's computation, in the order in which it happens: :meth:`embed`, then :meth:`layer` by layer.
 
-    With ``fp16`` matrix products are in half precision; layer normalization and softmax, which sum many numbers, are
-    not.
+    All but attention works on the tokens of all sequences as one long list, so that padding costs nothing there.
+    With precision bf16 or fp16 matrix products, and the activation between two of them, are in that type; all else, the
+    sums over many numbers and over layers, is in float32.
 
     Args:
-        constant: makes a tensor of the variable of that name, in the given dtype.
+        constant: ``constant(name, dtype, *beside)`` gives a tensor of the variable of that name, in that dtype, and of
+            those named after it, joined at their last axis.
+
+    Attributes:
+        is_emulated: round to that type what goes into a product, and compute it in float32.
     """
 
-    def __init__(self, config: BertConfig, constant: Callable[[str, tf.DType], tf.Tensor], fp16: bool = False) -> None:
+    is_emulated = False
+
+    def __init__(self, config: BertConfig, constant: Callable[..., tf.Tensor], precision: str = "fp32") -> None:
         import tensorflow as tf
 
         self.config = config
-        self.dtype = tf.float16 if fp16 else tf.float32
+        self.dtype = {"fp32": tf.float32, "bf16": tf.bfloat16, "fp16": tf.float16}[precision]
         self._constant = constant
 
-    def embed(self, input_ids: tf.Tensor, token_type_ids: tf.Tensor, position_embeddings: bool = True) -> tf.Tensor:
+    def arrange(self, tokens: tf.Tensor, places: tf.Tensor) -> None:
+        """Say how tokens are brought together for attention.
+
+        Args:
+            tokens: int32 [B, L], indices of tokens. places: int32 [T], where they are in there, row after row.
+        """
+        self._tokens, self._places = tokens, places
+
+    def embed(self, input_ids: tf.Tensor, token_type_ids: tf.Tensor, position_ids: tf.Tensor | None) -> tf.Tensor:
         """
         Args:
-            input_ids, token_type_ids: int32 [B, L].
+            input_ids, token_type_ids, position_ids: int32 [T]; None: there are no position embeddings.
         Returns:
-            [B * L, H]; all layers work on the tokens of all sequences as one long list.
+            float32 [T, H]
         """
         import tensorflow as tf
 
-        length = tf.shape(input_ids)[1]
         name = "bert/embeddings"
-        hidden = tf.gather(self._constant(f"{name}/word_embeddings", self.dtype), input_ids)              # [B, L, H]
-        hidden += tf.gather(self._constant(f"{name}/token_type_embeddings", self.dtype), token_type_ids)  # [B, L, H]
-        if position_embeddings:
-            hidden += self._constant(f"{name}/position_embeddings", self.dtype)[None, :length]            # [1, L, H]
-        return self._layer_norm(tf.reshape(hidden, [-1, self.config.hidden_size]), name)
+        hidden = tf.gather(self._constant(f"{name}/word_embeddings", tf.float32), input_ids)              # [T, H]
+        hidden += tf.gather(self._constant(f"{name}/token_type_embeddings", tf.float32), token_type_ids)
+        if position_ids is not None:
+            hidden += tf.gather(self._constant(f"{name}/position_embeddings", tf.float32), position_ids)
+        return self._layer_norm(hidden, name)
 
-    def attention_bias(self, input_mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    def attention_bias(self, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """What is added to the attention scores.
 
         Args:
-            input_mask: int32 [B, L]. lengths: int32 [B].
+            mask: float32 [B, L]. lengths: int32 [B].
         Returns:
             float32 [B, 1, 1, L]
         """
         import tensorflow as tf
 
-        mask = tf.cast(input_mask, tf.float32)
         padding = 1.0 - tf.sequence_mask(lengths, tf.shape(mask)[1], tf.float32)
         # Where all tokens are hidden, MASKED would change no probability, only cost their scores three digits.
         hidden = tf.reduce_max(mask, axis=1, keepdims=True) - mask
@@ -261,33 +289,36 @@ class Encoder:
     def layer(self, number: int, hidden: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """
         Args:
-            hidden: [B * L, H]. bias: float32 [B, 1, 1, L].
+            hidden: float32 [T, H]. bias: float32 [B, 1, 1, L].
         Returns:
-            [B * L, H]
+            float32 [T, H]
         """
+        import tensorflow as tf
+
         name = f"bert/encoder/layer_{number}"
-        context = self._attention(hidden, bias, f"{name}/attention/self")                                 # [B * L, H]
-        attended = self._dense(context, f"{name}/attention/output/dense") + hidden
+        context = self._attention(hidden, bias, f"{name}/attention/self")                                 # [T, H]
+        attended = tf.cast(self._dense(context, f"{name}/attention/output/dense"), tf.float32) + hidden
         hidden = self._layer_norm(attended, f"{name}/attention/output")
-        inner = self._activation(self._dense(hidden, f"{name}/intermediate/dense"))                       # [B * L, I]
-        return self._layer_norm(self._dense(inner, f"{name}/output/dense") + hidden, f"{name}/output")
+        inner = self._activation(self._dense(hidden, f"{name}/intermediate/dense"))                       # [T, I]
+        output = tf.cast(self._dense(inner, f"{name}/output/dense"), tf.float32) + hidden
+        return self._layer_norm(output, f"{name}/output")
 
     def pooler(self, first: tf.Tensor) -> tf.Tensor:
         """
         Args:
-            first: [B, H], the last layer at position 0.
+            first: float32 [B, H], the last layer at position 0.
         Returns:
-            [B, H]
+            float32 [B, H]
         """
         import tensorflow as tf
 
-        return tf.tanh(self._dense(first, "bert/pooler/dense"))
+        return tf.tanh(tf.cast(self._dense(first, "bert/pooler/dense"), tf.float32))
 
     def logits(self, pooled: tf.Tensor) -> tf.Tensor:
-        """The classification head of a fine-tuned model: [B, H] -> [B, num_labels]."""
+        """The classification head of a fine-tuned model: float32 [B, H] -> [B, num_labels]."""
         import tensorflow as tf
 
-        weights, bias = (self._constant(name, self.dtype) for name in ("output_weights", "output_bias"))
+        weights, bias = (self._constant(name, tf.float32) for name in ("output_weights", "output_bias"))
         return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
 
     def _attention(self, hidden: tf.Tensor, bias: tf.Tensor, name: str) -> tf.Tensor:
@@ -295,37 +326,44 @@ class Encoder:
 
         heads, size = self.config.num_attention_heads, self.config.hidden_size // self.config.num_attention_heads
         batch, length = tf.shape(bias)[0], tf.shape(bias)[3]
-
-        def split(projected: tf.Tensor) -> tf.Tensor:
-            return tf.transpose(tf.reshape(projected, [batch, length, heads, size]), [0, 2, 1, 3])        # [B, A, L, D]
-
-        query, key, value = (split(self._dense(hidden, f"{name}/{part}")) for part in ("query", "key", "value"))
+        projected = self._denses(hidden, [f"{name}/query", f"{name}/key", f"{name}/value"])               # [T, 3H]
+        projected = tf.reshape(tf.gather(projected, self._tokens), [batch, length, 3, heads, size])
+        query, key, value = tf.unstack(tf.transpose(projected, [2, 0, 3, 1, 4]))                          # [B, A, L, D]
         scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)                             # [B, A, L, L]
         weights = tf.nn.softmax(scores * (1.0 / math.sqrt(size)) + bias)
-        context = tf.matmul(tf.cast(weights, self.dtype), value)                                          # [B, A, L, D]
-        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, heads * size])
+        context = tf.matmul(tf.cast(weights, value.dtype), value)                                         # [B, A, L, D]
+        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, heads * size])                     # [B * L, H]
+        return tf.gather(context, self._places)
 
     def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:
+        """In ``dtype``, unless it is emulated."""
+        return self._denses(inputs, [name])
+
+    def _denses(self, inputs: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+        """Several of them in one product, their results beside each other."""
         import tensorflow as tf
 
-        kernel, bias = (self._constant(f"{name}/{part}", self.dtype) for part in ("kernel", "bias"))
+        kernel, bias = (self._constant(f"{names[0]}/{part}", self.dtype, *(f"{name}/{part}" for name in names[1:]))
+                        for part in ("kernel", "bias"))
+        inputs = tf.cast(inputs, self.dtype)
+        if self.is_emulated:
+            inputs, kernel, bias = (tf.cast(tensor, tf.float32) for tensor in (inputs, kernel, bias))
         return tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
 
     def _layer_norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf
 
         gamma, beta = (self._constant(f"{name}/LayerNorm/{part}", tf.float32) for part in ("gamma", "beta"))
-        hidden = tf.cast(hidden, tf.float32)
-        mean, variance = tf.nn.moments(hidden, [-1], keepdims=True)                                       # [B * L, 1]
-        return tf.cast(tf.nn.batch_normalization(hidden, mean, variance, beta, gamma, self.config.layer_norm_eps),
-                       self.dtype)
+        mean, variance = tf.nn.moments(hidden, [-1], keepdims=True)                                       # [T, 1]
+        return tf.nn.batch_normalization(hidden, mean, variance, beta, gamma, self.config.layer_norm_eps)
 
     def _activation(self, inputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         match self.config.hidden_act:
             case "gelu":
-                return inputs * (0.5 * (1.0 + tf.math.erf(inputs / np.sqrt(2.0).astype(inputs.dtype.as_numpy_dtype))))
+                # TensorFlow knows this form; see test_graph.py.
+                return inputs * (0.5 * (1.0 + tf.math.erf(inputs * math.sqrt(0.5))))
             case "gelu_new":
                 return tf.nn.gelu(inputs, approximate=True)
             case "relu":

@@ -7,8 +7,9 @@ As a program it makes one, in a process of its own, for TensorFlow's memory to g
 prints one line of JSON: ``{"path", "layers_kept", "layers", "seconds", "bytes"}``, or
 ``{"error": {"name", "message"}}`` with exit code 1.
 
-Large weights lie in files of their own beside the graph. Workers map them into memory, so that all share one copy, and
-TensorFlow does not spend many seconds and gigabytes on optimizing a graph with constants of that size.
+Large weights lie in files of their own beside the graph, where it has nodes ImmutableConst. Workers put variables in
+their place that are those files, mapped into memory: all share one copy, and TensorFlow does not spend many seconds and
+gigabytes on optimizing a graph with constants of that size.
 """
 from __future__ import annotations
 
@@ -19,9 +20,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..config import PoolingStrategy
 from ..errors import EngineError, ModelError, StartError
@@ -37,7 +41,7 @@ from .weights import Checkpoint, checkpoint_files, open_checkpoint
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 1
+FORMAT = 2
 """To be raised with every change to the graph or to its files."""
 
 GRAPH = "graph.pb"
@@ -77,7 +81,7 @@ def graph_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
         content |= {
             "format": FORMAT, "tensorflow": tensorflow_version(), "strategy": strategy.name,
             "layers": None if strategy in POOLER_STRATEGIES else settings.pooling_layer,
-            "no_position_embeddings": settings.no_position_embeddings, "fp16": settings.fp16}
+            "no_position_embeddings": settings.no_position_embeddings, "precision": settings.precision}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Path(cache_dir).expanduser() / digest[:32]
 
@@ -150,7 +154,7 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
             else:
                 seal = {"format": FORMAT}
                 graph = build_graph(config, _constants(checkpoint, directory), strategy=strategy,
-                                    layers=settings.pooling_layer, fp16=settings.fp16,
+                                    layers=settings.pooling_layer, precision=settings.precision,
                                     position_embeddings=not settings.no_position_embeddings)
                 write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
             size = sum(path.stat().st_size for path in directory.iterdir())
@@ -161,16 +165,19 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
     return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3)}
 
 
-def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[[str, tf.DType], tf.Tensor]:
+def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[..., tf.Tensor]:
     """Makes tensors of a checkpoint's variables; the large ones are read, written to a file, and forgotten."""
     import tensorflow as tf
 
-    def constant(name: str, dtype: tf.DType) -> tf.Tensor:
+    @cache
+    def constant(name: str, dtype: tf.DType, *beside: str) -> tf.Tensor:
         array = checkpoint.read_as(name, dtype.as_numpy_dtype)
+        if beside:
+            array = np.concatenate([array, *(checkpoint.read_as(other, dtype.as_numpy_dtype) for other in beside)], -1)
         if array.nbytes < OWN_FILE:
             return tf.constant(array, name=name)
         file = name.replace("/", ".")
-        write_file(directory / file, array.data.cast("B"))
+        write_file(directory / file, array.view(np.uint8).data)    # NumPy's buffers do not know bfloat16.
         return tf.raw_ops.ImmutableConst(dtype=dtype, shape=array.shape, memory_region_name=file, name=name)
 
     return constant

@@ -12,14 +12,13 @@ from ..config import PoolingStrategy
 from ..core.features import Features
 from ..errors import EngineError
 from .base import Engine, EngineSettings
+from .bert import INPUTS
 from .cache import SealError, open_sealed
 from .freeze import FORMAT, GRAPH
 from .quiet import import_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-INPUTS = ("input_ids", "token_type_ids", "input_mask", "lengths")
 
 RUN_COST = 32
 """What one run of the graph costs beside its tokens, in tokens: so much padding is cheaper than another run."""
@@ -32,7 +31,7 @@ XLA_LENGTHS = (16, 32, 64, 128, 256, 512)
 
 
 class GraphEngine(Engine):
-    """Runs a frozen graph. Sequences of like length go together, padded to the longest of them."""
+    """Runs a frozen graph. Only attention pads, sequences of like length to the longest of them."""
 
     def __init__(self, settings: EngineSettings) -> None:
         """
@@ -63,10 +62,10 @@ class GraphEngine(Engine):
         lengths = np.fromiter(map(len, batch), np.int32, len(batch))
         runs = []
         for indices in plan(lengths):
-            rows, width = len(indices), int(lengths[indices[0]])
+            inputs = lay_out([batch[i] for i in indices])
             if self.settings.xla:
-                rows, width = xla_shape(rows, width, self.settings.max_length)
-            runs.append((indices, self._run(*pad([batch[i] for i in indices], rows, width))))
+                inputs = pad(inputs, *xla_shape(len(indices), int(lengths[indices[0]]), self.settings.max_length))
+            runs.append((indices, self._run(*inputs)))
         if self.token_level:
             return _tokens(runs, lengths)
         result = np.empty((len(batch), runs[0][1].shape[-1]), runs[0][1].dtype)
@@ -77,15 +76,14 @@ class GraphEngine(Engine):
     def describe(self) -> str:
         settings = self.settings
         device = "CPU" if settings.device < 0 else f"GPU {settings.device}"
-        options = [name for name in ("xla", "fp16") if getattr(settings, name)]
-        return f"TensorFlow {self._version} on {device}, {settings.num_threads} threads" + "".join(
-            f", {name}" for name in options)
+        return (f"TensorFlow {self._version} on {device}, {settings.num_threads} threads, {settings.precision}"
+                f"{', xla' if settings.xla else ''}")
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
 
 def plan(lengths: np.ndarray) -> list[np.ndarray]:
-    """Which sequences to run together so that padding is small: indices, the longest sequence first.
+    """Which sequences to run together so that attention pads little: indices, the longest sequence first.
 
     Args:
         lengths: int [B].
@@ -103,17 +101,30 @@ def plan(lengths: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-def pad(batch: Sequence[Features], rows: int, width: int) -> list[np.ndarray]:
-    """The graph's INPUTS for these sequences, in rows of this width; rows beyond them hold one token."""
-    ids, types, mask = np.zeros((3, rows, width), np.int32)
-    lengths = np.ones(rows, np.int32)
-    mask[len(batch):, 0] = 1
-    for i, features in enumerate(batch):
-        length = lengths[i] = len(features)
-        ids[i, :length] = features.input_ids
-        types[i, :length] = features.token_type_ids
-        mask[i, :length] = features.input_mask
-    return [ids, types, mask, lengths]
+def lay_out(batch: Sequence[Features]) -> list[np.ndarray]:
+    """The graph's INPUTS for these sequences."""
+    ids, types, mask = (np.concatenate([getattr(features, name) for features in batch], dtype=np.int32)
+                        for name in ("input_ids", "token_type_ids", "input_mask"))
+    lengths = np.fromiter(map(len, batch), np.int32, len(batch))
+    width = int(lengths.max())
+    is_token = np.arange(width) < lengths[:, None]                                                    # [B, L]
+    places = np.flatnonzero(is_token).astype(np.int32)
+    tokens = np.zeros((len(batch), width), np.int32)
+    tokens[is_token] = np.arange(len(ids))
+    return [ids, types, places % width, mask, places, tokens, lengths]
+
+
+def pad(inputs: list[np.ndarray], rows: int, width: int) -> list[np.ndarray]:
+    """INPUTS for that many sequences, all of that length: those that there are, and whatever.
+
+    What is added is computed in vain: each sequence sees ``lengths`` of its tokens only.
+    """
+    ids, types, positions, mask, places, tokens, lengths = inputs
+    total, (sequences, longest) = rows * width, tokens.shape
+    *flat, places = (np.pad(array, (0, total - len(ids)))
+                     for array in (ids, types, positions, mask, places // longest * width + places % longest))
+    tokens = np.pad(tokens, ((0, rows - sequences), (0, width - longest)))
+    return [*flat, places, tokens, np.pad(lengths, (0, rows - sequences), constant_values=1)]
 
 
 def xla_shape(rows: int, width: int, max_length: int) -> tuple[int, int]:
@@ -164,27 +175,35 @@ def _session(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path,
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=config)
     with graph.as_default():
-        if settings.device < 0 and not settings.xla:
-            for node in graph_def.node:
-                if node.op == "ImmutableConst":
-                    node.attr["memory_region_name"].s = os.fsencode(directory.resolve() / _file(node))
-            vectors, = tf.graph_util.import_graph_def(graph_def, name="", return_elements=["vectors:0"])
-            feeds = [graph.get_tensor_by_name(f"{name}:0") for name in INPUTS]
-        else:
-            feeds, vectors = _with_variables(tf, graph_def, directory, session, compiled=settings.xla)
+        emulated = settings.precision == "bf16" and not settings.xla and not rounds(tf, session)
+        feeds, vectors = _with_variables(tf, graph_def, directory, session, "emulated" if emulated else "vectors",
+                                         compiled=settings.xla)
         run: Callable[..., np.ndarray] = session.make_callable(vectors, feeds)
     return run
 
 
+def rounds(tf: Any, session: tf.compat.v1.Session) -> bool:
+    """Whether TensorFlow rounds a product in bf16 to the nearest number, as processors and GPUs that have bf16 do.
+
+    Without them it cuts the last digits off, which makes all numbers smaller: three times the error, over the layers.
+    """
+    row, column = (tf.compat.v1.placeholder(tf.bfloat16, shape) for shape in ([1, 2], [2, 1]))
+    product = tf.matmul(row, column)
+    # bf16 has no number between 1 and 1 + 2 ** -7.
+    return bool(session.run(product, {row: [[1, 1]], column: [[1], [1.5 * 2 ** -8]]}) > 1)
+
+
 def _with_variables(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path, session: tf.compat.v1.Session,
-                    compiled: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """The graph with its weights as variables, which live on the GPU, and which XLA can read: mapped files are neither.
+                    result: str, compiled: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The graph with its weights as variables, which can live on a GPU, and which XLA can read.
+
+    On a CPU they are the mapped files themselves: TensorFlow takes an array whose memory is aligned, as a file's pages
+    are, without copying it. (ImmutableConst maps them too, but TensorFlow replaces it by a copy.)
 
     Returns:
-        The tensors to feed, and the result.
+        The tensors to feed, and the result of that name.
     """
-    feeds = [tf.compat.v1.placeholder(tf.int32, [None] if name == "lengths" else [None, None], name)
-             for name in INPUTS]
+    feeds = [tf.compat.v1.placeholder(tf.int32, [None] * rank, name) for name, rank in INPUTS.items()]
     variables = {}
     for node in graph_def.node:
         if node.op == "ImmutableConst":
@@ -192,19 +211,17 @@ def _with_variables(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path, 
             shape = tf.TensorShape(node.attr["shape"].shape)
             value = tf.compat.v1.placeholder(dtype, shape)
             variable = tf.compat.v1.get_variable(node.name.replace("/", "."), initializer=value, use_resource=True)
-            array = np.memmap(directory / _file(node), dtype.as_numpy_dtype, "r", shape=tuple(shape.as_list()))
+            file = os.fsdecode(node.attr["memory_region_name"].s)
+            array = np.memmap(directory / file, dtype.as_numpy_dtype, "r", shape=tuple(shape.as_list()))
             session.run(variable.initializer, {value: array})
             variables[f"{node.name}:0"] = variable
 
     def compute(*inputs: tf.Tensor) -> tf.Tensor:
         replaced = {f"{name}:0": tensor for name, tensor in zip(INPUTS, inputs)}
         replaced |= {name: variable.read_value() for name, variable in variables.items()}
-        return tf.graph_util.import_graph_def(graph_def, input_map=replaced, name="", return_elements=["vectors:0"])[0]
+        return tf.graph_util.import_graph_def(graph_def, name="", input_map=replaced,
+                                              return_elements=[f"{result}:0"])[0]
 
     if compiled:
         compute = tf.function(compute, jit_compile=True, autograph=False)
     return feeds, compute(*feeds)
-
-
-def _file(node: Any) -> str:
-    return os.fsdecode(node.attr["memory_region_name"].s)
