@@ -33,7 +33,7 @@ serve: $(INSTALLED)
 	exec $(BIN)/bert-serving-start -http_port 8125 $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 chaos: $(INSTALLED)
 	cd tests && ../$(BIN)/python -m chaos $(ARGS)

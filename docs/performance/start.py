@@ -74,7 +74,7 @@ def back_after(server: Server) -> float:
         client.encode(["warm up"])
         began = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        back = threading.Thread(target=server.wait_for, args=(r"worker 0 is ready and listening",))
+        back = threading.Thread(target=server.wait_for, args=(r"worker \d+ is ready and listening",))
         back.start()
         client.encode(["is anybody there?"])
         answered = time.monotonic() - began

@@ -161,7 +161,7 @@ def test_wait_for_news_of_the_connection(pull):
     while not sender.connected:
         assert wait_for(20, sender, receiver) and is_news(sender) and not is_news(receiver)
         sender.look()
-        assert not is_news(sender, receiver)
+    assert not is_news(sender, receiver)  # the handshake's end was the last there is
     assert time.monotonic() - began < 10
     sender.close()
     receiver.close()

@@ -63,15 +63,14 @@ def wrong() -> None:
         return subscription(self, message, now)
 
     def planted(self: Any, identity: bytes, frames: Any, now: float) -> bool:
-        is_result = len(frames) == 3 and len(frames[1]) and not identity.startswith(b"fuzz")
+        # Of one sentence, since two of another number, which are rarer, might not come in the time there is.
+        is_result = len(frames) == 3 and b"[1," in bytes(frames[0]) and not identity.startswith(b"fuzz")
         if kept[0] is None or not is_result:
             return publish(self, identity, frames, now)
         if not kept[0]:
             kept[0] = identity, [frames[0], bytes(frames[1]), frames[2]]
             return True
         other, held = kept[0]
-        if held[0] != frames[0]:
-            return publish(self, identity, frames, now)
         kept[0] = ()
         publish(self, other, [held[0], frames[1], held[2]], now)
         return publish(self, identity, [frames[0], held[1], frames[2]], now)

@@ -109,14 +109,18 @@ def test_a_tensorflow_checkpoint_gives_what_the_original_server_gave(serve, tf1_
         np.testing.assert_allclose(vectors, recorded[kind], rtol=0, atol=TOLERANCE)
 
 
-def test_half_precision_is_near_full_precision(serve):
-    server = serve("-cpu", "-max_seq_len", "25", "-pooling_strategy", "REDUCE_MAX", "-pooling_layer", "-2",
-                   "-fp16").ready(120)
+@pytest.mark.parametrize("options, dtype, least", [
+    (["-fp16"], np.float16, 0.99999), (["-precision", "bf16"], np.float32, 0.9999),
+    (["-precision", "int8"], np.float32, 0.99)], ids=["fp16", "bf16", "int8"])
+@pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "REDUCE_MAX"])
+def test_precisions_are_near_fp32(serve, options, dtype, least, strategy):
+    server = serve("-cpu", "-max_seq_len", "25", "-pooling_strategy", strategy, "-pooling_layer", "-2",
+                   *options).ready(120)
     vectors, _ = answers(server, SENTENCES)
-    assert vectors.dtype == np.float16
-    expected = REFERENCE["REDUCE_MAX/-2"]
-    norms = np.linalg.norm(vectors.astype(np.float32), axis=1) * np.linalg.norm(expected, axis=1)
-    assert ((vectors * expected).sum(1) / norms).min() > 0.999
+    assert vectors.dtype == dtype
+    expected = REFERENCE[f"{strategy}/-2"]
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((vectors * expected).sum(1) / norms).min() > least
 
 
 def test_xla_changes_nothing(serve):

@@ -131,10 +131,10 @@ def can_be_bound(port: int) -> bool:
     return True
 
 
-def test_sigterm_drains_and_leaves_nothing(serve_echo, tmp_path):
-    server = serve_echo("-num_worker", "2", environ={"ZEROMQ_SOCK_TMP_DIR": str(tmp_path)})
+def test_sigterm_drains_and_leaves_nothing(serve_echo, short_path):
+    server = serve_echo("-num_worker", "2", environ={"ZEROMQ_SOCK_TMP_DIR": str(short_path)})
     children = server.children()
-    assert list(tmp_path.iterdir())
+    assert list(short_path.iterdir())
     with server.client() as client:
         for number in range(40):
             client.encode([f"__sleep_20__ {number}"], blocking=False)
@@ -143,7 +143,7 @@ def test_sigterm_drains_and_leaves_nothing(serve_echo, tmp_path):
         assert server.stop() == 0
         assert len(client.fetch_all()) == 40
     assert not any(map(is_alive, children))
-    assert not list(tmp_path.iterdir())
+    assert not list(short_path.iterdir())
 
 
 def test_a_second_sigterm_ends_at_once(serve_echo):
@@ -159,12 +159,12 @@ def test_a_second_sigterm_ends_at_once(serve_echo):
     assert "1 requests were ended with an error" in server.log
 
 
-def test_what_a_killed_server_left_is_swept_at_the_next_start(serve_echo, tmp_path):
-    environ = {"ZEROMQ_SOCK_TMP_DIR": str(tmp_path)}
+def test_what_a_killed_server_left_is_swept_at_the_next_start(serve_echo, short_path):
+    environ = {"ZEROMQ_SOCK_TMP_DIR": str(short_path)}
     first = serve_echo(environ=environ)
     first.process.kill()
     first.process.wait()
-    left = list(tmp_path.iterdir())
+    left = list(short_path.iterdir())
     assert left
     second = serve_echo(environ=environ)
     assert not any(path.exists() for path in left)

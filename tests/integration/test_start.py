@@ -12,6 +12,8 @@ import urllib.request
 
 import pytest
 
+from bert_serving.server import machine
+
 
 def run(*options: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "bert_serving.server.cli", *options], capture_output=True, text=True,
@@ -37,6 +39,12 @@ def test_workers_and_threads_may_be_left_out_or_given(serve_echo):
     assert "plan: 2 workers with 3 threads each (as -num_worker and -num_threads say; " in server.log
     with server.client() as client:
         assert [worker["threads"] for worker in client.server_status["workers"]] == [3, 3]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "bf16", "fp16"])
+def test_a_precision_without_instructions_is_said_to_be_slow(serve_echo, precision):
+    server = serve_echo("-precision", precision)
+    assert (f"this processor has no instructions for {precision}: " in server.log) != machine.speeds_up(precision)
 
 
 def test_a_used_port_is_named():

@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 MB = 1_000_000
 
-UNAIDED = {"int8": "it is hardly faster than fp32, and less exact", "bf16": "it is slower than fp32, and less exact",
-           "fp16": "it is slower than fp32, and less exact"}
+UNAIDED = {"int8": "it makes one sentence alone faster, and the rest hardly", "bf16": "fp32 is faster, and exact",
+           "fp16": "fp32 is faster, and exact"}
 """Precision -> what to expect of it where the processor does not help, as measured: see docs/performance.md."""
 
 INNER = ("ventilator -> worker", "worker -> sink")
@@ -148,7 +148,7 @@ class Service:
         } for endpoint, device, threads in zip(self.job_endpoints, self.placement.devices, self.plan.threads)]
         proxy_orders = None
         if config.http_port is not None:
-            proxy_orders = {"ip": _connectable(config.host), "port": self.port, "port_out": self.port_out,
+            proxy_orders = {"ip": connectable(config.host), "port": self.port, "port_out": self.port_out,
                             "host": "0.0.0.0" if config.host == "*" else config.host, "http_port": config.http_port,
                             "max_connect": config.http_max_connect, "cors": config.cors,
                             "api_keys": self.api_keys, "verbose": config.verbose,
@@ -318,7 +318,7 @@ def _is_loopback(host: str) -> bool:
     return host in ("127.0.0.1", "localhost", "::1")
 
 
-def _connectable(host: str) -> str:
+def connectable(host: str) -> str:
     """The address by which a process of this machine reaches what is bound to ``host``."""
     return "127.0.0.1" if host in ("*", "0.0.0.0") else host
 

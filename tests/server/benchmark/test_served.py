@@ -34,6 +34,11 @@ def test_a_server_with_options():
         os.kill(pid, 0)
 
 
+def test_a_server_on_an_address_of_its_own():
+    with Served({"engine": "echo", "host": "127.0.0.2"}) as served, BertClient(**served.address) as client:
+        assert client.encode(["hello world"]).shape == (1, 768)
+
+
 def test_a_server_with_keys(tmp_path):
     keys.make(tmp_path / "keys")
     with Served({"engine": "echo", "curve_dir": str(tmp_path / "keys")}) as served:

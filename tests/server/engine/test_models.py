@@ -283,7 +283,7 @@ def nested(path):
     (lambda d: (d / "model.safetensors").write_bytes(b"x"), "cannot read the weights"),
     (lambda d: (d / "tokenizer_config.json").write_text("["), "cannot read .*tokenizer_config.json"),
     (lambda d: (d / "tokenizer_config.json").write_text("[]"), "tokenizer_config.json is not a JSON object"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else "")
 def test_broken_directories_are_refused_at_once(tiny, tmp_path, spoil, message):
     spoil(tiny().write_hugging_face(tmp_path))
     refuse(ModelError, message, model_dir=str(tmp_path))

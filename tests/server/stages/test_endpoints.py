@@ -12,12 +12,6 @@ from bert_serving.server.stages.endpoints import RunDirectory
 
 
 @pytest.fixture
-def short_path(tmp_path_factory):
-    """A directory whose name leaves room for a socket's."""
-    return tmp_path_factory.mktemp("s", numbered=True)
-
-
-@pytest.fixture
 def gone_pid():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

@@ -134,14 +134,14 @@ def main() -> None:
         log.set_up(True)
     else:
         logging.getLogger("bert_serving").addHandler(Warnings(logging.WARNING))
-    from ..service import Service
+    from ..service import Service, connectable
     from ..stages.broker import exit_now
     try:
         service = Service(from_json(options))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.broker.on_signal)
         service.on_ready = lambda: say(  # type: ignore[method-assign]
-            {"ready": {"ip": "127.0.0.1", "port": service.port, "port_out": service.port_out,
+            {"ready": {"ip": connectable(service.config.host), "port": service.port, "port_out": service.port_out,
                        "curve_dir": service.config.curve_dir or ""}})
         service.run()
     except StartError as error:

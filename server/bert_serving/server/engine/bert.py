@@ -170,6 +170,12 @@ INPUTS = {"input_ids": 1, "token_type_ids": 1, "position_ids": 1, "input_mask": 
           "lengths": 1}
 """Name of each of the graph's placeholders -> its dimensions; :func:`build_graph` says what they hold."""
 
+FORMS = ("vectors", "fused", "emulated")
+"""The ways to compute in bf16. ``vectors``: products in bf16, activations in float32; for GPUs and XLA. ``fused``:
+activations in bf16 too, for TensorFlow to make them a part of the product before, which is exact and much faster; for
+processors that have bf16. ``emulated``: products of the same numbers in float32; for other processors, on which
+TensorFlow's products in bf16 are not exact enough."""
+
 
 def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strategy: PoolingStrategy,
                 layers: Sequence[int], position_embeddings: bool = True, precision: str = "fp32") -> tf.Graph:
@@ -183,7 +189,7 @@ def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strat
     - ``places`` [T]: where each token is among those B * L
 
     Its result ``vectors`` is [B, D], or [B, L, D] for strategy NONE; float16 with precision fp16, else float32.
-    With bf16 there is a second one, ``emulated``, for processors where TensorFlow's bf16 is not exact enough.
+    With bf16 it is one of FORMS, of which the device decides.
 
     Args:
         constant: as for :class:`Encoder`.
@@ -202,8 +208,8 @@ def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strat
         embeddings = encoder.embed(inputs["input_ids"], inputs["token_type_ids"],
                                    inputs["position_ids"] if position_embeddings else None)
         bias = encoder.attention_bias(mask, lengths)
-        for name in ("vectors", "emulated") if precision == "bf16" else ("vectors",):
-            encoder.is_emulated = name == "emulated"
+        for form in FORMS if precision == "bf16" else ("vectors",):
+            encoder.form = form
             hidden, outputs = embeddings, []
             for number in range(layers_needed(config, layers, strategy in POOLER_STRATEGIES)):
                 hidden = encoder.layer(number, hidden, bias)
@@ -219,7 +225,7 @@ def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strat
             if precision == "fp16":                    # The maximum over no token, -1e30, would become infinite.
                 limit = float(tf.float16.max)
                 vectors = tf.cast(tf.clip_by_value(vectors, -limit, limit), tf.float16)
-            tf.identity(vectors, name)
+            tf.identity(vectors, form)
     return graph
 
 
@@ -227,18 +233,18 @@ class Encoder:
     """The encoder's computation, in the order in which it happens: :meth:`embed`, then :meth:`layer` by layer.
 
     All but attention works on the tokens of all sequences as one long list, so that padding costs nothing there.
-    With precision bf16 or fp16 matrix products, and the activation between two of them, are in that type; all else, the
-    sums over many numbers and over layers, is in float32.
+    With precision fp16 matrix products, and the activation between two of them, are in that type, and in bf16 as FORMS
+    says; all else, the sums over many numbers and over layers, is in float32.
 
     Args:
         constant: ``constant(name, dtype, *beside)`` gives a tensor of the variable of that name, in that dtype, and of
             those named after it, joined at their last axis.
 
     Attributes:
-        is_emulated: round to that type what goes into a product, and compute it in float32.
+        form: one of FORMS; it matters to bf16 only.
     """
 
-    is_emulated = False
+    form = "vectors"
 
     def __init__(self, config: BertConfig, constant: Callable[..., tf.Tensor], precision: str = "fp32") -> None:
         import tensorflow as tf
@@ -299,7 +305,10 @@ class Encoder:
         context = self._attention(hidden, bias, f"{name}/attention/self")                                 # [T, H]
         attended = tf.cast(self._dense(context, f"{name}/attention/output/dense"), tf.float32) + hidden
         hidden = self._layer_norm(attended, f"{name}/attention/output")
-        inner = self._activation(self._dense(hidden, f"{name}/intermediate/dense"))                       # [T, I]
+        inner = self._dense(hidden, f"{name}/intermediate/dense")                                         # [T, I]
+        if self.dtype == tf.bfloat16 and self.form != "fused":
+            inner = tf.cast(inner, tf.float32)
+        inner = self._activation(inner)
         output = tf.cast(self._dense(inner, f"{name}/output/dense"), tf.float32) + hidden
         return self._layer_norm(output, f"{name}/output")
 
@@ -336,7 +345,7 @@ class Encoder:
         return tf.gather(context, self._places)
 
     def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:
-        """In ``dtype``, unless it is emulated."""
+        """In ``dtype``, unless that is emulated."""
         return self._denses(inputs, [name])
 
     def _denses(self, inputs: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
@@ -346,7 +355,7 @@ class Encoder:
         kernel, bias = (self._constant(f"{names[0]}/{part}", self.dtype, *(f"{name}/{part}" for name in names[1:]))
                         for part in ("kernel", "bias"))
         inputs = tf.cast(inputs, self.dtype)
-        if self.is_emulated:
+        if self.form == "emulated":
             inputs, kernel, bias = (tf.cast(tensor, tf.float32) for tensor in (inputs, kernel, bias))
         return tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
 

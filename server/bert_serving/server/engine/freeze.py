@@ -41,7 +41,7 @@ from .weights import Checkpoint, checkpoint_files, open_checkpoint
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 2
+FORMAT = 3
 """To be raised with every change to the graph or to its files."""
 
 GRAPH = "graph.pb"

@@ -175,17 +175,18 @@ def _session(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path,
     graph = tf.Graph()
     session = tf.compat.v1.Session(graph=graph, config=config)
     with graph.as_default():
-        emulated = settings.precision == "bf16" and not settings.xla and not rounds(tf, session)
-        feeds, vectors = _with_variables(tf, graph_def, directory, session, "emulated" if emulated else "vectors",
-                                         compiled=settings.xla)
+        form = "vectors"
+        if settings.precision == "bf16" and settings.device < 0 and not settings.xla:
+            form = "fused" if rounds(tf, session) else "emulated"
+        feeds, vectors = _with_variables(tf, graph_def, directory, session, form, compiled=settings.xla)
         run: Callable[..., np.ndarray] = session.make_callable(vectors, feeds)
     return run
 
 
 def rounds(tf: Any, session: tf.compat.v1.Session) -> bool:
-    """Whether TensorFlow rounds a product in bf16 to the nearest number, as processors and GPUs that have bf16 do.
+    """Whether TensorFlow rounds a product in bf16 to the nearest number, as it does on processors that have bf16.
 
-    Without them it cuts the last digits off, which makes all numbers smaller: three times the error, over the layers.
+    On others it cuts the last digits off, which makes all numbers smaller: three times the error, over the layers.
     """
     row, column = (tf.compat.v1.placeholder(tf.bfloat16, shape) for shape in ([1, 2], [2, 1]))
     product = tf.matmul(row, column)
@@ -194,14 +195,14 @@ def rounds(tf: Any, session: tf.compat.v1.Session) -> bool:
 
 
 def _with_variables(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path, session: tf.compat.v1.Session,
-                    result: str, compiled: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
+                    form: str, compiled: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
     """The graph with its weights as variables, which can live on a GPU, and which XLA can read.
 
     On a CPU they are the mapped files themselves: TensorFlow takes an array whose memory is aligned, as a file's pages
     are, without copying it. (ImmutableConst maps them too, but TensorFlow replaces it by a copy.)
 
     Returns:
-        The tensors to feed, and the result of that name.
+        The tensors to feed, and the result of that form.
     """
     feeds = [tf.compat.v1.placeholder(tf.int32, [None] * rank, name) for name, rank in INPUTS.items()]
     variables = {}
@@ -216,12 +217,13 @@ def _with_variables(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path, 
             session.run(variable.initializer, {value: array})
             variables[f"{node.name}:0"] = variable
 
-    def compute(*inputs: tf.Tensor) -> tf.Tensor:
+    def compute(*inputs: tf.Tensor) -> list[tf.Tensor]:
         replaced = {f"{name}:0": tensor for name, tensor in zip(INPUTS, inputs)}
         replaced |= {name: variable.read_value() for name, variable in variables.items()}
-        return tf.graph_util.import_graph_def(graph_def, name="", input_map=replaced,
-                                              return_elements=[f"{result}:0"])[0]
+        results: list[tf.Tensor] = tf.graph_util.import_graph_def(graph_def, input_map=replaced, name="",
+                                                                  return_elements=[f"{form}:0"])
+        return results
 
     if compiled:
         compute = tf.function(compute, jit_compile=True, autograph=False)
-    return feeds, compute(*feeds)
+    return feeds, compute(*feeds)[0]
