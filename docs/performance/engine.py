@@ -4,8 +4,10 @@
     python docs/performance/engine.py sentences.txt --engines graph/bf16 graph/fp16 lite/int8
 
 ``sentences.txt`` has a sentence a line. Prints tokens per second (best round) and as a multiple of the original
-server's way, which pads every sentence to max_seq_len; milliseconds for one sentence of 12 tokens (median); and the
-cosine between each sentence's vector and the exact one, least and mean. docs/performance.md holds results.
+server's way, which pads every sentence to max_seq_len; the dense layers' operations a second, as a share of those (in
+thousand millions) of a product of matrices alone, by the library that is best at it in that precision, measured in the
+same rounds; milliseconds for one sentence of 12 tokens (median); and the cosine between each sentence's vector and the
+exact one, least and mean. docs/performance.md holds results.
 
 With ``--threads 1``, the default, seconds are the processor's own for this process: a busy machine changes them little.
 """
@@ -13,18 +15,24 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from bert_serving.server import machine
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.core.features import Features
-from bert_serving.server.engine import base, freeze, graph
+from bert_serving.server.engine import base, bert, freeze, graph
 from bert_serving.server.engine.cache import user_cache
 from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.pooling import POOLER_STRATEGIES
 
 Encode = Callable[[list[Features]], np.ndarray]
+
+ROWS, REPEAT = 512, 20
+"""Of the product that says what a library can do, and how often it is computed in a round."""
 
 
 def load(model_dir: str | None, max_seq_len: int, threads: int, engine: str,
@@ -45,6 +53,44 @@ def padded(engine: base.Engine, width: int) -> Encode:
     return lambda batch: engine._run(*graph.pad(graph.lay_out(batch), len(batch), width))
 
 
+def product(config: bert.BertConfig, engine: str, precision: str, threads: int) -> Callable[[], object]:
+    """The model's largest product, [ROWS, H] by [H, I], in the engine's library."""
+    import tensorflow as tf
+    random = np.random.default_rng(0)
+    left, right = (random.standard_normal(shape, np.float32) for shape in (
+        (ROWS, config.hidden_size), (config.hidden_size, config.intermediate_size)))
+    if engine == "lite":
+        from ai_edge_litert.interpreter import Interpreter
+        function = tf.function(lambda inputs: inputs @ right).get_concrete_function(tf.TensorSpec(left.shape))
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
+        if precision == "int8":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        interpreter = Interpreter(model_content=converter.convert(), num_threads=threads)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], left)
+        return interpreter.invoke
+    dtype = {"bf16": tf.bfloat16, "fp16": tf.float16}.get(precision, tf.float32)
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1))
+    with session.graph.as_default():
+        tensors = [tf.compat.v1.get_variable(name, initializer=tf.cast(value, dtype))
+                   for name, value in (("left", left), ("right", right))]
+        session.run(tf.compat.v1.global_variables_initializer())
+        run: Callable[[], object] = session.make_callable((tensors[0] @ tensors[1]).op)
+    return run
+
+
+def computes_in(precision: str) -> str:
+    """Engine ``graph`` multiplies in fp32 where the processor has no instructions for the precision."""
+    return precision if precision == "int8" or machine.speeds_up(precision) else "fp32"
+
+
+def operations(config: bert.BertConfig, settings: base.EngineSettings) -> float:
+    """Of the dense layers, for a token; attention comes on top of that."""
+    layers = bert.layers_needed(config, settings.pooling_layer, settings.pooling_strategy in POOLER_STRATEGIES)
+    return 2.0 * layers * config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the engines side by side.")
     parser.add_argument("file")
@@ -60,11 +106,15 @@ def main() -> None:
     clock = time.process_time if args.threads == 1 else time.perf_counter
 
     engines: dict[str, Encode] = {}
+    products: dict[str, Callable[[], object]] = {}
     for name in dict.fromkeys(["graph/fp32", *args.engines]):
         settings, made = load(args.model_dir, args.max_seq_len, args.threads, *name.split("/"))
         if name == "graph/fp32":
             engines["graph, padded"] = padded(made, args.max_seq_len)
         engines[name] = made.encode
+        kind, precision = name.split("/")
+        products[name] = product(bert.BertConfig.from_file(settings.config_file), kind, computes_in(precision),
+                                 args.threads)
     with open(args.file, encoding="utf-8") as file:
         texts = [line.strip() for line in file if line.strip()]
     np.random.default_rng(0).shuffle(texts)
@@ -75,7 +125,7 @@ def main() -> None:
     one = next([sequence] for sequence in base.features(texts, tokenizer, settings) if len(sequence) == 12)
 
     exact = np.concatenate([engines["graph/fp32"](batch) for batch in batches]).astype(np.float64)
-    best = dict.fromkeys(engines, float("inf"))
+    best, fastest = dict.fromkeys(engines, float("inf")), defaultdict(lambda: float("inf"))
     alone: dict[str, list[float]] = {name: [] for name in engines}
     cosines = {}
     for name, encode in engines.items():
@@ -88,6 +138,12 @@ def main() -> None:
             for batch in batches:
                 encode(batch)
             best[name] = min(best[name], clock() - start)
+        for name, compute in products.items():
+            precision = computes_in(name.split("/")[1])
+            for _ in range(REPEAT):
+                start = clock()
+                compute()
+                fastest[precision] = min(fastest[precision], clock() - start)
     for _ in range(40):
         for name, encode in engines.items():
             encode(one)
@@ -96,9 +152,14 @@ def main() -> None:
             alone[name].append(clock() - start)
     print(f"{len(sequences)} sentences, {tokens} tokens, mean {tokens / len(sequences):.1f}, "
           f"at most {args.max_seq_len}; batches of {args.batch}, {args.threads} threads")
+    config = bert.BertConfig.from_file(settings.config_file)
+    size = 2.0 * ROWS * config.hidden_size * config.intermediate_size
     for name in engines:
+        seconds = fastest[computes_in(name.partition("/")[2] or "fp32")]
+        share = tokens * operations(config, settings) / best[name] * seconds / size
         print(f"| {name} | {tokens / best[name]:.0f} | {best['graph, padded'] / best[name]:.2f} | "
-              f"{np.median(alone[name]) * 1e3:.2f} | {cosines[name].min():.6f} / {cosines[name].mean():.6f} |")
+              f"{share:.0%} of {size / seconds / 1e9:.0f} | {np.median(alone[name]) * 1e3:.2f} | "
+              f"{cosines[name].min():.6f} / {cosines[name].mean():.6f} |")
 
 
 if __name__ == "__main__":

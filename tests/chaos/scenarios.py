@@ -554,7 +554,7 @@ def keys(settings: Settings) -> Outcome:
                    f"{statistics.median(rates[False]):.0f} without: {change:+.1%} (95 %: {change - half:+.1%} to "
                    f"{change + half:+.1%}, {len(changes)} rounds); the largest difference of a vector is "
                    f"{difference:.1g}", limit,
-                   verdict.clean and change + half >= -KEYS_SHARE and difference <= MODEL_DIFFERENCE)
+                   verdict.clean and change >= -KEYS_SHARE and difference <= MODEL_DIFFERENCE)
 
 
 SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
