@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bert_serving.server.engine.cache import (MANIFEST, SealError, new_directory, open_sealed, read_manifest, sha256,
-                                              user_cache, write_file, write_manifest)
+from bert_serving.server.engine.cache import (MANIFEST, SealError, new_directory, open_format, open_sealed,
+                                              read_manifest, sha256, user_cache, write_file, write_manifest)
+from bert_serving.server.errors import EngineError
 
 
 def fill(directory, content=b"content"):
@@ -135,3 +136,13 @@ def test_files_are_never_written_through_a_link(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
         write_file(tmp_path / "link", b"x")
+
+
+def test_what_an_engine_does_not_take(tmp_path):
+    with new_directory(tmp_path / "made") as directory:
+        write_manifest(directory, {"format": 2})
+    assert open_format(tmp_path / "made", 2)["format"] == 2
+    with pytest.raises(EngineError, match="another version's; remove it"):
+        open_format(tmp_path / "made", 3)
+    with pytest.raises(EngineError, match="is not used: .*; remove it"):
+        open_format(tmp_path / "not there", 2)

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..errors import EngineError
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -132,6 +134,22 @@ def open_sealed(directory: Path) -> dict[str, Any]:
             raise SealError(f"{path.name} cannot be read: {error.strerror}") from error
         if not is_intact:
             raise SealError(f"{path.name} is not what it was: its checksum differs")
+    return manifest
+
+
+def open_format(directory: Path, version: int) -> dict[str, Any]:
+    """As :func:`open_sealed`, for what an engine loads.
+
+    Raises:
+        EngineError: it is not to be used, or of another version; what to do about it.
+    """
+    try:
+        manifest = open_sealed(directory)
+    except (OSError, SealError) as error:
+        raise EngineError(f"the converted model {directory} is not used: {error}; remove it, and it will be made "
+                          "again") from error
+    if manifest.get("format") != version:
+        raise EngineError(f"the converted model {directory} is another version's; remove it, and it will be made again")
     return manifest
 
 

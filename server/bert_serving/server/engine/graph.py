@@ -13,7 +13,7 @@ from ..core.features import Features
 from ..errors import EngineError
 from .base import Engine, EngineSettings
 from .bert import INPUTS
-from .cache import SealError, open_sealed
+from .cache import open_format
 from .freeze import FORMAT, GRAPH
 from .quiet import import_tensorflow
 
@@ -44,14 +44,7 @@ class GraphEngine(Engine):
         self._version = tf.__version__
         assert settings.frozen_graph
         directory = Path(settings.frozen_graph)
-        try:
-            manifest = open_sealed(directory)
-        except (OSError, SealError) as error:
-            raise EngineError(f"the frozen graph {directory} is not used: {error}; remove it, and it will be made "
-                              "again") from error
-        if manifest.get("format") != FORMAT:
-            raise EngineError(f"the frozen graph {directory} is another version's; remove it, and it will be made "
-                              "again")
+        open_format(directory, FORMAT)
         graph_def = tf.compat.v1.GraphDef.FromString((directory / GRAPH).read_bytes())
         try:
             self._run = _session(tf, graph_def, directory, settings)

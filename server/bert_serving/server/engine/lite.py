@@ -15,7 +15,7 @@ from ..core.packing import LONG, Layout, lay_out, plan
 from ..errors import EngineError
 from .base import Engine, EngineSettings
 from .bert import BertConfig
-from .cache import SealError, open_sealed
+from .cache import open_format
 from .convert import ALONE, EMBEDDINGS, ENCODER, FORMAT, HEAD, POOLER, array_file, arrays_for, wanted_layers
 from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
 from .quiet import quiet_stderr
@@ -40,14 +40,7 @@ class LiteEngine(Engine):
         self.token_level = self.strategy is PoolingStrategy.NONE
         assert settings.frozen_graph and settings.config_file
         self._directory = directory = Path(settings.frozen_graph)
-        try:
-            manifest = open_sealed(directory)
-        except (OSError, SealError) as error:
-            raise EngineError(f"the converted model {directory} is not used: {error}; remove it, and it will be made "
-                              "again") from error
-        if manifest.get("format") != FORMAT:
-            raise EngineError(f"the converted model {directory} is another version's; remove it, and it will be made "
-                              "again")
+        manifest = open_format(directory, FORMAT)
         self._arrays = {name: np.load(directory / array_file(name), mmap_mode="r", allow_pickle=False)
                         for name in arrays_for(self.strategy)}
         self._layers = [manifest["outputs"].index(layer)
