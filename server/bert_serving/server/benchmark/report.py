@@ -95,7 +95,11 @@ def markdown(result: Result) -> str:
         if several:
             cells += [point.client_speed.median, point.client_speed.min, point.client_speed.max]
         rows.append([str(point.setting.value), *map(figure, cells)])
-    left_out = [f"Left out: {result.name} {value}: {reason}" for value, reason in result.left_out.items()]
+    alike: dict[str, list[int]] = {}  # but for the value, which the reason names
+    for value, reason in result.left_out.items():
+        alike.setdefault(reason.replace(str(value), ""), []).append(value)
+    left_out = [f"Left out: {result.name} {', '.join(map(str, values))}: {result.left_out[values[0]]}"
+                for values in alike.values()]
     return "\n\n".join([unchanged(result), table(head, rows), *left_out])
 
 
