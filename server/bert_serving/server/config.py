@@ -211,8 +211,9 @@ class ServerConfig:
     cpu: bool = option(False, "run all workers on the CPU", SERVING)
     xla: bool = option(False, "compile the graph with XLA", SERVING)
     fp16: bool = option(False, "the same as -precision fp16", SERVING)
-    precision: str | None = option(None, "numbers to compute with: fp32 (exact), int8 (engine lite: several times "
-                                   "faster, a little less exact), bf16 (engine graph: matrix products in 16 bits), or "
+    precision: str | None = option(None, "numbers to compute with: fp32 (exact), int8 (engine lite: faster on "
+                                   "processors that have instructions for it, a little less exact), bf16 (engine "
+                                   "graph: matrix products in 16 bits), or "
                                    "fp16 (engine graph: these and the answers in half precision); default: fp32",
                                    SERVING, str, choices=("fp32", "int8", "bf16", "fp16"))
     gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)

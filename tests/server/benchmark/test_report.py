@@ -40,9 +40,9 @@ def test_a_sweep_as_markdown(result):
 
 
 def test_values_left_out_for_one_reason_share_a_line(result):
-    result.left_out = {-7: "no layer -7", -8: "no layer -8", 9: "too many"}
-    assert markdown(result).splitlines()[-3::2] == ["Left out: num_client -7, -8: no layer -7",
-                                                    "Left out: num_client 9: too many"]
+    result.left_out = {-7: "no layer -7 of 17", -8: "no layer -8 of 17", 9: "9 are too many"}
+    assert markdown(result).splitlines()[-3::2] == ["Left out: num_client -7, -8: no layer … of 17",
+                                                    "Left out: num_client 9: 9 are too many"]
 
 
 def test_one_client_needs_no_column_of_its_own(result):

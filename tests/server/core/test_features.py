@@ -156,6 +156,6 @@ def test_the_shared_arrays_cannot_be_written_to():
 
 
 def test_a_megabyte_takes_no_time():
-    start = time.monotonic()
+    start = time.process_time()
     assert len(build("a " * 500_000 + "||| " + "b " * 500_000)) == 25
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1

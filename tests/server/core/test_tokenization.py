@@ -127,9 +127,9 @@ def test_a_lone_surrogate_counts_as_no_character(tokenizer):
     " " * 1_000_000 + "the", "\u0301" * 1_000_000,
 ], ids=["words", "cjk", "one word", "punctuation", "accents", "blanks", "marks"])
 def test_a_megabyte_takes_no_time(tokenizer, text):
-    start = time.monotonic()
+    start = time.process_time()
     ids, = tokenizer.encode([text], 25)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert tokenizer.tokens(ids[:25]) == pieces(tokenizer, text)[:25]
 
 

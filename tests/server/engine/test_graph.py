@@ -210,6 +210,16 @@ def test_weights_are_mapped_files(tiny, tmp_path, run, precision):
         assert int(used["Rss"].split()[0]) * 1024 == path.stat().st_size
 
 
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-5), ("bf16", 0.1), ("fp16", 0.01)])
+def test_what_a_gpu_gets_on_the_cpu(tiny, tiny_dir, run, precision, tolerance):
+    import tensorflow as tf
+    running = run(tiny_dir, precision=precision)
+    directory = Path(running.settings.frozen_graph)
+    graph_def = tf.compat.v1.GraphDef.FromString((directory / freeze.GRAPH).read_bytes())
+    running.engine._run = graph._session(tf, graph_def, directory, dataclasses.replace(running.settings, device=0))
+    compare(running, tiny(), tolerance=tolerance)
+
+
 def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     settings = dataclasses.replace(run(tiny_dir).settings, device=7)
@@ -283,6 +293,7 @@ def test_padded_inputs_hold_the_same(lengths, rows, width):
     assert padded.tolist() == lengths + [1] * rows
 
 
+@pytest.mark.timeout(180)  # XLA compiles for each of some twenty shapes, on a machine that may be busy
 @pytest.mark.parametrize("options, bound", [
     ({}, 1e-5), ({"pooling_strategy": PoolingStrategy.NONE}, 1e-5), ({"mask_cls_sep": True}, 1e-5),
     ({"pooling_strategy": PoolingStrategy.CLS_POOLED}, 1e-5), ({"xla": True}, 1e-5), ({"precision": "bf16"}, 0.05),

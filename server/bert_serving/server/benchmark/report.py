@@ -1,6 +1,7 @@
 """What was measured, as values, as tables in the form of the original's README, and as JSON. Plain values, no files."""
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -95,11 +96,11 @@ def markdown(result: Result) -> str:
         if several:
             cells += [point.client_speed.median, point.client_speed.min, point.client_speed.max]
         rows.append([str(point.setting.value), *map(figure, cells)])
-    alike: dict[str, list[int]] = {}  # but for the value, which the reason names
+    alike: dict[str, list[int]] = {}  # but for the value, which the reason may name
     for value, reason in result.left_out.items():
-        alike.setdefault(reason.replace(str(value), ""), []).append(value)
-    left_out = [f"Left out: {result.name} {', '.join(map(str, values))}: {result.left_out[values[0]]}"
-                for values in alike.values()]
+        alike.setdefault(re.sub(rf"(?<![\d-]){value}(?!\d)", "…", reason), []).append(value)
+    left_out = [f"Left out: {result.name} {', '.join(map(str, values))}: "
+                f"{reason if len(values) > 1 else result.left_out[values[0]]}" for reason, values in alike.items()]
     return "\n\n".join([unchanged(result), table(head, rows), *left_out])
 
 

@@ -139,7 +139,8 @@ PROOF: tuple[str, ...] = ("First do it", "then do it right, then do it better, a
                           "hello world ||| good day")
 
 TOLERANCE = {"fp32": 1e-3, "int8": 1e-3, "bf16": 1e-1, "fp16": 5e-2}
-"""Precision -> most that a value of a vector may change with the other sentences of the batch, where it is about 1."""
+"""Precision -> most that a value of a vector may change with the other sentences of the batch; as a share of the value
+where that is above 1."""
 
 
 def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) -> None:

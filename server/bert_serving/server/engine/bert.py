@@ -173,8 +173,8 @@ INPUTS = {"input_ids": 1, "token_type_ids": 1, "position_ids": 1, "input_mask": 
 FORMS = ("vectors", "fused", "emulated")
 """The ways to compute in bf16. ``vectors``: products in bf16, activations in float32; for GPUs and XLA. ``fused``:
 activations in bf16 too, for TensorFlow to make them a part of the product before, which is exact and much faster; for
-processors that have bf16. ``emulated``: products of the same numbers in float32; for other processors, on which
-TensorFlow's products in bf16 are not exact enough."""
+processors that have bf16. ``emulated``: what goes into each dense layer is rounded to bf16, and multiplied in float32,
+as is attention; for other processors, on which TensorFlow's products in bf16 are not exact enough."""
 
 
 def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strategy: PoolingStrategy,

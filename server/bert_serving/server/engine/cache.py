@@ -146,10 +146,11 @@ def open_format(directory: Path, version: int) -> dict[str, Any]:
     try:
         manifest = open_sealed(directory)
     except (OSError, SealError) as error:
-        raise EngineError(f"the converted model {directory} is not used: {error}; remove it, and it will be made "
-                          "again") from error
+        raise EngineError(f"what was made of the model, {directory}, is not used: {error}; remove it, and it will be "
+                          "made again") from error
     if manifest.get("format") != version:
-        raise EngineError(f"the converted model {directory} is another version's; remove it, and it will be made again")
+        raise EngineError(f"what was made of the model, {directory}, is another version's; remove it, and it will be "
+                          "made again")
     return manifest
 
 

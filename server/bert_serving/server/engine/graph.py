@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 RUN_COST = 32
-"""What one run of the graph costs beside its tokens, in tokens: so much padding is cheaper than another run."""
+"""What one run of the graph costs beside its tokens, in tokens: so much padding is cheaper than another run.
+
+Measured when all of a run was padded. Only attention is now, so larger runs may be better; that was not measured.
+"""
 
 MOST_TOKENS = 8192
 """Tokens of one run, padding included; bounds the memory that attention takes."""
