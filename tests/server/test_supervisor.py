@@ -392,6 +392,17 @@ def test_the_proxy_comes_last(world):
     assert one.ready == 1 and one.supervisor.http_port == 8125 and one.supervisor.num_processes == 3
 
 
+@pytest.mark.parametrize("wish, given", [(None, "2"), ("8", "8")])
+def test_the_threads_of_the_proxy_share_memory_unless_somebody_wants_it_otherwise(world, monkeypatch, wish, given):
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if wish:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", wish)
+    one = world(proxy=True).begin()
+    one.get_ready()
+    proxy, = one.others("proxy")
+    assert proxy.environ["MALLOC_ARENA_MAX"] == given
+
+
 def test_what_the_proxy_found_wrong_is_the_failure(world):
     one = world(proxy=True).begin()
     one.get_ready()

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -21,6 +22,10 @@ MAX_FAILED_STARTS = 5
 BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.25, 10.0
 STOP_SECONDS = 2.0
 """Time for a child to end by itself once it is told to."""
+
+PROXY_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+"""For a process of many threads: glibc would give each its own share of memory, and keep what one needed once. See
+docs/security.md for what that came to."""
 
 Watch = Callable[[int, Callable[[], None]], None]
 
@@ -193,7 +198,8 @@ class Supervisor:
             self._begin_phase("the HTTP proxy to be ready")
         self._proxy_due = None
         try:
-            self.proxy = Child("bert_serving.server.proxy", self.proxy_orders, piped_output=True)
+            self.proxy = Child("bert_serving.server.proxy", self.proxy_orders, piped_output=True,
+                               environ={**PROXY_ENVIRONMENT, **os.environ})
         except OSError as error:
             self._on_proxy_gone(f"could not be started: {error}")
             return
