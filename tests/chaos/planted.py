@@ -4,7 +4,7 @@ A script: ``planted.py PORT_OUT KIND EVERY``; it prints the port that clients ha
 
     drop     a result is not passed on
     double   a result is passed on twice
-    swap     two results of the same shape are exchanged, but for whom they are addressed to
+    swap     two results of one row are exchanged, but for whom they are addressed to
     reorder  two rows of a result change places
 """
 import json
@@ -42,6 +42,8 @@ class Spoiler:
         return [frames, frames]
 
     def swap(self, frames):
+        if self.rows(frames) > 1:  # there might not come another one of its size
+            return self.next_one(frames)
         self.kept = frames
         return []
 
@@ -52,14 +54,21 @@ class Spoiler:
         self.kept = None
         return [[topic, header, frames[2], number], [frames[0], header, vectors, frames[3]]]
 
+    def rows(self, frames):
+        return json.loads(frames[1])["shape"][0]
+
+    def next_one(self, frames):
+        """Spoil the next one instead."""
+        self.seen -= 1
+        self.spoiled -= 1
+        return [frames]
+
     def reorder(self, frames):
         topic, header, vectors, number = frames
-        shape = json.loads(header)["shape"]
-        if shape[0] < 2:
-            self.seen -= 1  # the next one then
-            self.spoiled -= 1
-            return [frames]
-        row = len(vectors) // shape[0]
+        rows = self.rows(frames)
+        if rows < 2:
+            return self.next_one(frames)
+        row = len(vectors) // rows
         return [[topic, header, vectors[row:2 * row] + vectors[:row] + vectors[2 * row:], number]]
 
 

@@ -21,12 +21,18 @@ def passed(kind, every, messages):
     ("drop", [1, 2, 4, 5, 7]), ("double", [1, 2, 3, 3, 4, 5, 6, 6, 7]),
     ("swap", [1, 2, 3, 4, 5, 6, 7]), ("reorder", [1, 2, 3, 4, 5, 6, 7])])
 def test_one_in_three(kind, seen):
-    assert [int(frames[3]) for frames in passed(kind, 3, map(result, range(1, 8)))] == seen
+    results = [result(number, rows=1 if kind == "swap" else 2) for number in range(1, 8)]
+    assert [int(frames[3]) for frames in passed(kind, 3, results)] == seen
 
 
 def test_swap_exchanges_what_is_in_them():
-    out = passed("swap", 2, [result(1), result(2), result(3, rows=1), result(4)])
-    assert [frames[2] for frames in out] == [result(1)[2], result(3, 1)[2], result(4)[2], result(2)[2]]
+    out = passed("swap", 2, [result(1, 1), result(2, 1), result(3), result(4, 1)])
+    assert [frames[2] for frames in out] == [result(1, 1)[2], result(3)[2], result(4, 1)[2], result(2, 1)[2]]
+
+
+def test_swap_waits_for_a_result_of_one_row():
+    out = passed("swap", 1, [result(1), result(2, 1), result(3), result(4, 1)])
+    assert [frames[2] for frames in out] == [result(1)[2], result(3)[2], result(4, 1)[2], result(2, 1)[2]]
 
 
 def test_reorder_exchanges_two_rows():
