@@ -112,9 +112,9 @@ def main() -> None:
         if name == "graph/fp32":
             engines["graph, padded"] = padded(made, args.max_seq_len)
         engines[name] = made.encode
+        config = bert.BertConfig.from_file(settings.config_file)
         kind, precision = name.split("/")
-        products[name] = product(bert.BertConfig.from_file(settings.config_file), kind, computes_in(precision),
-                                 args.threads)
+        products[name] = product(config, kind, computes_in(precision), args.threads)
     with open(args.file, encoding="utf-8") as file:
         texts = [line.strip() for line in file if line.strip()]
     np.random.default_rng(0).shuffle(texts)
@@ -129,8 +129,7 @@ def main() -> None:
     alone: dict[str, list[float]] = {name: [] for name in engines}
     cosines = {}
     for name, encode in engines.items():
-        vectors = np.concatenate([encode(batch) for batch in batches])
-        vectors = vectors.astype(np.float64)
+        vectors = np.concatenate([encode(batch) for batch in batches]).astype(np.float64)
         cosines[name] = (vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)
     for _ in range(args.rounds):
         for name, encode in engines.items():
@@ -152,7 +151,6 @@ def main() -> None:
             alone[name].append(clock() - start)
     print(f"{len(sequences)} sentences, {tokens} tokens, mean {tokens / len(sequences):.1f}, "
           f"at most {args.max_seq_len}; batches of {args.batch}, {args.threads} threads")
-    config = bert.BertConfig.from_file(settings.config_file)
     size = 2.0 * ROWS * config.hidden_size * config.intermediate_size
     for name in engines:
         seconds = fastest[computes_in(name.partition("/")[2] or "fp32")]

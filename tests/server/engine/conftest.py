@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine import base, freeze, library
@@ -208,6 +210,26 @@ def run(graphs):
         settings = replace(model.settings, frozen_graph=str(path))
         return Running(settings, base.create_tokenizer(settings), base.create(settings))
     return start
+
+
+@pytest.fixture
+def in_batches():
+    """Asserts ``holds(rows of a sentence among others, its rows alone)``, for so many examples of such batches."""
+    sentences = st.lists(st.sampled_from(["the", "quick", "brown", "fox", "unwanted", "running", ",", "."]),
+                         max_size=36).map(" ".join)
+
+    def try_all(running, examples, holds):
+        @settings(deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
+        @given(sentence=sentences, before=st.lists(sentences, max_size=40), after=st.lists(sentences, max_size=4))
+        def check(sentence, before, after):
+            alone = running.encode([sentence])
+            sizes = [len(sequence) for sequence in running.features(before)] if running.engine.token_level else [1] * 99
+            start = sum(sizes[:len(before)])
+            together = running.encode([*before, sentence, *after])
+            assert holds(together[start:start + len(alone)], alone)
+
+        check()
+    return try_all
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_serving.server.config import PoolingStrategy
@@ -24,8 +24,6 @@ TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||
          ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
 NAMES = [strategy.name for strategy in PoolingStrategy]
 COMPILED = ["REDUCE_MEAN_MAX", "NONE", "CLASSIFICATION"]  # XLA takes seconds, and hardly knows of strategies
-WORDS = st.sampled_from(["the", "quick", "brown", "fox", "unwanted", "running", ",", "."])
-SENTENCES = st.lists(WORDS, max_size=36).map(" ".join)
 
 
 def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
@@ -298,20 +296,9 @@ def test_padded_inputs_hold_the_same(lengths, rows, width):
     ({}, 1e-5), ({"pooling_strategy": PoolingStrategy.NONE}, 1e-5), ({"mask_cls_sep": True}, 1e-5),
     ({"pooling_strategy": PoolingStrategy.CLS_POOLED}, 1e-5), ({"xla": True}, 1e-5), ({"precision": "bf16"}, 0.05),
     ({"precision": "fp16"}, 0.005)], ids=str)
-def test_batch_mates_change_little(tiny_dir, run, options, bound):
+def test_batch_mates_change_little(tiny_dir, run, in_batches, options, bound):
     """A sentence's vector is the same within a bound, whoever else is in the batch; values are up to 3 here."""
-    running = run(tiny_dir, max_seq_len=40, **options)
-
-    @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(sentence=SENTENCES, before=st.lists(SENTENCES, max_size=40), after=st.lists(SENTENCES, max_size=4))
-    def check(sentence, before, after):
-        alone = running.encode([sentence])
-        sizes = [len(sequence) for sequence in running.features(before)] if running.engine.token_level else [1] * 99
-        start = sum(sizes[:len(before)])
-        together = running.encode([*before, sentence, *after])
-        assert np.abs(together[start:start + len(alone)] - alone).max() <= bound
-
-    check()
+    in_batches(run(tiny_dir, max_seq_len=40, **options), 25, lambda rows, alone: np.abs(rows - alone).max() <= bound)
 
 
 # ---- the default model -----------------------------------------------------------------------------------------------

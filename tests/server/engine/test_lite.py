@@ -7,8 +7,6 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.packing import LONG, Run, lay_out
@@ -19,8 +17,6 @@ from bert_serving.server.errors import EngineError
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
          ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
 NAMES = [strategy.name for strategy in PoolingStrategy]
-WORDS = st.sampled_from(["the", "quick", "brown", "fox", "unwanted", "running", ",", "."])
-SENTENCES = st.lists(WORDS, max_size=36).map(" ".join)
 
 
 @pytest.fixture
@@ -94,20 +90,9 @@ def test_threads_change_nothing(tiny, tiny_dir, start, threads):
 
 @pytest.mark.parametrize("options", [{}, {"pooling_strategy": PoolingStrategy.NONE}, {"precision": "int8"},
                                      {"pooling_strategy": PoolingStrategy.CLS_POOLED}, {"mask_cls_sep": True}], ids=str)
-def test_batch_mates_change_nothing(tiny_dir, start, options):
+def test_batch_mates_change_nothing(tiny_dir, start, in_batches, options):
     """Not a bit, whatever the batch, and so wherever in which row a sentence is."""
-    running = start(tiny_dir, max_seq_len=None, **options)
-
-    @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(sentence=SENTENCES, before=st.lists(SENTENCES, max_size=40), after=st.lists(SENTENCES, max_size=4))
-    def check(sentence, before, after):
-        alone = running.encode([sentence])
-        sizes = [len(sequence) for sequence in running.features(before)] if running.engine.token_level else [1] * 99
-        start = sum(sizes[:len(before)])
-        together = running.encode([*before, sentence, *after])
-        assert np.array_equal(together[start:start + len(alone)], alone)
-
-    check()
+    in_batches(start(tiny_dir, max_seq_len=None, **options), 40, np.array_equal)
 
 
 @pytest.mark.parametrize("options", [{}, {"pooling_strategy": PoolingStrategy.NONE}, {"precision": "int8"},
