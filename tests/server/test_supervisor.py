@@ -401,6 +401,7 @@ def test_the_threads_of_the_proxy_share_memory_unless_somebody_wants_it_otherwis
     one.get_ready()
     proxy, = one.others("proxy")
     assert proxy.environ["MALLOC_ARENA_MAX"] == given
+    assert proxy.environ["GLIBC_TUNABLES"] == os.environ.get("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0")
 
 
 def test_what_the_proxy_found_wrong_is_the_failure(world):

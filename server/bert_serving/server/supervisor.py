@@ -23,9 +23,9 @@ BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.25, 10.0
 STOP_SECONDS = 2.0
 """Time for a child to end by itself once it is told to."""
 
-PROXY_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
-"""For a process of many threads: glibc would give each its own share of memory, and keep what one needed once. See
-docs/security.md for what that came to."""
+PROXY_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+"""For a process of many threads: glibc would give each its own share of memory, and a store of pieces that nobody else
+gets, and both fill up. See docs/security.md for what that came to."""
 
 Watch = Callable[[int, Callable[[], None]], None]
 
