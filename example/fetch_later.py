@@ -1,15 +1,16 @@
-"""Three ways not to wait for each answer: send now and fetch later, fetch all at once, or feed a generator.
+"""Two ways not to wait for each answer: take each one as it comes, or all at once.
 
-    python example/example2.py [port] [port_out] [-ip HOST]
+    bert-serving-start
+    python example/fetch_later.py
 """
 import argparse
 
 from bert_serving.client import BertClient
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("port", type=int, nargs="?", default=5555)
-parser.add_argument("port_out", type=int, nargs="?", default=5556)
 parser.add_argument("-ip", default="localhost")
+parser.add_argument("-port", type=int, default=5555)
+parser.add_argument("-port_out", type=int, default=5556)
 args = parser.parse_args()
 
 batches = [["hello world"], ["good day", "how are you?"], ["fine, thanks", "and you?", "so am I"]]
@@ -25,12 +26,3 @@ with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=60_0
     for batch in batches:
         bc.encode(batch, blocking=False)
     print(f"  {bc.fetch_all(concat=True).shape}")
-
-    print("send from a generator, in a thread, while results are being read:")
-
-    def endless():
-        while True:
-            yield from batches
-
-    for response in bc.encode_async(endless(), max_num_batch=10):
-        print(f"  request {response.id}: {response.embedding.shape}")

@@ -1,6 +1,7 @@
 """Broadcast: clients that share an identity all hear the results of each of them.
 
-    python example/example3.py [port] [port_out] [-ip HOST]
+    bert-serving-start
+    python example/broadcast.py
 """
 import argparse
 import threading
@@ -9,9 +10,9 @@ import uuid
 from bert_serving.client import BertClient
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("port", type=int, nargs="?", default=5555)
-parser.add_argument("port_out", type=int, nargs="?", default=5556)
 parser.add_argument("-ip", default="localhost")
+parser.add_argument("-port", type=int, default=5555)
+parser.add_argument("-port_out", type=int, default=5556)
 args = parser.parse_args()
 
 NUM_BATCHES = 5

@@ -1,6 +1,7 @@
 """Sentences to vectors, one call after another, and how fast that is for more and more sentences.
 
-    python example/example1.py [port] [port_out] [-ip HOST]
+    bert-serving-start
+    python example/encode.py
 """
 import argparse
 import time
@@ -9,9 +10,9 @@ from pathlib import Path
 from bert_serving.client import BertClient
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("port", type=int, nargs="?", default=5555)
-parser.add_argument("port_out", type=int, nargs="?", default=5556)
 parser.add_argument("-ip", default="localhost")
+parser.add_argument("-port", type=int, default=5555)
+parser.add_argument("-port_out", type=int, default=5556)
 args = parser.parse_args()
 
 readme = Path(__file__).parents[1] / "README.md"
