@@ -99,7 +99,7 @@ def nearest(output: str, question: str) -> str:
 
 def check_faq(server, tmp_path):
     faq = tmp_path / "faq.md"
-    faq.write_text("# FAQ\n\n## How large is a vector?\n\n384.\n\n## Can I use a GPU?\n\nYes.\n\n## Is it free of charge?\n")
+    faq.write_text("## How large is a vector?\n\n384.\n\n## Can I use a GPU?\n\nYes.\n\n## Is it free of charge?\n")
     asked = ["what does it cost?", "how many numbers do I get for a sentence?", "does it run on graphics cards?"]
     output = run("faq_search.py", server, "-faq", faq, "-question", *asked)
     assert "free of charge" in nearest(output, asked[0])
