@@ -6,6 +6,7 @@
 #   make chaos                       install, then break what can break for half a minute, and check every answer
 #   make chaos ARGS="--seconds 3600" ... for an hour
 #   make peers                       install, then compare with what a user would take instead; see docs/peers.md
+#   make docs                        install, then make the documentation's site in build/docs
 #   make fuzz                        install, then send hostile input to every door for a minute, beside ordinary clients
 #   make fuzz ARGS="--messages 5000000"  ... so many messages
 #   make PYTHON=python3.12 test      ... with that Python
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 ARGS ?=
 
-.PHONY: help serve test chaos fuzz peers lint install docs-options clean
+.PHONY: help serve test chaos fuzz peers lint install docs docs-links docs-options clean
 
 help:
 	@echo "make serve         start a server on ports 5555 and 5556, HTTP on 8125; options: ARGS=\"-num_worker 2\""
@@ -25,6 +26,8 @@ help:
 	@echo "make peers         compare with what a user would take instead; ARGS=--help shows the options"
 	@echo "make fuzz          hostile input for every door, a minute; more: ARGS=\"--messages 5000000\"; see docs/security.md"
 	@echo "make lint          check style and types"
+	@echo "make docs          make the documentation's site: build/docs/index.html"
+	@echo "make docs-links    ask every address that it links to; needs the network"
 	@echo "make docs-options  write docs/reference/options.md anew"
 	@echo "make install       create $(VENV) with everything; the others do that first where it is needed"
 	@echo "make clean         remove what the others made"
@@ -51,11 +54,17 @@ lint: $(INSTALLED)
 
 install: $(INSTALLED)
 
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+
+docs-links: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -b linkcheck docs build/docs-links
+
 docs-options: $(INSTALLED)
 	$(BIN)/python docs/options.py
 
 # The stamp is newer than what it was made from, so that nothing is installed twice.
-$(INSTALLED): requirements.txt client/pyproject.toml server/pyproject.toml
+$(INSTALLED): requirements.txt docs/requirements.txt client/pyproject.toml server/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --editable client --editable "server[cpu,http,plot]" --requirement requirements.txt
 	touch $@
