@@ -1,7 +1,8 @@
 """What never leaves the client, and which servers it does not talk to."""
 import pytest
 from bert_serving.client import __version__
-from bert_serving.client.checks import check_input, check_version, is_short, valid_identity
+from bert_serving.client.checks import (check_input, check_version, difference, is_short, server_addresses,
+                                        valid_identity)
 from bert_serving.client.protocol import PROTOCOL_VERSION
 
 SECRET = "the text itself"
@@ -97,3 +98,44 @@ def test_servers_that_are_not(config, named):
 ])
 def test_length_counts_words_or_tokens(text, is_tokenized, short):
     assert is_short(text, 3, is_tokenized) is short
+
+
+# ---- several servers -------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("entry, address", [
+    ("10.0.0.7", ("10.0.0.7", 5, 6)),
+    ("bert.example.org:7", ("bert.example.org", 7, 8)),
+    ("localhost:7:9", ("localhost", 7, 9)),
+    ("[fe80::1]", ("[fe80::1]", 5, 6)),
+    ("[::1]:7", ("[::1]", 7, 8)),
+    ("::1", ("::1", 5, 6)),
+    ("1:2:3:4:5:6:7:8", ("1:2:3:4:5:6:7:8", 5, 6)),
+    (("::1",), ("::1", 5, 6)),
+    (("10.0.0.7", 7), ("10.0.0.7", 7, 8)),
+    (["10.0.0.7", 7, 9], ("10.0.0.7", 7, 9)),
+])
+def test_where_servers_are(entry, address):
+    assert server_addresses([entry], 5, 6) == [address]
+    assert server_addresses(("first", entry), 5, 6) == [("first", 5, 6), address]
+
+
+@pytest.mark.parametrize("servers, complaint", [
+    ("10.0.0.7", "servers is a str; expected a list"),
+    ({"10.0.0.7"}, "servers is a set"),
+    ([], "empty list"),
+    (["10.0.0.7", ("10.0.0.7", 5, 6)], "servers has 10.0.0.7, ports 5 and 6, twice"),
+    *[([entry], "expected \"host\", \"host:port\" or") for entry in (
+        "", ":5", "host:", "host:x", "host:0", "host:65536", "host:1:2:3", "host:-1", 5, None, (), ("", 5),
+        ("host", "5"), (5, "host"), ("host", 1, 2, 3))],
+])
+def test_no_list_of_servers(servers, complaint):
+    with pytest.raises((TypeError, ValueError), match=complaint):
+        server_addresses(servers, 5, 6)
+
+
+def test_difference():
+    config = {"model_name": "minilm", "max_seq_len": 25, "engine": "lite", "num_worker": 1}
+    assert difference(config, dict(config, engine="graph", num_worker=2, precision="fp32")) is None
+    assert difference(config, dict(config, max_seq_len=40)) == "max_seq_len is 25 instead of 40"
+    assert difference(dict(config, pooling_layer=[-1]), dict(config, model_name="base", pooling_layer=[-2])) \
+        == "model_name is minilm instead of base, pooling_layer is [-1] instead of [-2]"

@@ -42,9 +42,9 @@ def test_constructor_takes_what_it_always_took():
     assert {name: parameter.default for name, parameter in parameters.items()} == {
         "ip": "localhost", "port": 5555, "port_out": 5556, "output_fmt": "ndarray", "show_server_config": False,
         "identity": None, "check_version": True, "check_length": True, "check_token_info": True,
-        "ignore_all_checks": False, "timeout": -1, "curve_dir": None}
+        "ignore_all_checks": False, "timeout": -1, "curve_dir": None, "servers": None}
     assert list(parameters)[6:] == ["check_version", "check_length", "check_token_info", "ignore_all_checks",
-                                    "timeout", "curve_dir"], "what is new comes last"
+                                    "timeout", "curve_dir", "servers"], "what is new comes last"
 
 
 def test_methods_take_what_they_always_took():

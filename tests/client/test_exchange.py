@@ -259,3 +259,31 @@ def test_pending_stays_the_same_object():
     assert pending == {1}  # until it is taken
     exchange.take(1)
     assert pending == set() and pending is exchange.pending
+
+
+# ---- several servers -------------------------------------------------------------------------------------------------
+
+def test_a_failure_that_is_passed_on_leaves_the_request_outstanding():
+    exchange = Exchange(ME)
+    request_id = ask(exchange)
+    full = failure(request_id, OverloadedError("full"))
+    seen = []
+    assert exchange.receive(full, lambda failure: not seen.append(failure.error.message)) is None
+    assert seen == ["full"] and request_id in exchange.outstanding
+    assert exchange.receive(result(request_id), lambda failure: True) == request_id
+    assert exchange.receive(full, lambda failure: not seen.append("again")) == request_id, "it is answered"
+    assert seen == ["full"] and isinstance(exchange.take(request_id), Result)
+    assert is_empty(exchange)
+
+
+def test_a_failure_that_is_not_passed_on_is_the_answer():
+    exchange = Exchange(ME)
+    request_id = ask(exchange)
+    assert exchange.receive(failure(request_id, OverloadedError("full")), lambda failure: False) == request_id
+    assert isinstance(exchange.take(request_id), Failure)
+
+
+def test_what_is_none_of_ours_is_finished_with_nothing():
+    exchange = Exchange(ME)
+    assert exchange.receive(result(1, identity=b"you")) is None
+    assert exchange.receive([]) is None

@@ -14,6 +14,7 @@ ROOMS = {
     "client.protocol": ["client.errors"],
     "client.curve": ["client.errors"],
     "client.exchange": ["client.protocol", "client.errors"],
+    "client.dispatch": [],
     "client": ["client"],
     "server.errors": ["client.errors"],
     "server.log": [],

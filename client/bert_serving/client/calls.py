@@ -12,19 +12,23 @@ import sys
 import warnings
 import weakref
 from typing import (Any, AsyncGenerator, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, NamedTuple,
-                    Optional, Set, TypeVar, Union)
+                    Optional, Sequence, Set, TypeVar, Union)
 
 import numpy as np
 
 from . import __version__
 from .channel import Channel, Patience
-from .checks import check_input, check_version as check_server, is_ours, is_short, valid_identity
+from .checks import (Address, check_input, check_version as check_server, is_ours, is_short, server_addresses,
+                     valid_identity)
 from .curve import CurveDir, find
 from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
+from .fleet import Fleet
 from .protocol import SHOW_CONFIG, SHOW_STATUS, Failure, Result, Status, encode_command, encode_request
 
 T = TypeVar("T")
+
+Servers = Optional[Sequence[Union[str, Sequence[Any]]]]
 
 FORMATTERS: Dict[str, Callable[[np.ndarray], Any]] = {
     "ndarray": lambda embedding: embedding,
@@ -37,6 +41,7 @@ MAX_IN_FLIGHT = 1000
 
 _FIRST_RETRY = 0.5    # a command without answer is asked again after so many seconds, then after twice as many ...
 _LAST_RETRY = 5.0     # ... up to this
+_JOIN_MS = 300        # so long does a client wait for the other servers, when one of several has answered
 _DONE: Any = object()
 
 _clients: "weakref.WeakSet[Any]" = weakref.WeakSet()
@@ -89,10 +94,17 @@ class Calls:
     def __init__(self, ip: str = "localhost", port: int = 5555, port_out: int = 5556, output_fmt: str = "ndarray",
                  show_server_config: bool = False, identity: Union[None, str, bytes] = None,
                  check_version: bool = True, check_length: bool = True, check_token_info: bool = True,
-                 ignore_all_checks: bool = False, timeout: int = -1, curve_dir: CurveDir = None) -> None:
+                 ignore_all_checks: bool = False, timeout: int = -1, curve_dir: CurveDir = None,
+                 servers: Servers = None) -> None:
         """As :class:`.BertClient`; the server is not contacted."""
         if output_fmt not in FORMATTERS:
             raise AttributeError("output_fmt is %r; expected one of: %s" % (output_fmt, ", ".join(FORMATTERS)))
+        self._addresses: List[Address] = []
+        if servers is not None:
+            if ip != "localhost":
+                raise ValueError("both ip, %r, and servers are given; put all servers into servers" % ip)
+            self._addresses = server_addresses(servers, port, port_out)
+            ip, port, port_out = self._addresses[0]
         self.ip = ip
         self.port = port
         self.port_out = port_out
@@ -121,7 +133,9 @@ class Calls:
     @property
     def status(self) -> Dict[str, Any]:
         """This client's own state."""
+        servers = {"servers": self._channel.states()} if isinstance(self._channel, Fleet) else {}
         return {
+            **servers,
             "identity": self.identity,
             "num_request": self._channel.exchange.num_asked,
             "num_pending_request": len(self.pending_request),
@@ -314,10 +328,16 @@ class Calls:
         # from the same number. The socket takes in all that comes, lest an original server drop results when it is
         # full; but a client that shares its identity may never read what others asked for.
         exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
-        self._channel = Channel(self.ip, self.port, self.port_out, exchange, max_unread=1000 if shared else 0,
-                                max_unsent=self._max_unsent, keys=self._keys)
+        max_unread = 1000 if shared else 0
+        if self._addresses:
+            self._channel = Fleet(self._addresses, exchange, max_unread, self._max_unsent, self._keys,
+                                  check=check_server if "check_version" in self._checks else lambda config: None)
+        else:
+            self._channel = Channel(self.ip, self.port, self.port_out, exchange, max_unread, self._max_unsent,
+                                    self._keys)
         self._server = None
         self._server_since = 0
+        self._told: Set[str] = set()  # what was warned of
         self._asking = False  # one of the calls asks for the configuration, and others may wait for it
 
     def _after_fork(self) -> None:
@@ -345,11 +365,31 @@ class Calls:
                     self._asking = False
         return self._server
 
+    async def _join(self, fleet: Fleet, patience: Patience) -> None:
+        """Wait for one of several servers, and a moment for the others.
+
+        Raises:
+            ValueError: they are not alike.
+        """
+        def ready() -> Optional[List[str]]:
+            return fleet.objections() or ([] if fleet.is_settled() else None)
+
+        def first() -> Optional[List[str]]:
+            return [] if any(lane.open for lane in fleet.dispatch.lanes) else ready()
+
+        objections = await self._wait(fleet, first, patience)
+        if objections is None:
+            raise fleet.late("answer %s" % SHOW_CONFIG.decode(), patience)
+        objections = objections or await self._wait(fleet, ready, patience, Patience(_JOIN_MS))
+        if objections:
+            raise ValueError("; ".join(objections))
+
     async def _submit(self, texts: Any, is_tokenized: bool, patience: Patience, collect: bool,
                       group: Optional[Set[int]] = None, show_tokens: bool = False) -> int:
         """Send an encode request; its id."""
         check_input(texts, is_tokenized)
         server = await self._known_server(patience)
+        self._warn_of_servers()
         self._warn_of_length(texts, is_tokenized)
         if not is_ours(server) and set(b"#@") & set(self.identity):
             raise RequestError("identity %r would stop this server; one before 2.0 needs an identity without # and @"
@@ -374,6 +414,8 @@ class Calls:
         arrived. To one that is not connected nothing is repeated, since all of it would be delivered in the end.
         """
         channel = self._channel
+        if self._server is None and isinstance(channel, Fleet):
+            await self._join(channel, patience)
         ids: List[int] = []
         pause = _FIRST_RETRY
         since = channel.reconnections()
@@ -426,6 +468,13 @@ class Calls:
             raise reply.error
         assert isinstance(reply, Result), "the exchange lets only a result answer a request"
         return Response(reply.request_id, self.formatter(reply.embedding), reply.tokens)
+
+    def _warn_of_servers(self) -> None:
+        objections = self._channel.objections() if isinstance(self._channel, Fleet) else []
+        for objection in objections:
+            if objection not in self._told:
+                self._told.add(objection)
+                _warn("one of the servers is not used any more: %s" % objection)
 
     def _warn_of_length(self, texts: Any, is_tokenized: bool) -> None:
         limit = self.length_limit

@@ -144,7 +144,7 @@ class Channel:
                     return value
                 left = min(patience.left() for patience in patiences)
                 last_look = not left
-                if self._reading or not self.exchange.expecting:
+                if self._reading or not self._expecting:
                     self._inbox.wait(min(left, threading.TIMEOUT_MAX))
                 elif self._again and self._outbox.acquire(blocking=False):  # whoever has the outbox does it as well
                     try:
@@ -212,10 +212,9 @@ class Channel:
             while self._reading:  # its thread notices within a slice
                 self._inbox.wait()
         with self._outbox, self._inbox:  # a thread that sends notices as soon
-            links, self._links = self._links, None
+            pairs = self._let_go()
             unanswered = bool(self.exchange.outstanding)
-        if links is not None:
-            sender, receiver = links
+        for sender, receiver in pairs:
             receiver.close()
             sender.close(flush=unanswered)
 
@@ -224,6 +223,16 @@ class Channel:
         self.closed = True
         self._renew_locks()  # some thread that does not exist here may hold them
         _disowned.append(self)
+
+    def _let_go(self) -> List[Tuple[Link, Link]]:
+        """The links, to be closed. Called with both locks held."""
+        links, self._links = self._links, None
+        return [] if links is None else [links]
+
+    @property
+    def _expecting(self) -> bool:
+        """Whether anything that arrives could be of interest. Called with the inbox held."""
+        return self.exchange.expecting
 
     def _renew_locks(self) -> None:
         self._reading = False  # a thread has the receiver and the monitors, without holding the inbox
@@ -306,7 +315,7 @@ class Channel:
         self._reading = True
         self._inbox.release()
         try:
-            news = wait_for(seconds, sender, receiver, room)
+            news = wait_for(seconds, [sender], [receiver], room)
             messages = receiver.receive(_MAX_READ)
         finally:
             self._inbox.acquire()

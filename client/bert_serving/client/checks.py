@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Any, Dict, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from . import __version__
 from .errors import RequestError
@@ -11,6 +11,14 @@ from .protocol import MAX_IDENTITY, PROTOCOL_VERSION, TERMINATOR
 
 OLDEST_SERVER = (1, 5, 7)
 """The first version that speaks four frames."""
+
+Address = Tuple[str, int, int]
+"""Host, port, port_out."""
+
+# Options of a server each of which makes the vectors others. The engine is none of them: `lite` and `graph` agree.
+_DECIDES = ("model_name", "hidden_size", "ckpt_name", "max_seq_len", "do_lower_case", "pooling_layer",
+            "pooling_strategy", "mask_cls_sep", "no_special_token", "no_position_embeddings", "fixed_embed_length",
+            "num_labels", "precision")
 
 
 def valid_identity(identity: Union[None, str, bytes] = None) -> bytes:
@@ -28,6 +36,54 @@ def valid_identity(identity: Union[None, str, bytes] = None) -> bytes:
     if len(identity) > MAX_IDENTITY or TERMINATOR in identity:
         raise ValueError("identity of %d bytes; expected 1 to %d bytes without NUL" % (len(identity), MAX_IDENTITY))
     return identity
+
+
+def server_addresses(servers: Sequence[Union[str, Sequence[Any]]], port: int, port_out: int) -> List[Address]:
+    """Where the servers of a list are.
+
+    Args:
+        servers: each "host", "host:port" or "host:port:port_out", or a tuple of these.
+        port: of those who give none; then ``port_out`` is theirs too. After a port alone, port_out is the next number.
+        port_out: see ``port``.
+    Raises:
+        TypeError, ValueError: it is no such list.
+    """
+    if isinstance(servers, (str, bytes)) or not isinstance(servers, Sequence):
+        raise TypeError('servers is a %s; expected a list like ["10.0.0.7", "10.0.0.8:5555:5556"]'
+                        % type(servers).__name__)
+    if not servers:
+        raise ValueError("servers is an empty list; expected at least one server")
+    addresses = [_address(entry, port, port_out) for entry in servers]
+    for index, address in enumerate(addresses):
+        if address in addresses[:index]:
+            raise ValueError("servers has %s, ports %d and %d, twice" % address)
+    return addresses
+
+
+def _address(entry: Union[str, Sequence[Any]], port: int, port_out: int) -> Address:
+    parts: Sequence[Any] = ()
+    if isinstance(entry, str):
+        found = re.fullmatch(r"(\[[^\]]+\]|[^:]+)(?::(\d{1,5}))?(?::(\d{1,5}))?", entry)
+        if found:
+            parts = [found.group(1), *(int(part) for part in found.groups()[1:] if part)]
+        elif "::" in entry or entry.count(":") == 7:  # an address of IPv6, as it is
+            parts = [entry]
+    elif isinstance(entry, Sequence):
+        parts = entry
+    if (not 1 <= len(parts) <= 3 or not isinstance(parts[0], str) or not parts[0].strip()
+            or not all(isinstance(part, int) and 0 < part < 65536 for part in parts[1:])):
+        raise ValueError('servers has %r; expected "host", "host:port" or "host:port:port_out", or a tuple of these'
+                         % (entry,))
+    host, given = parts[0], list(parts[1:])
+    if not given:
+        return host, port, port_out
+    return host, given[0], given[1] if given[1:] else given[0] + 1
+
+
+def difference(config: Dict[str, Any], other: Dict[str, Any]) -> Optional[str]:
+    """Why servers with these configurations do not give the same vectors; None if they do, as far as they tell."""
+    return ", ".join("%s is %s instead of %s" % (key, config[key], other[key]) for key in _DECIDES
+                     if key in config and key in other and config[key] != other[key]) or None
 
 
 def check_input(texts: Any, is_tokenized: bool) -> None:

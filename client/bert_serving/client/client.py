@@ -11,7 +11,7 @@ from typing import Any, AsyncGenerator, Callable, Dict, Iterable, Iterator, List
 
 import zmq
 
-from .calls import Calls, Response, Stream, T, iterate, run
+from .calls import Calls, Response, Servers, Stream, T, iterate, run
 from .channel import Channel, Patience
 from .curve import CurveDir
 from .link import context
@@ -34,7 +34,8 @@ class BertClient(Calls):
     def __init__(self, ip: str = "localhost", port: int = 5555, port_out: int = 5556, output_fmt: str = "ndarray",
                  show_server_config: bool = False, identity: Union[None, str, bytes] = None,
                  check_version: bool = True, check_length: bool = True, check_token_info: bool = True,
-                 ignore_all_checks: bool = False, timeout: int = -1, curve_dir: CurveDir = None) -> None:
+                 ignore_all_checks: bool = False, timeout: int = -1, curve_dir: CurveDir = None,
+                 servers: Servers = None) -> None:
         """
         Args:
             ip: name or address of the server.
@@ -54,14 +55,20 @@ class BertClient(Calls):
             curve_dir: a directory with ``server.key`` and ``client.key_secret``, as ``bert-serving-keygen`` makes it,
                 for a server with ``-curve_dir``; by default the one named by BERT_SERVING_CURVE_DIR, if that is set;
                 ``""``: none at all.
+            servers: several servers of version 2 and the same vectors, instead of ``ip``: each "host", "host:port" (the
+                other port is the next number) or "host:port:port_out", or a tuple of these. A request goes to the one
+                with the fewest unanswered sentences. What has no answer when a server vanishes, or was refused because
+                a server is full or stops, goes to another one. One that comes back is used again. ``curve_dir`` is for
+                all of them.
         Raises:
+            ValueError: ``servers`` is no such list, or they do not give the same vectors.
             AttributeError: unknown ``output_fmt``, or a server that this client does not understand.
             DeadlineError: no answer within ``timeout``; it is a TimeoutError.
             UnauthorizedError: the server does not let this client in, or the keys cannot be read. This ends waiting
                 calls of an endless ``timeout`` too.
         """
         super().__init__(ip, port, port_out, output_fmt, show_server_config, identity, check_version, check_length,
-                         check_token_info, ignore_all_checks, timeout, curve_dir)
+                         check_token_info, ignore_all_checks, timeout, curve_dir, servers)
         try:
             self._channel.links()
             run(self._greet())
@@ -167,12 +174,13 @@ class BertClient(Calls):
 
     @property
     def server_config(self) -> Dict[str, Any]:
-        """The server's configuration."""
+        """The server's configuration; of several servers that of the first in the list that is there."""
         return run(self._server_config())
 
     @property
     def server_status(self) -> Dict[str, Any]:
-        """The server's configuration, and its statistics under ``statistic``."""
+        """The server's configuration, and its statistics under ``statistic``; of several servers those of the first in
+        the list that is there. :attr:`status` says what this client knows of each."""
         return run(self._server_status())
 
     @property

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from typing import Deque, Dict, List, Optional, Sequence, Set, Union
+from typing import Callable, Deque, Dict, List, Optional, Sequence, Set, Union
 
 from .errors import BertServingError
 from .protocol import Buffer, Failure, ProtocolError, Result, Status, decode_reply, topic
@@ -110,11 +110,18 @@ class Exchange:
 
     # ---- back --------------------------------------------------------------------------------------------------------
 
-    def receive(self, frames: Sequence[Buffer]) -> None:
-        """File a message from the server; whatever is not an answer to something outstanding is dropped."""
+    def receive(self, frames: Sequence[Buffer], passed_on: Optional[Callable[[Failure], bool]] = None) -> Optional[int]:
+        """File a message from the server; whatever is not an answer to something outstanding is dropped.
+
+        Args:
+            frames: the message.
+            passed_on: says of a failure whether another server gets the request; then it stays outstanding.
+        Returns:
+            The id of the request that the server has finished with; None if it is none of ours, or was passed on.
+        """
         # SUB matches by prefix, so from an original server c1 also hears c10: compare the whole identity.
         if not frames or bytes(frames[0]) not in self._topics:
-            return
+            return None
         try:
             reply = decode_reply(frames)
         except ProtocolError as error:
@@ -127,7 +134,9 @@ class Exchange:
                 tap.append(reply)
                 heard = True
         if asked is None:
-            return  # late, a duplicate, or for another client with this identity
+            return request_id  # late, a duplicate, or for another client with this identity
+        if passed_on is not None and isinstance(reply, Failure) and passed_on(reply):
+            return None
         reply = _fitting(reply, asked)
         del self.outstanding[request_id]
         if request_id not in self.collectable:
@@ -138,6 +147,7 @@ class Exchange:
             self.collected[request_id] = reply
             if isinstance(reply, Failure):
                 self._failed[request_id] = reply
+        return request_id
 
     def take(self, request_id: int) -> Optional[Reply]:
         """The reply to a request that has a waiter, once; None if it is not there."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import zmq
 
@@ -275,23 +275,25 @@ def receiving(host: str, port: int, identity: bytes, max_unread: int, keys: Opti
     return Link(zmq.SUB, host, port, keys, subscribe=identity, rcvhwm=max_unread)
 
 
-def wait_for(seconds: float, sender: Link, receiver: Link, room: bool = False) -> bool:
+def wait_for(seconds: float, senders: Sequence[Link], receivers: Sequence[Link], room: bool = False) -> bool:
     """Sleep until there is a message or news of a connection, at most so many seconds.
 
     Args:
         seconds: the most.
-        sender: its socket is looked at only with ``room``: somebody else may be sending.
-        receiver: the messages'.
-        room: return also when ``sender`` takes another message.
+        senders: their sockets are looked at only with ``room``: somebody else may be sending.
+        receivers: the messages'.
+        room: return also when one of ``senders`` takes another message.
     Returns:
         Whether there is news.
     """
     poller = zmq.Poller()
-    poller.register(receiver.socket, zmq.POLLIN)
-    for link in (sender, receiver):
-        poller.register(link.news, zmq.POLLIN)
-    if room:
-        poller.register(sender.socket, zmq.POLLOUT)
+    for receiver in receivers:
+        poller.register(receiver.socket, zmq.POLLIN)
+        poller.register(receiver.news, zmq.POLLIN)
+    for sender in senders:
+        poller.register(sender.news, zmq.POLLIN)
+        if room:
+            poller.register(sender.socket, zmq.POLLOUT)
     return any(isinstance(found, int) for found, _ in poller.poll(math.ceil(seconds * 1000)))
 
 

@@ -260,7 +260,7 @@ class Service:
             "request_options": list(REQUEST_OPTIONS),
             "port": self.port, "port_out": self.port_out, "http_port": self.supervisor.http_port,
             "ready": self.supervisor.is_ready,
-            "model_name": self.model.name,
+            "model_name": self.model.name, "hidden_size": self.model.settings.hidden_size,
             "device_map": [device for device in self.placement.devices if device != CPU],
             "queue": {
                 "requests": len(ventilator.pending), "sentences": ventilator.size, "bytes": ventilator.nbytes,
