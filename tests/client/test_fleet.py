@@ -332,7 +332,7 @@ def test_other_errors_are_answers(join, servers):
 def test_servers_of_other_vectors_are_refused(servers):
     servers[0].config.update(model_name="one")
     servers[1].config.update(model_name="another", max_seq_len=40)
-    with pytest.raises(ValueError, match=r"it gives other vectors than 127\.0\.0\.1, ports \d+ and \d+: model_name is \w+ "
+    with pytest.raises(ValueError, match=r"gives other vectors than 127\.0\.0\.1, ports \d+ and \d+: model_name is \w+ "
                        r"instead of \w+, max_seq_len is \d\d instead of \d\d; servers of one client"):
         BertClient(servers=places(*servers), timeout=PATIENCE_MS)
 
