@@ -66,7 +66,7 @@ docs-options: $(INSTALLED)
 # The stamp is newer than what it was made from, so that nothing is installed twice.
 $(INSTALLED): requirements.txt docs/requirements.txt client/pyproject.toml server/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --editable client --editable "server[cpu,http,plot]" --requirement requirements.txt
+	$(BIN)/python -m pip install --editable client --editable "server[cpu,http,plot,bulk]" --requirement requirements.txt
 	touch $@
 
 clean:

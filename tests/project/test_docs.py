@@ -19,6 +19,7 @@ from bert_serving.server.benchmark.options import get_parser as benchmark_parser
 from bert_serving.server.benchmark.peers.__main__ import get_parser as peers_parser
 from bert_serving.server.benchmark.peers.catalogue import PEERS, SERVERS
 from bert_serving.server.benchmark.peers.workloads import KINDS
+from bert_serving.server.bulk.options import get_parser as bulk_parser, parse as parse_bulk
 from bert_serving.server.cli import keygen, terminate
 from bert_serving.server.config import ServerConfig, get_args_parser
 from bert_serving.server.engine.command import main as model_command
@@ -97,6 +98,10 @@ def check_benchmark(words, command, request):
     parse_benchmark(words[1:], {})
 
 
+def check_encode(words, command, request):
+    parse_bulk(words[1:], {})
+
+
 def check_model(words, command, request):
     """The subcommand exists and takes these arguments; nothing is fetched."""
     with pytest.raises(SystemExit) as end:
@@ -152,14 +157,15 @@ def check_ssh(words, command, request):
 
 
 CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start,
-          "bert-serving-benchmark": check_benchmark, "bert-serving-keygen": check_keygen, "ssh": check_ssh,
+          "bert-serving-benchmark": check_benchmark, "bert-serving-encode": check_encode,
+          "bert-serving-keygen": check_keygen, "ssh": check_ssh,
           "bert-serving-terminate": check_terminate, "bert-serving-model": check_model, "curl": check_curl,
           "docker": check_docker, "python": check_python}
 
 
 @pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
                                      "bert-serving-start -no_such_option", "bert-serving-model steal",
-                                     "bert-serving-benchmark -tests nothing",
+                                     "bert-serving-benchmark -tests nothing", "bert-serving-encode in.txt",
                                      "bert-serving-keygen keys ../alice", "bert-serving-terminate -por",
                                      "ssh -N -L 5555:localhost:1 10.0.0.7",
                                      "docker build -f docker/Nothing ."])
@@ -213,6 +219,12 @@ def test_every_option_is_in_the_reference(field):
 def test_every_option_of_the_benchmark_is_on_its_page():
     ours = set(benchmark_parser({})._option_string_actions) - set(get_args_parser({})._option_string_actions)
     page = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8")
+    assert ours and not [name for name in ours if not name.startswith("--") and f"`{name}`" not in page]
+
+
+def test_every_option_of_bulk_jobs_is_on_its_page():
+    ours = set(bulk_parser({})._option_string_actions) - set(get_args_parser({})._option_string_actions)
+    page = (ROOT / "docs/bulk.md").read_text(encoding="utf-8")
     assert ours and not [name for name in ours if not name.startswith("--") and f"`{name}`" not in page]
 
 

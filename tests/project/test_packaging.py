@@ -79,7 +79,7 @@ def test_the_server_wants_the_client_of_its_version(wheels):
     assert f"bert-serving-client=={VERSIONS['client']}" in wheels["server"].metadata.get_all("Requires-Dist")
 
 
-@pytest.mark.parametrize("extra", ["cpu", "tf", "gpu", "tf-gpu", "http", "plot"])
+@pytest.mark.parametrize("extra", ["cpu", "tf", "gpu", "tf-gpu", "http", "plot", "bulk"])
 def test_extras(wheels, extra):
     assert extra in wheels["server"].metadata.get_all("Provides-Extra")
 
@@ -90,12 +90,13 @@ def test_commands(wheels):
         "bert-serving-terminate": "bert_serving.server.cli:terminate",
         "bert-serving-keygen": "bert_serving.server.cli:keygen",
         "bert-serving-model": "bert_serving.server.engine.command:main",
+        "bert-serving-encode": "bert_serving.server.bulk.command:main",
         "bert-serving-benchmark": "bert_serving.server.benchmark.command:main",
     }
 
 
 @pytest.mark.parametrize("command", ["bert-serving-start", "bert-serving-terminate", "bert-serving-keygen",
-                                     "bert-serving-model", "bert-serving-benchmark"])
+                                     "bert-serving-model", "bert-serving-benchmark", "bert-serving-encode"])
 def test_commands_lead_somewhere(wheels, command):
     module, function = wheels["server"].scripts[command].split(":")
     call = f"import sys; from {module} import {function}; sys.exit({function}(['-h']))"

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 HEAVY = ["tensorflow", "keras", "ai_edge_litert", "safetensors", "tokenizers", "flask", "waitress", "GPUtil",
-         "setuptools", "distutils", "ray", "matplotlib"]
+         "setuptools", "distutils", "ray", "matplotlib", "pyarrow", "tqdm"]
 
 # Importing a blocked module fails; what was imported all the same is on the last line of standard error.
 RUN = """
@@ -37,6 +37,11 @@ def test_help(option):
 def test_help_of_the_benchmark():
     output, _ = run("from bert_serving.server.benchmark.command import main; main()", "-h")
     assert "-test_num_client" in output
+
+
+def test_help_of_bulk_jobs():
+    output, _ = run("from bert_serving.server.bulk.command import main; main()", "-h")
+    assert "-overwrite" in output
 
 
 def test_version():

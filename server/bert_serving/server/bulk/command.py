@@ -1,0 +1,114 @@
+"""The command ``bert-serving-encode``."""
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from bert_serving.client import BertClient
+from bert_serving.client.errors import BertServingError, DeadlineError
+
+from ..errors import StartError
+from .inputs import about, open_input
+from .job import Job, Outcome, Wish, meet
+from .options import Order, parse
+from .places import Places
+from .progress import Progress
+from .records import BulkError
+
+TICK_MS = 5_000
+"""How long one answer is waited for, before it is seen whether the server is there."""
+
+CONNECT_MS = 10_000
+
+
+@contextmanager
+def connected(order: Order) -> Iterator[BertClient]:
+    """A client of the server that is asked for, started if it is to be an own one.
+
+    Raises:
+        StartError: it does not start.
+        BulkError: there is none.
+    """
+    if order.own is not None:
+        from ..service import BertServer
+        if order.verbose:
+            from .. import log
+            log.set_up(True)
+        with BertServer(order.own) as server:
+            with connect({**order.address, "port": server.port, "port_out": server.port_out}) as client:
+                yield client
+    else:
+        with connect(order.address) as client:
+            yield client
+
+
+def connect(address: dict[str, Any]) -> BertClient:
+    try:
+        return BertClient(**address, timeout=CONNECT_MS, check_length=False, check_token_info=False)
+    except DeadlineError as error:
+        raise BulkError(f"no server answers on {address['ip']}, ports {address['port']} and {address['port_out']}: "
+                        f"{error}; start one, or give -own") from error
+    except AttributeError as error:  # of a version that this client does not understand
+        raise BulkError(str(error)) from error
+
+
+def spool(places: Places) -> Path:
+    """Keep what comes on standard input, because it is read twice, and again after a kill.
+
+    Raises:
+        BulkError: there is no room for it.
+    """
+    try:
+        places.directory.mkdir(exist_ok=True)
+        with open(places.spool, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+    except OSError as error:
+        raise BulkError(f"cannot keep standard input in {places.spool}: {error.strerror or error}") from error
+    return places.spool
+
+
+def run(order: Order) -> Outcome:
+    """Do what is asked for.
+
+    Raises:
+        BertServingError: it cannot be done.
+    """
+    path = order.input or spool(Places(order.output))
+    source = open_input(path, order.format, order.column)
+    job = Job(Wish(source, about(order.format, order.column), order.output, order.overwrite, order.in_flight,
+                   order.patience))
+    with connected(order) as client:
+        client.timeout = int(max(order.patience * 1000, CONNECT_MS))
+        server = meet(client)
+        client.timeout = TICK_MS
+        return job.run(client, server, Progress)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Encode; the exit code."""
+    signal.signal(signal.SIGTERM, terminate)  # so that what was started is stopped
+    try:
+        order = parse(argv)
+        outcome = run(order)
+        print(outcome.summary(Places(order.output)), file=sys.stderr)
+    except BertServingError as error:
+        print(f"bert-serving-encode: error: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, StartError) else 1
+    except KeyboardInterrupt:
+        print("bert-serving-encode: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

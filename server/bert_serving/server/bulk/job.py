@@ -1,0 +1,260 @@
+"""One job: what it is, whether it is taken up again, and how it ends."""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import outputs
+from .asking import CANARIES, Asker, Client, are_close
+from .journal import Journal
+from .places import (JOURNAL, RECORD, REJECTS, VECTORS, Places, content_digest, discard, publish, stamp, write_record,
+                     write_rejects)
+from .progress import Progress, hours
+from .records import CHUNK_RECORDS, BulkError
+from .run import Input, Run
+from .vectors import VectorFile
+
+SERVER = ("model_name", "max_seq_len", "pooling_layer", "pooling_strategy", "do_lower_case", "mask_cls_sep",
+          "no_special_token", "no_position_embeddings", "engine", "precision")
+"""What of a server's configuration its vectors depend on."""
+
+TOLERANCES = {"fp32": 2e-3}
+TOLERANCE = 5e-2
+"""How far vectors of one model may differ (see are_close) in fp32, and in less exact numbers."""
+
+SHOWN = 8
+"""Numbers of each canary's vector that are kept with a job: enough to know the model by."""
+
+LEAST, MOST = 4, 32
+"""Chunks under way, where -in_flight does not say."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What answers, as its configuration and its vectors of the canaries say.
+
+    Attributes:
+        facts: what the vectors depend on.
+        canaries: [len(CANARIES), width]
+        num_chunks: how many chunks keep its workers busy.
+    """
+
+    facts: dict[str, Any]
+    canaries: np.ndarray
+    num_chunks: int
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCES.get(str(self.facts["precision"]), TOLERANCE)
+
+
+def meet(client: Client) -> Server:
+    """Ask a server what it is.
+
+    Raises:
+        BulkError: it does not give one vector a text.
+        BertServingError: it does not answer.
+    """
+    config = client.server_config
+    vectors = np.asarray(client.encode(list(CANARIES)))
+    if vectors.ndim != 2:
+        raise BulkError(f"the server gives a vector for each token, an array of shape {vectors.shape} for "
+                        f"{len(CANARIES)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
+                        f"{config.get('pooling_strategy')}")
+    num_worker = config.get("num_worker") or 1
+    sentences = 2 * int(num_worker) * int(config.get("max_batch_size") or 256)
+    facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
+    return Server(facts, vectors, min(MOST, max(LEAST, -(-sentences // CHUNK_RECORDS))))
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user wants.
+
+    Attributes:
+        source: the input.
+        about: its format, column and the like.
+        output: where the vectors go; its suffix is their format.
+        overwrite: what is there may be replaced.
+        in_flight: chunks under way; None: as many as keep the server busy.
+        patience: seconds without a server until it is given up.
+    """
+
+    source: Input
+    about: dict[str, Any]
+    output: Path
+    overwrite: bool = False
+    in_flight: int | None = None
+    patience: float = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        counts: numbers of rows, different texts, and rejects.
+        rows: how many were done in this run.
+        seconds: how long that took.
+        was_done: there was nothing left to do.
+    """
+
+    counts: dict[str, int]
+    rows: int = 0
+    seconds: float = 0.0
+    was_done: bool = False
+
+    def summary(self, places: Places) -> str:
+        """In a line, for the user."""
+        rows, texts, rejects = (self.counts[name] for name in ("rows", "texts", "rejects"))
+        line = f"{places.output}: {rows} rows, {texts} different texts, "
+        line += f"{rejects} rejects, listed in {places.rejects}" if rejects else "no rejects"
+        if self.was_done:
+            return line + "; it was there already, -overwrite begins anew"
+        rate = self.rows / self.seconds if self.seconds else 0.0
+        return line + f"; {self.rows} rows in {hours(self.seconds)}, {rate:.0f} a second"
+
+
+class Job:
+    """A wish on its way to an output."""
+
+    def __init__(self, wish: Wish) -> None:
+        """
+        Raises:
+            BulkError: something is in the way.
+        """
+        self.wish, self.places = wish, Places(wish.output)
+        if not wish.output.parent.is_dir():
+            raise BulkError(f"there is no directory {wish.output.parent} for the output")
+        if wish.output.is_dir():
+            raise BulkError(f"{wish.output} is a directory; give the name of a file")
+
+    def run(self, client: Client, server: Server, progress: Callable[[int, int], Progress]) -> Outcome:
+        """Do it, or what is left of it.
+
+        Args:
+            progress: number of rows, and how many are done -> what shows that.
+        Raises:
+            BulkError: it cannot be done.
+        """
+        places = self.places
+        if not (places.directory / JOURNAL).exists() and places.output.exists() and not self.wish.overwrite:
+            return self._recognise(server)
+        try:
+            places.directory.mkdir(exist_ok=True)
+        except OSError as error:
+            raise BulkError(f"cannot make {places.directory}: {error.strerror or error}") from error
+        with closing(Journal(places.directory / JOURNAL)) as journal:
+            if not journal.is_computed:
+                seen = self._agree(journal, server)
+                before = journal.position.row
+                seconds = self._compute(journal, client, server, seen, progress)
+                outcome = Outcome(journal.counts(), journal.position.row - before, seconds)
+            else:
+                outcome = Outcome(journal.counts())
+            publish(places)
+        return outcome
+
+    def _recognise(self, server: Server) -> Outcome:
+        """The outcome of an earlier run that finished.
+
+        Raises:
+            BulkError: the output is somebody else's.
+        """
+        try:
+            record = json.loads(self.places.record.read_text(encoding="utf-8"))
+            different = self._differences(record, server, content_digest(self.wish.source.path))
+            counts = record["counts"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise BulkError(f"{self.wish.output} is there already; give another name, or -overwrite") from None
+        finally:
+            if self.places.directory.is_dir():
+                discard(self.places.directory)
+        if different:
+            raise BulkError(f"{self.wish.output} is there already, of another job: {'; '.join(different)}; give "
+                            "another name, or -overwrite")
+        return Outcome(counts, was_done=True)
+
+    def _agree(self, journal: Journal, server: Server) -> list[int]:
+        """See that a job which was begun is this one, or begin it; the stamp of the input that was looked at.
+
+        Raises:
+            BulkError: it is another one.
+        """
+        source = self.wish.source
+        seen = stamp(source.path)
+        if journal.job is not None:
+            unchanged = journal.job["stamp"] == seen
+            digest = journal.job["input"]["digest"] if unchanged else content_digest(source.path)
+            different = self._differences(journal.job, server, digest)
+            if not different:
+                return seen
+            if not self.wish.overwrite:
+                raise BulkError(f"{self.places.directory} holds the beginning of another job: "
+                                f"{'; '.join(different)}; go on with the old ones, or begin anew with -overwrite")
+            journal.clear()
+        journal.begin({"input": {**self.wish.about, "digest": content_digest(source.path), "records": source.count()},
+                       "output": self.wish.output.suffix, "server": server.facts, "width": server.canaries.shape[1],
+                       "dtype": server.canaries.dtype.name, "canaries": server.canaries[:, :SHOWN].tolist(),
+                       "stamp": seen})
+        return seen
+
+    def _differences(self, job: Mapping[str, Any], server: Server, digest: str) -> list[str]:
+        """What this job has not in common with an earlier one, in words."""
+        before, now = ({**job["input"], **job["server"], "output": job["output"]},
+                       {**self.wish.about, **server.facts, "output": self.wish.output.suffix})
+        different = [f"{name} was {before.get(name)}, and is {value}" for name, value in now.items()
+                     if before.get(name) != value]
+        if job["input"]["digest"] != digest:
+            different.append("the input's content is another")
+        canaries = np.asarray(job["canaries"], server.canaries.dtype)
+        if job["width"] != server.canaries.shape[1] or job["dtype"] != server.canaries.dtype.name:
+            different.append(f"vectors had {job['width']} numbers of {job['dtype']}, and have "
+                             f"{server.canaries.shape[1]} of {server.canaries.dtype.name}")
+        elif not are_close(server.canaries[:, :SHOWN], canaries, server.tolerance):
+            different.append("the server's model gives other vectors")
+        return different
+
+    def _compute(self, journal: Journal, client: Client, server: Server, seen: list[int],
+                 progress: Callable[[int, int], Progress]) -> float:
+        """Compute and write everything that is missing; seconds that it took."""
+        assert journal.job is not None
+        places, count = self.places, journal.job["input"]["records"]
+        width, dtype = server.canaries.shape[1], server.canaries.dtype
+        with closing(VectorFile(places.directory / VECTORS, count, width, dtype)) as vectors:
+            most = self.wish.in_flight or server.num_chunks
+            asker = Asker(client, server.canaries, server.tolerance, most, self.wish.patience)
+            with closing(progress(count, journal.position.row)) as shown:
+                Run(self.wish.source, seen, journal, vectors, asker, most, shown.add).run()
+            self._complete(journal, vectors)
+        return shown.seconds
+
+    def _complete(self, journal: Journal, vectors: VectorFile) -> None:
+        """Write what is still missing, and let the journal say that nothing is."""
+        assert journal.job is not None
+        places = self.places
+        counts = journal.counts()
+        try:
+            if places.result != VECTORS:
+                outputs.FORMATS[places.output.suffix](places.directory / places.result, vectors, journal.rejects)
+            if counts["rejects"]:
+                write_rejects(places.directory / REJECTS, journal.rejects())
+            else:
+                (places.directory / REJECTS).unlink(missing_ok=True)
+            job = {name: value for name, value in journal.job.items() if name != "stamp"}
+            write_record(places.directory / RECORD, {**job, "counts": counts})
+            if not counts["rejects"]:
+                places.rejects.unlink(missing_ok=True)  # of the job whose output is replaced
+        except OSError as error:
+            raise BulkError(f"cannot write in {places.directory}: {error.strerror or error}; the same command goes on "
+                            "from here") from error
+        if places.output.exists() and not self.wish.overwrite:
+            raise BulkError(f"{places.output} has come up in the meantime; move it away, or give -overwrite, and the "
+                            "same command ends this job")
+        journal.set_computed()

@@ -1,0 +1,56 @@
+"""``bert-serving-encode`` with real servers."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bert_serving.server.bulk.command import main
+
+LINES = [f"sentence {number % 700} of a file" for number in range(1500)]
+
+
+def address(server) -> list[str]:
+    return ["-ip", "127.0.0.1", "-port", str(server.port), "-port_out", str(server.port_out)]
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("\n".join(LINES))
+    return path
+
+
+def test_a_file_gets_the_vectors_that_its_texts_have(echo_server, source, capsys):
+    output = source.with_suffix(".npy")
+    assert main([str(source), str(output), *address(echo_server)]) == 0
+    with echo_server.client() as client:
+        np.testing.assert_array_equal(np.load(output), client.encode(LINES))
+    assert "1500 rows, 700 different texts, no rejects" in capsys.readouterr().err
+
+
+def test_workers_of_its_own_make_the_same_and_leave_nothing(echo_server, source):
+    """As a user would: a process, standard input, and a format that is made at the end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bert_serving.server.bulk.command", "-", "own.jsonl", "-own", "-engine", "echo",
+         "-num_worker", "2"], cwd=source.parent, input=source.read_text(), capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0 and not done.stdout, done.stderr
+    assert done.stderr.startswith("own.jsonl: 1500 rows"), done.stderr
+    with echo_server.client() as client:
+        expected = client.encode(LINES)
+    found = [json.loads(line)["vector"] for line in source.with_name("own.jsonl").read_text().splitlines()]
+    np.testing.assert_array_equal(np.asarray(found, np.float32), expected)
+    assert sorted(path.name for path in source.parent.iterdir()) == ["in.txt", "own.jsonl", "own.jsonl.job.json"]
+
+
+def test_a_server_with_a_short_queue_is_not_pressed(serve_echo, source):
+    server = serve_echo("-max_queue_size", "300", "-max_batch_size", "16")
+    output = source.with_suffix(".npy")
+    assert main([str(source), str(output), *address(server), "-in_flight", "8"]) == 0
+    with server.client() as client:
+        rows = [0, 699, 1499]
+        np.testing.assert_array_equal(np.load(output)[rows], client.encode([LINES[row] for row in rows]))
+        assert client.server_status["counts"]["refused"] > 1
