@@ -55,7 +55,7 @@ lint: $(INSTALLED)
 install: $(INSTALLED)
 
 docs: $(INSTALLED)
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -E -a -b html docs build/docs
 
 docs-links: $(INSTALLED)
 	$(BIN)/python -m sphinx -q -b linkcheck docs build/docs-links

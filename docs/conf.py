@@ -13,7 +13,6 @@ from sphinx.application import Sphinx
 
 project = "bert-as-service"
 author = "the founders of bert-as-service"
-project_copyright = "MIT licence"
 version = release
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -24,8 +23,10 @@ myst_heading_anchors = 4
 myst_links_external_new_tab = False
 suppress_warnings = ["myst.header"]  # a page that begins below the first level is a part of another one
 
+autoclass_content = "both"
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
+toc_object_entries_show_parents = "hide"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 napoleon_use_admonition_for_examples = False
@@ -35,7 +36,7 @@ html_title = f"bert-as-service {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 

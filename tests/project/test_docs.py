@@ -192,7 +192,7 @@ def test_every_page_can_be_reached_from_the_index():
         if page not in seen:
             seen.add(page)
             waiting += [(page.parent / target).resolve() for target
-                        in re.findall(r"\]\(([^)#\s]+\.md)", page.read_text(encoding="utf-8"))]
+                        in re.findall(r"\]\((?!https?:)([^)#\s]+\.md)", page.read_text(encoding="utf-8"))]
     # The place of a page from elsewhere in the site (see docs/conf.py) is reached with that page.
     places = {docs / f"{name}.md" for file, name in runpy.run_path(str(docs / "conf.py"))["guests"]().items()
               if file in seen}
