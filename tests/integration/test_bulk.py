@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -54,3 +55,31 @@ def test_a_server_with_a_short_queue_is_not_pressed(serve_echo, source):
         rows = [0, 699, 1499]
         np.testing.assert_array_equal(np.load(output)[rows], client.encode([LINES[row] for row in rows]))
         assert client.server_status["counts"]["refused"] > 1
+
+
+RAY = """
+import numpy as np
+import ray
+from bert_serving.client import BertClient
+from bert_serving.server.bulk import encode_dataset
+
+ports = {"port": %d, "port_out": %d}
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+items = [{"id": number, "text": f"text {number %% 50}"} for number in range(300)]
+ds = ray.data.from_items(items, override_num_blocks=3)
+rows = encode_dataset(ds, "text", **ports, concurrency=2).take_all()
+ray.shutdown()
+assert sorted(row["id"] for row in rows) == list(range(300))
+with BertClient(**ports) as client:
+    np.testing.assert_array_equal([row["vector"] for row in rows], client.encode([row["text"] for row in rows]))
+"""
+
+
+@pytest.mark.skipif(not os.environ.get("BERT_SERVING_TEST_RAY"),
+                    reason="BERT_SERVING_TEST_RAY is not set; Ray takes its time to start")
+@pytest.mark.timeout(200)
+def test_a_dataset_of_rays_gets_its_vectors(echo_server):
+    pytest.importorskip("ray.data", reason="Ray is not installed")
+    done = subprocess.run([sys.executable, "-c", RAY % (echo_server.port, echo_server.port_out)], capture_output=True,
+                          text=True, timeout=180)
+    assert done.returncode == 0, done.stderr

@@ -79,7 +79,7 @@ def test_the_server_wants_the_client_of_its_version(wheels):
     assert f"bert-serving-client=={VERSIONS['client']}" in wheels["server"].metadata.get_all("Requires-Dist")
 
 
-@pytest.mark.parametrize("extra", ["cpu", "tf", "gpu", "tf-gpu", "http", "plot", "bulk"])
+@pytest.mark.parametrize("extra", ["cpu", "tf", "gpu", "tf-gpu", "http", "plot", "bulk", "ray"])
 def test_extras(wheels, extra):
     assert extra in wheels["server"].metadata.get_all("Provides-Extra")
 
@@ -130,8 +130,8 @@ def bounds(package):
 
 
 WITHOUT_BOUND = {"setuptools"}
-NOT_INSTALLED = {"tensorflow", "matplotlib"}
-"""The same as tensorflow-cpu for other machines; for plots."""
+NOT_INSTALLED = {"tensorflow", "matplotlib", "ray"}
+"""The same as tensorflow-cpu for other machines; for plots; for clusters."""
 
 
 def test_every_dependency_has_a_lower_bound_and_that_is_what_is_tested():

@@ -30,6 +30,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.request_id = 0
+        self.timeout = -1
         self.asked: list[list[str]] = []
         self.failures: deque[Exception | None] = deque()
         self.seed = 0

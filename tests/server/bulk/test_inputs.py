@@ -10,6 +10,10 @@ CONTENT = {"text": b"one\ntwo", "jsonl": b'{"body": "one"}\n{"body": "two"}', "c
            "tsv": b"id\tbody\n1\tone\n2\ttwo"}
 
 
+def test_every_format_is_tested():
+    assert set(CONTENT) | {"parquet", "arrow"} == set(inputs.FORMATS), "tables have tests of their own"
+
+
 @pytest.mark.parametrize("format, content", CONTENT.items())
 def test_every_format_is_read(tmp_path, format, content):
     path = tmp_path / "input"

@@ -1,11 +1,9 @@
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from bert_serving.server.bulk import outputs
-from bert_serving.server.bulk.records import BulkError
 from bert_serving.server.bulk.vectors import VectorFile
 
 COUNT, WIDTH = 10, 3
@@ -61,9 +59,3 @@ def test_no_rows_are_a_file_all_the_same(tmp_path, suffix):
     outputs.FORMATS[suffix](tmp_path / "out", file, rejects)
     file.close()
     assert (tmp_path / "out").exists()
-
-
-def test_without_pyarrow_there_is_a_way_out(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(BulkError, match="pip install 'bert-serving-server.bulk.'"):
-        outputs.need_arrow()

@@ -17,6 +17,9 @@ from .records import BulkError
 MAX_CHARACTERS = 1_000_000
 """Of the texts of a request, where it has several: in JSON a character takes up to 12 bytes."""
 
+TICK_MS = 5_000
+"""How long an asker's client waits for one answer, before it is seen whether the server is there."""
+
 PAUSE = 1.0
 """Seconds until a server that is stopping, or that gives no time, is asked again."""
 
@@ -28,6 +31,8 @@ CANARIES = ["The canary sings as long as the air is good.", "42",
 
 class Client(Protocol):
     """What is needed of a BertClient."""
+
+    timeout: int
 
     @property
     def request_id(self) -> int: ...
@@ -88,7 +93,7 @@ class Asker:
                  sleep: Callable[[float], None] = time.sleep) -> None:
         """
         Args:
-            client: with a timeout of a few seconds, after which it is seen whether the server is there.
+            client: its timeout should be TICK_MS.
             canaries: [len(CANARIES), width], the vectors that these texts have to have.
             tolerance: see :func:`are_close`.
             most: requests under way at a time.

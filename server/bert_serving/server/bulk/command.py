@@ -14,15 +14,13 @@ from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError, DeadlineError
 
 from ..errors import StartError
+from .asking import TICK_MS
 from .inputs import about, open_input
 from .job import Job, Outcome, Wish, meet
 from .options import Order, parse
 from .places import Places
 from .progress import Progress
 from .records import BulkError
-
-TICK_MS = 5_000
-"""How long one answer is waited for, before it is seen whether the server is there."""
 
 CONNECT_MS = 10_000
 

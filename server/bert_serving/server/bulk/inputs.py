@@ -8,16 +8,20 @@ from ..errors import ConfigError
 from .lines import CsvInput, JsonInput, TextInput
 from .records import BulkError
 from .run import Input
+from .tables import ArrowInput, ParquetInput
 
 FORMATS: dict[str, Callable[[Path, str], Input]] = {
     "text": lambda path, column: TextInput(path),
     "jsonl": JsonInput,
     "csv": CsvInput,
     "tsv": lambda path, column: CsvInput(path, column, "\t"),
+    "parquet": ParquetInput,
+    "arrow": ArrowInput,
 }
 """Name of a format -> what reads a file of it, given the column."""
 
-SUFFIXES = {".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+SUFFIXES = {".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
+            ".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 
 WITHOUT_COLUMN = ("text",)
 

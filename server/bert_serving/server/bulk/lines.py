@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from .records import MAX_BYTES, BulkError, Position, Record, text_record
+from .records import MAX_BYTES, BulkError, Position, Record, listed, no_column, text_record
 
 BLOCK = 1 << 20
 BOM = b"\xef\xbb\xbf"
@@ -117,7 +117,7 @@ class JsonInput(TextInput):
             return Record(line.number, None, f"no JSON: {error}")
         if isinstance(value, dict):
             if self.column not in value:
-                return Record(line.number, None, f"there is no {self.column!r}; found: {_listed(list(value))}")
+                return Record(line.number, None, f"there is no {self.column!r}; found: {listed(list(value))}")
             value = value[self.column]
         if not isinstance(value, str):
             return Record(line.number, None, f"the text is {KINDS.get(type(value), 'a number')}; expected a string")
@@ -217,14 +217,6 @@ class _Feed:
             self.too_long = True
             return "\n"
         return line.content.decode("utf-8", "surrogateescape") + "\n"
-
-
-def no_column(path: Path, column: str, found: list[str]) -> BulkError:
-    return BulkError(f"{path} has no column {column!r}; give -column one of those found: {_listed(found)}")
-
-
-def _listed(names: list[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
 
 def _parsed(content: bytes | None) -> object:

@@ -5,11 +5,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .records import BulkError
+from .tables import need_arrow
 from .vectors import VectorFile
 
 Rejects = Callable[[int, int], Iterable[tuple[int, int, str]]]
@@ -67,18 +66,3 @@ FORMATS = {".jsonl": write_json_lines, ".parquet": write_parquet}
 
 SUFFIXES = (".npy", *FORMATS)
 """What an output may end in; .npy is what the vectors are in from the start."""
-
-
-def need_arrow() -> tuple[Any, Any]:
-    """pyarrow, and its part for Parquet.
-
-    Raises:
-        BulkError: it is not installed.
-    """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise BulkError(f"Parquet and Arrow files need pyarrow ({error}); pip install 'bert-serving-server[bulk]'"
-                        ) from error
-    return pyarrow, pyarrow.parquet

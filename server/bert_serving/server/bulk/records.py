@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from bert_serving.client.errors import BertServingError
@@ -93,3 +94,13 @@ def chunks(records: Iterable[tuple[Record, Position]], start: Position) -> Itera
             group, size, begin = [], 0, end
     if group:
         yield Chunk(begin, end, group)
+
+
+def no_column(path: Path, column: str, found: list[str]) -> BulkError:
+    """There is no such column, and these are those that there are."""
+    return BulkError(f"{path} has no column {column!r}; give -column one of those found: {listed(found)}")
+
+
+def listed(names: list[str], most: int = 20) -> str:
+    """Names in a line, however many there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
