@@ -491,6 +491,13 @@ def test_encode_async(any_server, connect):
     assert np.array_equal(np.concatenate(by_id), vectors(["a", "b", "c"]))
 
 
+def test_encode_async_passes_show_tokens_on(connect):
+    with FakeServer(request_options=["tokens"]) as server:
+        for wanted, tokens in ((True, [["a", "b"]]), (False, None)):
+            response, = connect(server).encode_async([["a b"]], show_tokens=wanted)
+            assert response.tokens == tokens
+
+
 def test_encode_async_passes_is_tokenized_on(server, connect):
     response, = connect(server).encode_async([[["a", "b"]]], is_tokenized=True)
     assert np.array_equal(response.embedding, vectors([["a", "b"]]))

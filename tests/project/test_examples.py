@@ -5,6 +5,7 @@ the examples make them small here.
 """
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -170,10 +171,86 @@ def test_example_with_a_vector_per_token(name, token_server):
     TOKENS[name](token_server)
 
 
+# ---- with TensorFlow, which takes seconds to import: all of them in one process --------------------------------------
+
+def check_tf_data(output):
+    assert number(r"accuracy on 320 other titles: ([\d.]+)", output) > 0.6
+
+
+def check_news_classifier(output):
+    assert "titles to learn from" in output
+    assert number(r"accuracy: ([\d.]+)", output) > 0.6 > number(r"the largest class: ([\d.]+)", output)
+
+
+def check_text_to_class(output):
+    assert "low -> business" in output and "premiere -> entertainment" in output
+    assert "screen -> science-technology" in output
+
+
+def check_tfrecord(output):
+    """Of sentences, then of tokens."""
+    assert output.count("wrote 64 records") == output.count("read 64 records") == 2
+    assert "slow taper: float32 (384,)\n" in output and "slow taper: float32 (16, 2304)\n" in output
+
+
+def check_fine_tuned(output):
+    assert re.search(r"weights: \S+/tuned/model\.ckpt-60, in place of those of the model", output)
+    assert number(r"differ from our own by (\S+)", output) < 1e-4
+    assert number(r"not tuned on: ([\d.]+)", output) > 0.6 > number(r"the largest class: ([\d.]+)", output)
+
+
+TENSORFLOW = {
+    "tf_data.py": check_tf_data,
+    "news_classifier.py": check_news_classifier,
+    "text_to_class.py": check_text_to_class,
+    "tfrecord.py": check_tfrecord,
+    "fine_tuned.py": check_fine_tuned,
+}
+
+ONE_BY_ONE = """
+import json, runpy, sys
+for sys.argv in json.loads(sys.argv[1]):
+    print("== " + sys.argv[0], flush=True)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(model_server, token_server, tmp_path_factory):
+    """Example -> what it printed, of TENSORFLOW."""
+    directory = tmp_path_factory.mktemp("tensorflow")
+
+    def command(name, *options, server=model_server):
+        ports = [] if server is None else ["-port", server.port, "-port_out", server.port_out]
+        return [str(word) for word in (EXAMPLES / name, "-ip", "127.0.0.1", *ports, *options)]
+
+    commands = [
+        command("tf_data.py", "-num_title", 528),
+        command("news_classifier.py", "-num_title", 528, "-num_epoch", 10),
+        command("text_to_class.py", "-num_title", 396),
+        command("tfrecord.py", "-num_title", 64, "-file", directory / "sentences"),
+        command("tfrecord.py", "-num_title", 64, "-file", directory / "tokens", server=token_server),
+        command("fine_tuned.py", "-directory", directory, "-num_step", 60, server=None),
+    ]
+    done = subprocess.run([sys.executable, "-c", ONE_BY_ONE, json.dumps(commands)], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout
+    printed = re.split(r"^== .*/(.*)\n", done.stdout, flags=re.M)
+    return {name: "".join(text for other, text in zip(printed[1::2], printed[2::2]) if other == name)
+            for name in TENSORFLOW}
+
+
+@pytest.mark.model
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", TENSORFLOW)
+def test_example_with_tensorflow(name, outputs):
+    TENSORFLOW[name](outputs[name])
+
+
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
 def test_every_example_is_run():
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {*ECHO, *MODEL, *TOKENS}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {*ECHO, *MODEL, *TOKENS, *TENSORFLOW}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*")), ids=lambda path: path.name)

@@ -70,13 +70,14 @@ class Stream:
     """What the two ends of an ``encode_async`` know of each other."""
 
     def __init__(self, channel: Channel, max_num_batch: Optional[int], is_tokenized: bool = False,
-                 **unused: Any) -> None:
-        unknown = set(unused) - {"show_tokens", "blocking"}
+                 show_tokens: bool = False, **unused: Any) -> None:
+        unknown = set(unused) - {"blocking"}
         if unknown:
             raise TypeError("encode_async got unknown arguments: %s" % ", ".join(sorted(unknown)))
         self.channel = channel
         self.max_num_batch = max_num_batch or None
         self.is_tokenized = is_tokenized
+        self.show_tokens = show_tokens
         self.ids: Set[int] = set()  # sent, and not yet taken
         self.stopped = False        # the reader is gone
         self.finished = False       # nothing more will be sent
@@ -279,7 +280,8 @@ class Calls:
                                  Patience(-1))
                 if stream.stopped:
                     return
-                await self._submit(batch, stream.is_tokenized, Patience(self.timeout), collect=True, group=stream.ids)
+                await self._submit(batch, stream.is_tokenized, Patience(self.timeout), collect=True, group=stream.ids,
+                                   show_tokens=stream.show_tokens)
         except BaseException as error:  # raised again where the results are read
             stream.error = error
         finally:

@@ -194,6 +194,8 @@ class Service:
         model, settings = self.model, self.model.settings
         logger.info("bert-serving-server %s on Python %s", __version__, platform.python_version())
         logger.info("model: %s%s", model.name, f" in {model.path}" if model.path else "")
+        if self.config.tuned_model_dir:
+            logger.info("weights: %s, in place of those of the model (-tuned_model_dir)", settings.checkpoint)
         if model.layers:
             logger.info("layers: %d of %d kept, %d pruned", model.layers_kept, model.layers,
                         model.layers - model.layers_kept)
