@@ -157,6 +157,7 @@ def check_ssh(words, command, request):
 
 
 CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start,
+          "bert-serving-doctor": check_start,
           "bert-serving-benchmark": check_benchmark, "bert-serving-encode": check_encode,
           "bert-serving-keygen": check_keygen, "ssh": check_ssh,
           "bert-serving-terminate": check_terminate, "bert-serving-model": check_model, "curl": check_curl,

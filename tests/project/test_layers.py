@@ -30,6 +30,9 @@ ROOMS = {
     "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process"],
     "server.proxy": ["client", "server.errors", "server.api_keys", "server.log", "server.process"],
     "server.bulk": ["client", "server.service", "server.config", "server.errors", "server.log"],
+    "server.doctor": ["client", "server.service", "server.stages", "server.engine", "server.core", "server.proxy",
+                      "server.machine", "server.keys", "server.api_keys", "server.config", "server.errors",
+                      "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.machine", "server.config",
                          "server.errors", "server.log", "server.process"],
     "server.benchmark.peers": ["server.benchmark", "server.engine", "server.core", "server.machine", "server.config",
@@ -40,7 +43,8 @@ ROOMS = {
 # A library that is heavy, optional or particular -> the only rooms that may import it, inside functions too.
 GUESTS = {
     "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service",
-            "server.keys"],
+            "server.keys", "server.doctor"],
+    "packaging": ["server.doctor"],
     "tensorflow": ["server.engine", "server.benchmark.peers"],
     "ai_edge_litert": ["server.engine"],
     "safetensors": ["server.engine"],

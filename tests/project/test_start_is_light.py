@@ -44,6 +44,11 @@ def test_help_of_bulk_jobs():
     assert "-overwrite" in output
 
 
+def test_help_of_the_doctor():
+    output, _ = run("from bert_serving.server.doctor.command import main; main()", "-h")
+    assert output.startswith("usage: bert-serving-doctor") and "-model_dir" in output
+
+
 def test_version():
     from bert_serving.server import __version__
     output, _ = run("from bert_serving.server.cli import main; main()", "-version")

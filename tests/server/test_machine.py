@@ -1,5 +1,6 @@
 """What this machine has and allows, read from fake control groups and a fake nvidia-smi."""
 import os
+import socket
 import stat
 
 import pytest
@@ -43,6 +44,66 @@ def test_where_there_is_no_affinity_all_cores_count(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert machine.allowed_cores(tmp_path) == 3
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("files, limit", [
+    ({"memory_dot_max": "1000000\n"}, 1000000), ({"memory_dot_max": "max\n"}, None), ({}, None),
+    ({"memory__memory_dot_limit_in_bytes": "2000000\n"}, 2000000),
+    ({"memory__memory_dot_limit_in_bytes": "9223372036854771712\n"}, None), ({"memory_dot_max": "nonsense"}, None)])
+def test_memory_that_control_groups_allow(tmp_path, files, limit):
+    (tmp_path / "meminfo").write_text("MemTotal:  8000 kB\nMemFree:  100 kB\nMemAvailable:   4000 kB\n")
+    assert machine.allowed_memory(cgroup(tmp_path, **files), tmp_path / "meminfo") == (limit, 4096000)
+
+
+@pytest.mark.parametrize("text", [None, "", "MemAvailable:", "MemAvailable: much"])
+def test_memory_that_the_system_does_not_tell(tmp_path, text):
+    if text is not None:
+        (tmp_path / "meminfo").write_text(text)
+    assert machine.allowed_memory(tmp_path, tmp_path / "meminfo") == (None, None)
+
+
+# ---- ports -----------------------------------------------------------------------------------------------------------
+
+HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+
+def process(proc, pid, name, *sockets):
+    (proc / str(pid) / "fd").mkdir(parents=True)
+    (proc / str(pid) / "comm").write_text(name + "\n")
+    for number, inode in enumerate(sockets):
+        (proc / str(pid) / "fd" / str(number)).symlink_to(f"socket:[{inode}]")
+
+
+def connection(address, state, inode):
+    return f"   0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0\n"
+
+
+def test_who_listens_on_a_port(tmp_path):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/tcp").write_text(HEADER + connection("0100007F:15B3", "01", 7)
+                                      + connection("0100007F:15B3", "0A", 8))
+    (tmp_path / "net/tcp6").write_text(HEADER + connection("0" * 32 + ":15B4", "0A", 9) + "nonsense\n")
+    process(tmp_path, 40, "client", 7)
+    process(tmp_path, 50, "bert-serving", 3, 8)
+    process(tmp_path, 60, "other one", 9)
+    (tmp_path / "70").mkdir()
+    assert machine.holder(0x15B3, tmp_path) == (50, "bert-serving")
+    assert machine.holder(0x15B4, tmp_path) == (60, "other one")
+    assert machine.holder(80, tmp_path) is None
+
+
+def test_a_port_of_a_process_that_cannot_be_seen(tmp_path):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/tcp").write_text(HEADER + connection("00000000:0050", "0A", 8))
+    assert machine.holder(80, tmp_path) is None
+    assert machine.holder(80, tmp_path / "none") is None
+
+
+def test_this_process_is_found():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert machine.holder(listener.getsockname()[1])[0] == os.getpid()
 
 
 # ---- GPUs ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What this machine has and allows: cores and GPUs. Reads it; decides nothing."""
+"""What this machine has and allows: cores, memory, GPUs, ports. Reads it; decides nothing."""
 from __future__ import annotations
 
 import math
@@ -32,6 +32,62 @@ def _quota(cgroup: Path) -> float | None:
         return int(limit) / int(period) if int(limit) > 0 and int(period) > 0 else None
     except (OSError, ValueError):
         return None
+
+
+def allowed_memory(cgroup: Path = Path("/sys/fs/cgroup"),
+                   meminfo: Path = Path("/proc/meminfo")) -> tuple[int | None, int | None]:
+    """(bytes that the control group (v2 or v1) allows, bytes that the machine has available); None: not known, or no
+    limit."""
+    limit = None
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = int((cgroup / name).read_text())
+            break
+        except (OSError, ValueError):  # "max" is no number
+            continue
+    if limit is not None and limit >= UNLIMITED:
+        limit = None
+    available = None
+    try:
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return limit, available
+
+
+UNLIMITED = 1 << 60
+"""Version 1 of control groups writes "no limit" as the largest number of whole pages."""
+
+
+def holder(port: int, proc: Path = Path("/proc")) -> tuple[int, str] | None:
+    """(id, name) of the process that listens on this TCP port, where the kernel tells: not of other users' processes,
+    nor of those in other containers."""
+    sockets = {f"socket:[{inode}]" for table in ("net/tcp", "net/tcp6") for inode in _listening(proc / table, port)}
+    if not sockets:
+        return None
+    for directory in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            if any(os.readlink(directory / "fd" / name) in sockets for name in os.listdir(directory / "fd")):
+                return int(directory.name), (directory / "comm").read_text().strip()
+        except OSError:  # another user's, or just gone
+            continue
+    return None
+
+
+LISTEN = "0A"
+"""State of a socket in /proc/net/tcp."""
+
+
+def _listening(table: Path, port: int) -> list[str]:
+    """The inodes of the sockets that listen on a port."""
+    try:
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    return [row[9] for row in rows
+            if len(row) > 9 and row[3] == LISTEN and row[1].rpartition(":")[2] == f"{port:04X}"]
 
 
 FAST = {"int8": {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"},

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -70,7 +70,7 @@ class Service:
         self.run_directory = endpoints.RunDirectory()
         self.context = zmq.Context()
         try:
-            self.placement, self.plan = _place(config)
+            self.placement, self.plan = place(config)
             config = replace(config, num_worker=len(self.plan.threads))
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None
             front, outlet_socket, door = self._bind(config)
@@ -83,7 +83,12 @@ class Service:
             raise
         self.config = self.model.config
         self.tensorflow_version = _tensorflow_version()
-        self._furnish()
+        try:
+            self._furnish()
+        except BaseException:
+            self.broker.close(self.context)
+            self.run_directory.remove()
+            raise
 
     def _bind(self, config: ServerConfig) -> tuple[zmq.Socket[Any], zmq.Socket[Any], Door | None]:
         """Sockets for requests and results, and who guards them."""
@@ -209,26 +214,16 @@ class Service:
                        "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
         on_cpu = CPU in self.placement.devices
         logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
-        if on_cpu and settings.precision in UNAIDED and not machine.speeds_up(settings.precision):
-            logger.warning("this processor has no instructions for %s: %s", settings.precision,
-                           UNAIDED[settings.precision])
+        slow = slow_precision(settings.precision) if on_cpu else None
+        if slow:
+            logger.warning("%s", slow)
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
         self._say_who_may_come()
 
     def _say_who_may_come(self) -> None:
-        config, door = self.config, self.broker.door
-        if door is not None:
-            listed = len(door.admission.listed)
-            log = logger.info if listed else logger.warning
-            log("only the %d clients whose keys are in %s are let in%s", listed, door.allow_list.directory,
-                "" if listed else "; bert-serving-keygen adds one")
-        elif not _is_loopback(config.host):
-            logger.warning("every host that reaches %s can use this server, and nothing is encrypted; -curve_dir lets "
-                           "in only clients with a key", config.host)
-        if config.api_key_file and api_keys.is_open_to_others(config.api_key_file):
-            logger.warning("every user of this machine can read -api_key_file %s; chmod 600 it", config.api_key_file)
-        if config.http_port is not None and not self.api_keys and not _is_loopback(config.host):
-            logger.warning("every host that reaches the HTTP port can use it; -api_key_file asks for a key")
+        door = self.broker.door
+        for level, line in who_may_come(self.config, door.allow_list if door else None, bool(self.api_keys)):
+            logger.log(level, "%s", line)
 
     def describe(self, identity: bytes, in_confidence: bool) -> dict[str, Any]:
         """The values of a config or status reply: everything that original clients read, and our own.
@@ -292,7 +287,7 @@ def _tensorflow_version() -> str:
         return "none"
 
 
-def _place(config: ServerConfig) -> tuple[Placement, Plan]:
+def place(config: ServerConfig) -> tuple[Placement, Plan]:
     """Where the workers run, and how they share the cores.
 
     Raises:
@@ -314,6 +309,36 @@ def _devices(config: ServerConfig) -> Callable[[int], Placement]:
         return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
     looked = [] if config.cpu else machine.gpus()
     return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
+
+
+def slow_precision(precision: str) -> str | None:
+    """What to expect of a precision that this processor has no instructions for; None if it has."""
+    if precision not in UNAIDED or machine.speeds_up(precision):
+        return None
+    return f"this processor has no instructions for {precision}: {UNAIDED[precision]}"
+
+
+def who_may_come(config: ServerConfig, allow_list: keys.AllowList | None,
+                 has_api_keys: bool) -> Iterator[tuple[int, str]]:
+    """What to say of the doors that are open: (level of the log, line).
+
+    Args:
+        allow_list: who has a key; None without -curve_dir.
+        has_api_keys: whether callers of the HTTP port need one.
+    """
+    if allow_list is not None:
+        listed = len(allow_list.names)
+        yield (logging.INFO if listed else logging.WARNING,
+               f"only the {listed} clients whose keys are in {allow_list.directory} are let in"
+               f"{'' if listed else '; bert-serving-keygen adds one'}")
+    elif not _is_loopback(config.host):
+        yield logging.WARNING, (f"every host that reaches {config.host} can use this server, and nothing is encrypted; "
+                                "-curve_dir lets in only clients with a key")
+    if config.api_key_file and api_keys.is_open_to_others(config.api_key_file):
+        yield logging.WARNING, (f"every user of this machine can read -api_key_file {config.api_key_file}; chmod 600 "
+                                "it")
+    if config.http_port is not None and not has_api_keys and not _is_loopback(config.host):
+        yield logging.WARNING, "every host that reaches the HTTP port can use it; -api_key_file asks for a key"
 
 
 def _is_loopback(host: str) -> bool:

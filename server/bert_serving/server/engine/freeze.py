@@ -160,9 +160,12 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
             size = sum(path.stat().st_size for path in directory.iterdir())
             write_manifest(directory, {**seal, **about, "bytes": size})
     except OSError as error:
-        raise EngineError(f"cannot write the frozen graph to {target.parent}: {error.strerror or error}; "
-                          "see -graph_tmp_dir") from error
+        raise cannot_write(target.parent, error) from error
     return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3)}
+
+
+def cannot_write(cache_dir: Path, error: OSError) -> EngineError:
+    return EngineError(f"cannot write the frozen graph to {cache_dir}: {error.strerror or error}; see -graph_tmp_dir")
 
 
 def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[..., tf.Tensor]:
@@ -191,6 +194,7 @@ def main() -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
         request = read_orders("bert-freeze")
+        tensorflow_version()
         import_tensorflow()
         result = freeze(EngineSettings.from_json(request["settings"]), request["cache_dir"])
     except StartError as error:

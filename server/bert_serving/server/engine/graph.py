@@ -43,7 +43,7 @@ class GraphEngine(Engine):
         """
         self.settings = settings
         self.token_level = settings.pooling_strategy == PoolingStrategy.NONE.name
-        tf = _import_tensorflow(settings.device)
+        tf = tensorflow_on(settings.device)
         self._version = tf.__version__
         assert settings.frozen_graph
         directory = Path(settings.frozen_graph)
@@ -142,7 +142,7 @@ def _tokens(runs: Sequence[tuple[np.ndarray, np.ndarray]], lengths: np.ndarray) 
 
 # ---- TensorFlow ------------------------------------------------------------------------------------------------------
 
-def _import_tensorflow(device: int) -> Any:
+def tensorflow_on(device: int) -> Any:
     """TensorFlow, seeing only that GPU, or none for -1.
 
     Raises:

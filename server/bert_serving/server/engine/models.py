@@ -151,15 +151,25 @@ def locate(model_dir: str | None) -> Path:
     Raises:
         ModelError: there is none.
     """
+    meant = directory_or_name(model_dir)
+    return meant if isinstance(meant, Path) else library.get(meant)
+
+
+def directory_or_name(model_dir: str | None) -> Path | str:
+    """As :func:`locate`, but a model's name stays one: nothing is fetched.
+
+    Raises:
+        ModelError: it is neither.
+    """
     if model_dir is None:
-        return library.get(library.DEFAULT.name)
+        return library.DEFAULT.name
     path = Path(model_dir).expanduser()
     if path.is_dir():
         return path.absolute()
     if path.exists():
         raise ModelError(f"-model_dir {model_dir} is a file, expected a directory")
     if model_dir in library.KNOWN or library.HUB_NAME.fullmatch(model_dir):
-        return library.get(model_dir)
+        return model_dir
     raise ModelError(f"-model_dir {model_dir}: there is no such directory, nor a model of that name")
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import log
@@ -58,14 +59,24 @@ def start(orders: dict[str, Any]) -> Proxy:
     Raises:
         StartError: the orders are wrong, the port is taken, or Flask and its friends are not installed.
     """
+    wsgi = load()
+    settings = wsgi.Settings.from_orders(orders)
+    log.set_up(settings.verbose)
+    return wsgi.Proxy(settings)
+
+
+def load() -> ModuleType:
+    """The module :mod:`.wsgi`, which needs libraries that a server without HTTP does without.
+
+    Raises:
+        StartError: they are not installed.
+    """
     try:
-        from .wsgi import Proxy, Settings
+        from . import wsgi
     except ImportError as error:
         raise StartError(f"-http_port needs the package {error.name}; "
                          "install it with: pip install \"bert-serving-server[http]\"") from error
-    settings = Settings.from_orders(orders)
-    log.set_up(settings.verbose)
-    return Proxy(settings)
+    return wsgi
 
 
 def say(message: dict[str, Any]) -> None:
