@@ -16,7 +16,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("-ip", default="localhost")
 parser.add_argument("-port", type=int, default=5555)
 parser.add_argument("-port_out", type=int, default=5556)
-parser.add_argument("-faq", type=Path, default=Path(__file__).parents[1] / "README.md")
+parser.add_argument("-faq", type=Path, default=Path(__file__).parents[1] / "docs" / "faq.md")
 parser.add_argument("-question", nargs="+", help="ask these, and end")
 parser.add_argument("-top", type=int, default=3)
 args = parser.parse_args()

@@ -31,7 +31,7 @@ def model_server():
 @pytest.fixture(scope="module")
 def token_server():
     """The default model, all layers of every token."""
-    yield from served("-pooling_strategy", "NONE", "-max_seq_len", "25", "-pooling_layer", *map(str, range(-6, 0)))
+    yield from served("-pooling_strategy", "NONE", "-max_seq_len", "25", "-pooling_layer", *map(str, range(-1, -7, -1)))
 
 
 def served(*options):
@@ -106,6 +106,7 @@ def check_faq(server, tmp_path):
     assert "free of charge" in nearest(output, asked[0])
     assert "large" in nearest(output, asked[1])
     assert "GPU" in nearest(output, asked[2])
+    assert " GPU" in run("faq_search.py", server, "-question", asked[2])   # of this project's own
 
 
 def check_own_tokenizer(server, tmp_path):
@@ -137,7 +138,33 @@ def check_javascript(server, tmp_path):
     assert number(r"kitten: ([-\d.]+)", output) > 0.5 > number(r"bank: ([-\d.]+)", output)
 
 
+def check_cross_lingual(server, tmp_path):
+    """With a model that knows English only."""
+    output = run("cross_lingual.py", server)
+    assert "去机场的火车中午出发。 -> [CLS] [UNK]" in output
+    assert number(r"English to French: (\d+)%", output) > 30 and number(r"French: .*; (\d+)% of its", output) == 0
+    assert number(r"Chinese: .*; (\d+)% of its", output) > 20
+
+
+def check_similarity(server, tmp_path):
+    pairs, picture = tmp_path / "pairs.csv", tmp_path / "picture.png"
+    pairs.write_text("""A man plays a guitar.,Somebody plays the guitar.,4.5
+The cat sleeps on the sofa.,A cat is asleep on a couch.,5
+"Well, the bus was late.",The bus did not come in time.,4
+A woman cuts onions.,A woman cooks dinner.,2
+A dog runs on the beach.,A man walks by the sea.,1.5
+The shop opens at nine.,Elephants live in Africa.,0
+He reads a book.,The engine needs oil.,0
+""", encoding="utf-8")
+    output = run("similarity.py", server, "-pairs", pairs, "-picture", picture)
+    assert number(r"7 pairs, Spearman's correlation ([-\d.]+)", output) > 0.7
+    assert number(r"0 to 1: 2 pairs, mean cosine ([-\d.]+)", output) < 0.3
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 MODEL = {
+    "cross_lingual.py": check_cross_lingual,
+    "similarity.py": check_similarity,
     "faq_search.py": check_faq,
     "own_tokenizer.py": check_own_tokenizer,
     "sklearn_pipeline.py": check_sklearn,
@@ -155,20 +182,28 @@ def test_example_with_the_default_model(name, model_server, tmp_path):
 
 # ---- with the vectors of every token ---------------------------------------------------------------------------------
 
-def check_token_vectors(server):
+def check_token_vectors(server, tmp_path):
     output = run("token_vectors.py", server)
     assert "(3, 25, 2304)" in output and "7 tokens, 7 vectors: [CLS] the bank lent me money [SEP]" in output
     assert number(r"both of money: cosine ([\d.]+)", output) > number(r"of a river: cosine ([\d.]+)", output) + 0.05
 
 
-TOKENS = {"token_vectors.py": check_token_vectors}
+def check_pooling_layers(server, tmp_path):
+    output = run("pooling_layers.py", server, "-num_title", 176, "-draw", "REDUCE_MEAN", "-directory", tmp_path)
+    for strategy in ("REDUCE_MEAN", "CLS_TOKEN"):
+        accuracies = re.search(rf"^ +{strategy} (.*)$", output, re.M)[1].split()
+        assert len(accuracies) == 6 and float(accuracies[0]) > 0.5      # of four classes, a mean over classes
+    assert (tmp_path / "pooling-reduce-mean.png").read_bytes().startswith(b"\x89PNG")
+
+
+TOKENS = {"token_vectors.py": check_token_vectors, "pooling_layers.py": check_pooling_layers}
 
 
 @pytest.mark.model
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", TOKENS)
-def test_example_with_a_vector_per_token(name, token_server):
-    TOKENS[name](token_server)
+def test_example_with_a_vector_per_token(name, token_server, tmp_path):
+    TOKENS[name](token_server, tmp_path)
 
 
 # ---- with TensorFlow, which takes seconds to import: all of them in one process --------------------------------------
