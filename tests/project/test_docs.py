@@ -217,6 +217,16 @@ def test_every_option_is_in_the_reference(field):
         assert f"| `-{flag}`" in reference("options.md")
 
 
+def test_every_command_and_extra_is_on_the_page_for_installing():
+    project = (ROOT / "server/pyproject.toml").read_text(encoding="utf-8")
+    extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    names = re.findall(r"^(bert-serving-\w+) =", project, re.MULTILINE)
+    names += [f"server[{extra}]" for extra in re.findall(r"^([\w-]+) = \[", extras, re.MULTILINE)
+              if extra not in ("tf", "tf-gpu")]  # what the original called cpu and gpu
+    page = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    assert len(names) >= 10 and not [name for name in names if f"| `{name}`" not in page]
+
+
 def test_every_option_of_the_benchmark_is_on_its_page():
     ours = set(benchmark_parser({})._option_string_actions) - set(get_args_parser({})._option_string_actions)
     page = (ROOT / "docs/benchmark.md").read_text(encoding="utf-8")
