@@ -147,6 +147,16 @@ def test_the_rules_allow(module, source):
     assert not list(complaints(source, module))
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_room_is_in_the_tables_for_people(page):
+    """By the name of its folder or file; the page on architecture leaves out the server's single files."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    single = {"server.config", "server.errors", "server.log", "server.process", "server.machine", "server.api_keys"}
+    for room in set(ROOMS) - {"client", "server"} - (single if page.startswith("docs") else set()):
+        package, name = room.split(".", 1)
+        assert f"/{name.replace('.', '/')}/`" in text or f"{name}.py`" in text, f"{page} has no row for {room}"
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_bert_serving_is_a_namespace(package):
     """Two pip packages share the name; an ``__init__.py`` in one would hide the other (PEP 420)."""
