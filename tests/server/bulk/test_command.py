@@ -68,8 +68,8 @@ def test_no_server_is_an_error_in_a_line(source, monkeypatch, capsys):
     monkeypatch.setattr(command, "BertClient", connect)
     assert command.main([str(source), str(source.with_suffix(".npy"))]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("bert-serving-encode: error: no server answers on localhost, ports 5555 and 5556: no ")
-    assert error.count("\n") == 1 and "-own" in error
+    assert error.startswith("bert-serving-encode: error: no answer within 10 ms") and "-own" in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments, code, message", [

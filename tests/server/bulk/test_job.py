@@ -48,6 +48,7 @@ def test_a_job_leaves_vectors_rejects_and_a_record(source, client):
     record = json.loads(source.with_name("out.npy.job.json").read_text())
     assert record["counts"] == {"rows": 6, "texts": 4, "rejects": 2} == outcome.counts
     assert record["server"]["model_name"] == "fake" and record["input"]["column"] == "text"
+    assert record["server"]["pooling_strategy"] == "REDUCE_MEAN"
     assert "out.npy: 6 rows, 4 different texts, 2 rejects, listed in" in outcome.summary(Places(source.with_name(
         "out.npy")))
 
@@ -188,7 +189,7 @@ def test_places_that_cannot_be_are_said_so(source, client):
 
 def test_a_vector_a_token_is_refused(client, monkeypatch):
     monkeypatch.setattr(client, "_vectors", lambda texts: np.ones((len(texts), 5, 4), np.float32))
-    with pytest.raises(BulkError, match=r"a vector for each token, an array of shape \(3, 5, 4\)"):
+    with pytest.raises(BulkError, match=r"a vector for each token, an array of shape \(3, 5, 4\).*than REDUCE_MEAN"):
         meet(client)
 
 

@@ -50,8 +50,7 @@ def connect(address: dict[str, Any]) -> BertClient:
     try:
         return BertClient(**address, timeout=CONNECT_MS, check_length=False, check_token_info=False)
     except DeadlineError as error:
-        raise BulkError(f"no server answers on {address['ip']}, ports {address['port']} and {address['port_out']}: "
-                        f"{error}; start one, or give -own") from error
+        raise BulkError(f"{error.message} -own starts one for this job alone") from error
     except AttributeError as error:  # of a version that this client does not understand
         raise BulkError(str(error)) from error
 

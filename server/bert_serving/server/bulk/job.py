@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import PoolingStrategy
 from . import outputs
 from .asking import CANARIES, Asker, Client, are_close
 from .journal import Journal
@@ -66,11 +67,20 @@ def meet(client: Client) -> Server:
     if vectors.ndim != 2:
         raise BulkError(f"the server gives a vector for each token, an array of shape {vectors.shape} for "
                         f"{len(CANARIES)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
-                        f"{config.get('pooling_strategy')}")
+                        f"{_name(config.get('pooling_strategy'))}")
     num_worker = config.get("num_worker") or 1
     sentences = 2 * int(num_worker) * int(config.get("max_batch_size") or 256)
     facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
+    facts["pooling_strategy"] = _name(facts["pooling_strategy"])
     return Server(facts, vectors, min(MOST, max(LEAST, -(-sentences // CHUNK_RECORDS))))
+
+
+def _name(strategy: Any) -> Any:
+    """What a pooling strategy's number means."""
+    try:
+        return PoolingStrategy(strategy).name
+    except ValueError:
+        return strategy
 
 
 @dataclass(frozen=True)
