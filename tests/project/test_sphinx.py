@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
+import bert_serving.client
+import bert_serving.server
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +70,13 @@ def test_every_file_that_is_a_page_elsewhere_is_a_page_here(site):
     for file, name in guests.items():
         title = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         assert f"<title>{title} - " in (site / f"{name}.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", [bert_serving.client, bert_serving.server])
+def test_every_public_name_is_on_its_page(site, package):
+    page = Page((site / f"api/{package.__name__.split('.')[1]}.html").read_text(encoding="utf-8"))
+    for name in set(package.__all__) - {"__version__"}:
+        assert any(anchor.endswith(f".{name}") for anchor in page.anchors), f"{name} is not described"
 
 
 @pytest.mark.parametrize("link", ["nowhere.html", "#nothing", "there.html#nothing", "nothing.png"])
