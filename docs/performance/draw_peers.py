@@ -1,0 +1,58 @@
+"""Draws docs/images/peers.png from the figures in docs/peers.md, so that picture and page agree.
+
+    python docs/performance/draw_peers.py
+"""
+import re
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+DOCS = Path(__file__).parents[1]
+CELL = re.compile(r"([\d.]+) \(([\d.]+)-([\d.]+)\)")
+COLOURS = {"fp32": "#2563eb", "int8": "#d97706"}
+
+
+def ratios(page):
+    """What the first table of each precision says, that of the default model.
+
+    Returns:
+        [(precision, peer, {workload: (median, least, greatest)})].
+    """
+    found = []
+    for precision in COLOURS:
+        head, _, *rows = page[page.index(f"| than, at {precision} |"):].split("\n\n")[0].splitlines()
+        workloads = [name.strip() for name in head.strip("|").split("|")[1:]]
+        for row in rows:
+            peer, *cells = row.strip("|").split("|")
+            figures = [tuple(map(float, CELL.search(cell).groups())) for cell in cells]
+            found.append((precision, peer.strip(), dict(zip(workloads, figures))))
+    return found
+
+
+def draw(found):
+    """A panel for each workload, in each a line for each peer."""
+    workloads = list(found[0][2])
+    picture = Figure(figsize=(9, 5), layout="constrained")
+    for panel, workload in zip(picture.subplots(2, 3, sharex=True, sharey=True).flat, workloads):
+        panel.axvline(1, color="#7b8794", linewidth=1)
+        for place, (precision, peer, figures) in enumerate(reversed(found)):
+            median, least, greatest = figures[workload]
+            panel.errorbar(median, place, xerr=[[median - least], [greatest - median]], fmt="o", capsize=3,
+                           color=COLOURS[precision])
+        panel.set_title({"one": "one sentence"}.get(workload, f"{workload} tokens" if workload.isdigit() else workload))
+        panel.set_xscale("log")
+        panel.set_xticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+        panel.minorticks_off()
+        panel.set_yticks(range(len(found)), [peer.split(",")[0] for _, peer, _ in reversed(found)])
+        panel.grid(axis="x", color="#e4e7eb")
+        panel.set_axisbelow(True)
+        for side in ("top", "right", "left"):
+            panel.spines[side].set_visible(False)
+    picture.supxlabel("times as fast as ... (right of 1: bert-as-service is faster), median, least and greatest of "
+                      "five rounds")
+    return picture
+
+
+if __name__ == "__main__":
+    text = (DOCS / "peers.md").read_text(encoding="utf-8")
+    draw(ratios(text)).savefig(DOCS / "images" / "peers.png", dpi=110)
