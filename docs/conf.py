@@ -46,6 +46,7 @@ linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|10\.0\.0\.\d+)", r"https?
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]*)((?:#[^)\s]*)?)(?=\))")
+LISTING = re.compile(r"^\[(example/[^]]+)\]\([^)]+\)$", re.MULTILINE)
 PLACE = re.compile(r"\[[^]]*\]\(((?:\.\./)+[^)\s]+\.md)\)\s*")
 
 
@@ -79,6 +80,12 @@ def relink(text: str, origin: Path, page: Path, places: dict[Path, str]) -> str:
     return LINK.sub(target, text)
 
 
+def show(link: re.Match[str]) -> str:
+    """The program itself, in the place of a line that is nothing but a link to an example."""
+    language = {".py": "python", ".sh": "sh", ".mjs": "javascript"}[Path(link[1]).suffix]
+    return f"{link[0]}\n\n```{{literalinclude}} /../{link[1]}\n:language: {language}\n```"
+
+
 def read(app: Sphinx, name: str, source: list[str]) -> None:
     """Fill a place with what belongs there, and turn the links of every page."""
     places = guests()
@@ -88,7 +95,7 @@ def read(app: Sphinx, name: str, source: list[str]) -> None:
             origin = file
             source[0] = file.read_text(encoding="utf-8")
             app.env.note_dependency(str(file))
-    source[0] = relink(source[0], origin, page, places)
+    source[0] = LISTING.sub(show, relink(source[0], origin, page, places))
 
 
 def setup(app: Sphinx) -> None:

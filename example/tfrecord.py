@@ -1,7 +1,7 @@
 """Keep vectors in a TFRecord file, and read them back for training: one a sentence, or one a token.
 
     bert-serving-start
-    pip install tensorflow-cpu
+    pip install 'bert-serving-server[cpu]'
     python example/tfrecord.py -file /tmp/news.tfrecord
 
 With one vector a token it is the same program, and another server:

@@ -81,10 +81,15 @@ def check_make(words, command, request):
 
 
 def check_pip(words, command, request):
+    """One of our two packages, with an extra that it has, or what the examples' requirements name."""
     assert words[1] == "install"
+    requirements = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     for word in words[2:]:
+        if f"\n{word}>=" in requirements:
+            continue
         folder, _, extras = word.rstrip("]").partition("[")
         folder = folder.removeprefix("bert-serving-")
+        assert (ROOT / folder / "pyproject.toml").is_file()
         project = (ROOT / folder / "pyproject.toml").read_text(encoding="utf-8")
         for extra in filter(None, extras.split(",")):
             assert f"\n{extra} = [" in project
@@ -133,8 +138,12 @@ def check_docker(words, command, request):
         check_start(words[words.index("bert-as-service"):], command, request)
 
 
-def check_python(words, command, request):
-    assert (ROOT / words[1]).is_file(), "an example; test_examples.py runs it"
+def check_example(words, command, request):
+    """The example is there, which test_examples.py runs, and has these options."""
+    assert (ROOT / words[1]).is_file()
+    program = (ROOT / words[1]).read_text(encoding="utf-8")
+    for word in words[2:]:
+        assert not word.startswith("-") or f'"{word}"' in program
 
 
 def check_keygen(words, command, request):
@@ -161,7 +170,7 @@ CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_star
           "bert-serving-benchmark": check_benchmark, "bert-serving-encode": check_encode,
           "bert-serving-keygen": check_keygen, "ssh": check_ssh,
           "bert-serving-terminate": check_terminate, "bert-serving-model": check_model, "curl": check_curl,
-          "docker": check_docker, "python": check_python}
+          "docker": check_docker, "python": check_example, "node": check_example, "sh": check_example}
 
 
 @pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
@@ -169,7 +178,8 @@ CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_star
                                      "bert-serving-benchmark -tests nothing", "bert-serving-encode in.txt",
                                      "bert-serving-keygen keys ../alice", "bert-serving-terminate -por",
                                      "ssh -N -L 5555:localhost:1 10.0.0.7",
-                                     "docker build -f docker/Nothing ."])
+                                     "docker build -f docker/Nothing .", "pip install no-such-package",
+                                     "python example/nothing.py", "python example/encode.py -no_such_option"])
 def test_the_checks_bite(command, request, capsys):
     with pytest.raises((AssertionError, SystemExit)):
         words = shlex.split(command)
