@@ -94,7 +94,7 @@ class RecoveryMachine(RuleBasedStateMachine):
     @rule(slot=st.integers(0, 2))
     def kill(self, slot):
         """Somebody else kills a worker, but not again and again the same innocent's."""
-        if slot < len(self.held) and self.fleet.workers[slot].state in (WorkerState.READY, WorkerState.STARTING):
+        if slot < len(self.held) and self.fleet.workers[slot].state is not WorkerState.LOST:
             if not any(flight.alone and flight.pieces[0].strikes + 1 >= MAX_STRIKES
                        for flight in self.fleet.workers[slot].flights.values()):
                 self.lose(slot)
@@ -105,8 +105,24 @@ class RecoveryMachine(RuleBasedStateMachine):
             state = self.fleet.workers[slot].state
             if state is WorkerState.LOST:
                 self.fleet.started(slot)
+            elif state is WorkerState.LEAVING and not self.held[slot]:
+                self.lose(slot)
             elif state is WorkerState.STARTING:
                 self.fleet.ready(slot)
+
+    @rule(credit=st.integers(1, 3))
+    def join(self, credit):
+        """A worker of another host comes."""
+        if len(self.held) < 3:
+            slot = self.fleet.add(credit)
+            self.held.append([])
+            self.fleet.started(slot)
+            self.fleet.ready(slot)
+
+    @rule(slot=st.integers(0, 2))
+    def leave(self, slot):
+        if slot < len(self.held) and self.fleet.workers[slot].state is WorkerState.READY:
+            self.fleet.leave(slot)
 
     @rule(data=st.data())
     def late_rows(self, data):
@@ -139,8 +155,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         for flight in alone:
             assert len(flight.pieces) == 1 and len(fleet.workers[flight.slot].flights) == 1
         for worker in fleet.workers:
-            assert len(worker.flights) <= fleet.credit
-            assert worker.state is WorkerState.READY or not worker.flights
+            assert len(worker.flights) <= worker.credit
+            assert worker.state in (WorkerState.READY, WorkerState.LEAVING) or not worker.flights
         suspects = [id(piece.request) for piece in fleet.suspects if not piece.request.finished]
         assert not suspects or self.ventilator.pending
 
@@ -455,7 +471,7 @@ def test_jobs_are_cut_by_the_measured_rate_within_bounds():
     sizes = []
     for rate in (0.001, 1.0, 10_000.0, 1e12):
         fleet.tokens_per_second = rate
-        sizes.append(fleet.job_tokens())
+        sizes.append(fleet.job_tokens(fleet.workers[0]))
     assert sizes == sorted(sizes) and sizes[0] == MIN_JOB_TOKENS and sizes[-1] == MAX_JOB_TOKENS
 
 
@@ -476,6 +492,64 @@ def test_many_tiny_jobs_do_not_make_long_ones_look_short():
             fleet.backlog.add(make_pending(1))
             fleet.landed(fleet.next_flight(0.0).job, 0.0, num_tokens=num_tokens, seconds=seconds)
     assert fleet.tokens_per_second == pytest.approx(1200 / 0.1002, rel=0.05)
+
+
+def test_a_worker_that_leaves_ends_what_it_has_and_gets_no_more():
+    fleet = make_fleet(2)
+    fleet.backlog.add(make_pending(1, 1))
+    held = fleet.next_flight(0.0)
+    fleet.leave(held.slot)
+    fleet.backlog.add(make_pending(2, 1))
+    assert fleet.next_flight(0.0).slot != held.slot and fleet.next_flight(0.0) is None
+    assert fleet.landed(held.job, 1.0) is held and fleet.workers[held.slot].state is WorkerState.LEAVING
+
+
+def test_the_quarantine_passes_on_when_its_worker_has_left():
+    fleet = make_fleet(2)
+    fleet.suspects.extend(Piece(make_pending(uid, 1), 0, 1, 3) for uid in (1, 2))
+    first = fleet.next_flight(0.0)
+    fleet.leave(first.slot)
+    assert fleet.next_flight(0.0) is None, "suspects run on one worker at a time"
+    fleet.landed(first.job, 0.0)
+    assert fleet.next_flight(0.0).slot == 1 - first.slot
+
+
+def test_work_is_shared_by_how_fast_each_is():
+    fleet = make_fleet(2)
+    fleet.workers[0].tokens_per_second, fleet.workers[1].tokens_per_second = 30_000.0, 10_000.0
+    fleet.backlog.add(make_pending(1, 8))
+    sizes = {flight.slot: sum(piece.count for piece in flight.pieces)
+             for flight in (fleet.next_flight(0.0), fleet.next_flight(0.0))}
+    assert sizes == {0: 6, 1: 2}
+
+
+def test_the_nearer_of_two_gets_a_short_job_and_the_far_one_a_job_in_advance():
+    fleet = make_fleet(1)
+    far = fleet.add()
+    fleet.started(far)
+    fleet.ready(far)
+    fleet.workers[far].overhead = 0.05
+    fleet.backlog.add(make_pending(1, 1))
+    assert fleet.next_flight(0.0).slot == 0
+    fleet.workers[0].enter(WorkerState.LEAVING)
+    fleet.tokens_per_second = 2000.0
+    for uid in (2, 3):
+        fleet.backlog.add(make_pending(uid, 4))
+        assert fleet.next_flight(0.0).slot == far, "one waits there while the other is computed"
+
+
+def test_the_way_to_a_remote_worker_is_measured():
+    fleet = make_fleet(1)
+    far = fleet.add()
+    fleet.started(far)
+    fleet.ready(far)
+    for slot in (0, far):
+        fleet.workers[1 - slot].enter(WorkerState.LEAVING)
+        fleet.backlog.add(make_pending(slot + 1, 1))
+        flight = fleet.next_flight(0.0)
+        fleet.landed(flight.job, 0.5, num_tokens=100, seconds=0.3, busy=0.4)
+        fleet.workers[1 - slot].state = WorkerState.READY
+    assert fleet.workers[0].overhead == 0.0 and fleet.workers[far].overhead == pytest.approx(0.1)
 
 
 def test_seconds_of_backlog():

@@ -2,8 +2,9 @@
 
 Worker states::
 
-    STARTING ──ready──▶ READY ──lost──▶ LOST ──started──▶ STARTING
-        └──────────────lost────────────────▲        any ──stopped──▶ STOPPED
+    STARTING ──ready──▶ READY ──────lost──────▶ LOST ──started──▶ STARTING
+        │                 └─leave─▶ LEAVING ──lost─▶│        any ──stopped──▶ STOPPED
+        └────────────────────lost──────────────────▲
 
 A piece of a request is QUEUED (in the backlog), SENT (in a job in flight), or SUSPECT. When a worker dies, everything
 it held becomes suspect, without a strike: it may be innocent. Suspects run alone, on one worker at a time (the
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from math import ceil
 
 from .batching import Backlog, Piece
 
@@ -38,17 +40,24 @@ TARGET_SECONDS = 0.5
 
 MIN_JOB_TOKENS, FIRST_JOB_TOKENS, MAX_JOB_TOKENS = 1024, 4096, 65536
 
+SHORT_JOB_TOKENS = 64
+"""Of workers with equally much to do, the one that would be done first with a job of so many tokens gets the next."""
+
+OVERHEAD_WEIGHT = 0.2
+"""How much each job counts in what a worker's way to and fro takes."""
+
 HANG_FACTOR = 10
 """A job that takes this many times as long as expected hangs (but see ``hang_seconds``)."""
 
 
 class WorkerState(Enum):
-    STARTING, READY, LOST, STOPPED = "starting", "ready", "lost", "stopped"
+    STARTING, READY, LEAVING, LOST, STOPPED = "starting", "ready", "leaving", "lost", "stopped"
 
 
 TRANSITIONS = {
     WorkerState.STARTING: {WorkerState.READY, WorkerState.LOST, WorkerState.STOPPED},
-    WorkerState.READY: {WorkerState.LOST, WorkerState.STOPPED},
+    WorkerState.READY: {WorkerState.LEAVING, WorkerState.LOST, WorkerState.STOPPED},
+    WorkerState.LEAVING: {WorkerState.LOST, WorkerState.STOPPED},
     WorkerState.LOST: {WorkerState.STARTING, WorkerState.STOPPED},
     WorkerState.STOPPED: set(),
 }
@@ -61,6 +70,7 @@ class Flight:
     Attributes:
         alone: it is one suspect piece, and nothing else is on that worker.
         since: when the worker was first free to run it, on the broker's clock; None while another job is before it.
+        first: nothing was before it when it was handed out, so that ``since`` is when that was.
     """
 
     job: int
@@ -69,19 +79,31 @@ class Flight:
     tokens: int
     alone: bool
     since: float | None = None
+    first: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """One place for a worker; the process in it changes, which ``incarnation`` counts."""
+    """One place for a worker; the process in it changes, which ``incarnation`` counts.
+
+    Attributes:
+        credit: most jobs out on it.
+        is_remote: it is on another host, so that jobs and rows have a way to go.
+        tokens_per_second: as measured; 0: not yet.
+        overhead: seconds that a job takes beside what the worker spends on it; of remote ones only.
+    """
 
     slot: int
+    credit: int = CREDIT
+    is_remote: bool = False
     state: WorkerState = WorkerState.LOST
     incarnation: int = 0
     flights: dict[int, Flight] = field(default_factory=dict)
     num_jobs: int = 0
     num_sequences: int = 0
     restarts: int = 0
+    tokens_per_second: float = 0.0
+    overhead: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -104,10 +126,9 @@ class Fleet:
             hang_seconds: least time without an answer after which a worker counts as hung.
             credit: most jobs out on one worker.
         """
-        self.workers = [Worker(slot) for slot in range(num_worker)]
+        self.workers = [Worker(slot, credit) for slot in range(num_worker)]
         self.backlog = backlog
         self.hang_seconds = hang_seconds
-        self.credit = credit
         self.flights: dict[int, Flight] = {}
         self.suspects: deque[Piece] = deque()
         self.quarantine: int | None = None
@@ -126,6 +147,15 @@ class Fleet:
 
     def ready(self, slot: int) -> None:
         self.workers[slot].enter(WorkerState.READY)
+
+    def add(self, credit: int = CREDIT) -> int:
+        """A new slot for a worker of another host; its number."""
+        self.workers.append(Worker(len(self.workers), credit, is_remote=True))
+        return len(self.workers) - 1
+
+    def leave(self, slot: int) -> None:
+        """The worker ends what it has, and gets no more."""
+        self.workers[slot].enter(WorkerState.LEAVING)
 
     def stopped(self, slot: int) -> None:
         self.workers[slot].enter(WorkerState.STOPPED)
@@ -169,18 +199,26 @@ class Fleet:
 
     # ---- jobs out ----------------------------------------------------------------------------------------------------
 
-    def job_tokens(self) -> int:
+    def rate(self, worker: Worker) -> float:
+        """Tokens per second that are to be expected of a worker: its own, or what any did; 0: nothing is known."""
+        return worker.tokens_per_second or self.tokens_per_second
+
+    def job_tokens(self, worker: Worker) -> int:
         """How many tokens a job may have, from the measured rate."""
-        if not self.tokens_per_second:
+        rate = self.rate(worker)
+        if not rate:
             return FIRST_JOB_TOKENS
-        return int(min(max(self.tokens_per_second * TARGET_SECONDS, MIN_JOB_TOKENS), MAX_JOB_TOKENS))
+        return int(min(max(rate * TARGET_SECONDS, MIN_JOB_TOKENS), MAX_JOB_TOKENS))
 
     def next_flight(self, now: float) -> Flight | None:
         """The next job, given to a worker that can take it; None if there is no job or no such worker."""
         if not self.backlog and not self.suspects:
             return None
-        for worker in sorted(self.workers, key=lambda worker: len(worker.flights)):
-            if worker.state is not WorkerState.READY or len(worker.flights) >= self.credit:
+        if self.quarantine is not None and self.workers[self.quarantine].state is WorkerState.LEAVING \
+                and not self.workers[self.quarantine].flights:
+            self.quarantine = None
+        for worker in sorted(self.workers, key=self._turn):
+            if worker.state is not WorkerState.READY or len(worker.flights) >= worker.credit:
                 continue
             if self._takes_suspect(worker):
                 piece = self._next_suspect()
@@ -190,10 +228,15 @@ class Fleet:
                 continue
             if worker.flights and not self._is_short(worker):
                 continue
-            pieces = self.backlog.take(min(self.job_tokens(), self._share()))
+            pieces = self.backlog.take(min(self.job_tokens(worker), self._share(worker)))
             if pieces:
                 return self._launch(worker, pieces, False, now)
         return None
+
+    def _turn(self, worker: Worker) -> tuple[int, float]:
+        """Who gets the next job, least first."""
+        rate = self.rate(worker)
+        return len(worker.flights), worker.overhead + (SHORT_JOB_TOKENS / rate if rate else 0.0)
 
     def _takes_suspect(self, worker: Worker) -> bool:
         """Whether this worker is the quarantine and idle; an idle worker becomes it when there is none."""
@@ -215,20 +258,25 @@ class Fleet:
                 return piece
         return None
 
-    def _share(self) -> int:
-        """A share of what waits, in tokens, if all take part who will be done before one could do it alone."""
-        waiting = self.backlog.tokens
-        takers = sum(worker.state is WorkerState.READY and worker.slot != self.quarantine and worker.tokens < waiting
-                     for worker in self.workers)
-        return -(-waiting // max(1, takers))
+    def _share(self, asking: Worker) -> int:
+        """One worker's share of what waits, in tokens, by how fast each is who will be done before it could do all."""
+        waiting, own = self.backlog.tokens, self.rate(asking) or 1.0
+        together = 0.0
+        for worker in self.workers:
+            rate = self.rate(worker) or 1.0
+            if worker.state is WorkerState.READY and worker.slot != self.quarantine \
+                    and worker.tokens * own < waiting * rate:
+                together += rate
+        return ceil(waiting * own / max(own, together))
 
     def _is_short(self, worker: Worker) -> bool:
-        """Whether what the worker holds is expected to be done in no time."""
-        return worker.tokens < self.tokens_per_second * WORTH_WAITING
+        """Whether what the worker holds is expected to be done in no time, or before another job could get there."""
+        return worker.tokens < self.rate(worker) * (WORTH_WAITING + worker.overhead)
 
     def _launch(self, worker: Worker, pieces: list[Piece], alone: bool, now: float) -> Flight:
+        first = not worker.flights
         flight = Flight(self._next_job, worker.slot, pieces, sum(piece.tokens for piece in pieces), alone,
-                        None if worker.flights else now)
+                        now if first else None, first)
         self._next_job += 1
         self.flights[flight.job] = worker.flights[flight.job] = flight
         return flight
@@ -239,11 +287,13 @@ class Fleet:
 
     # ---- jobs in -----------------------------------------------------------------------------------------------------
 
-    def landed(self, job: int, now: float, num_tokens: int = 0, seconds: float = 0.0) -> Flight | None:
+    def landed(self, job: int, now: float, num_tokens: int = 0, seconds: float = 0.0,
+               busy: float = 0.0) -> Flight | None:
         """A job has come back, done or failed.
 
         Args:
             num_tokens, seconds: what the worker computed and how long it took; they make the measured rate.
+            busy: seconds that the worker spent on it in all.
         Returns:
             The job; None if it was given up long ago, so that the rows are doubles.
         """
@@ -258,9 +308,13 @@ class Fleet:
                 waiting.since = now
             break
         if num_tokens and seconds > 0:
-            rate = num_tokens / seconds
-            weight = min(seconds / RATE_SECONDS, 0.5) if self.tokens_per_second else 1.0
-            self.tokens_per_second += (rate - self.tokens_per_second) * weight
+            rate, weight = num_tokens / seconds, min(seconds / RATE_SECONDS, 0.5)
+            self.tokens_per_second += (rate - self.tokens_per_second) * (weight if self.tokens_per_second else 1.0)
+            worker.tokens_per_second += (rate - worker.tokens_per_second) * (
+                weight if worker.tokens_per_second else 1.0)
+            if worker.is_remote and flight.first and flight.since is not None:
+                overhead = max(0.0, now - flight.since - busy)
+                worker.overhead += (overhead - worker.overhead) * (OVERHEAD_WEIGHT if worker.overhead else 1.0)
         return flight
 
     def failed(self, flight: Flight) -> list[Piece]:
@@ -301,11 +355,13 @@ class Fleet:
 
     def time_allowed(self, flight: Flight) -> float:
         """Seconds after which a job's worker counts as hung."""
-        expected = flight.tokens / self.tokens_per_second if self.tokens_per_second else 0.0
+        rate = self.rate(self.workers[flight.slot])
+        expected = flight.tokens / rate if rate else 0.0
         return max(self.hang_seconds, HANG_FACTOR * expected)
 
     def seconds_of_backlog(self) -> float:
         """How long everything that waits would take, at the measured rate; at least a second when nothing is known."""
         tokens = self.backlog.tokens + sum(flight.tokens for flight in self.flights.values())
-        rate = self.tokens_per_second * max(1, self.num_ready)
+        rate = sum(self.rate(worker) for worker in self.workers if worker.state is WorkerState.READY)
+        rate = rate or self.tokens_per_second
         return tokens / rate if rate else 1.0

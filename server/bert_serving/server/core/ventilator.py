@@ -249,7 +249,8 @@ class Ventilator:
 
     def rows(self, rows: Rows, now: float) -> None:
         """A job is done."""
-        flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0))
+        flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0),
+                                   sum(rows.seconds.values()))
         if flight is None:
             return
         self.statistics.job(rows.counts, rows.num_tokens, rows.seconds)
