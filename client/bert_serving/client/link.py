@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import zmq
 
-from .curve import ENVIRONMENT, Keys, KeysError
+from .curve import CLIENTS, ENVIRONMENT, Keys, KeysError
 
 LINGER_MS = 1000
 """How long a closed socket goes on sending what is still unsent.
@@ -99,6 +99,7 @@ class Link:
         self.connections = 0
         self.refused = False
         self.unauthorized = ""
+        self.folder = CLIENTS  # where the server lists those whom it lets in at that port
         self._failures = 0  # handshakes that failed since the last that did not
         self.socket = context().socket(kind)
         self._monitor = context().socket(zmq.PAIR)
@@ -166,8 +167,8 @@ class Link:
             return ("%s lets in only clients with a key: give curve_dir, a directory made by bert-serving-keygen, "
                     "or set %s" % (where, ENVIRONMENT))
         if finding == "UNKNOWN":
-            return ("%s does not know this client's key, %s: put it among the server's clients/*.key, and make a new "
-                    "client" % (where, self.keys.public.decode("ascii")))
+            return ("%s does not know this client's key, %s: put it among the server's %s/*.key, and make a new "
+                    "client" % (where, self.keys.public.decode("ascii"), self.folder))
         if finding == "CURVE":
             return ("%s has not the key that %s has for it: fetch its server.key if it is the right server, and see "
                     "that port and port_out are not exchanged" % (where, self.keys.origin))

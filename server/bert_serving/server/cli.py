@@ -66,16 +66,19 @@ def keygen(argv: Sequence[str] | None = None) -> int:
         "is shut out by removing DIR/clients/NAME.key.")
     parser.add_argument("dir", metavar="DIR", type=Path, help="made if it is not there; nothing in it is written over")
     parser.add_argument("names", metavar="NAME", nargs="*", help="of a client")
+    parser.add_argument("-worker", "--worker", action="store_true", help="the names are of hosts with workers "
+                        "(bert-serving-worker -curve_dir DIR/NAME), listed in DIR/workers; they are no clients, and "
+                        "clients are no workers")
     args = parser.parse_args(argv)
     from . import keys
     try:
-        made = keys.make(args.dir, args.names)
+        made = keys.make(args.dir, args.names, args.worker)
     except ConfigError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return error.exit_code
     for path in made:
         print(f"made {path}: for " + ("the server, and clients on its host" if path == args.dir else
-                                      f"the client {path.name}"))
+                                      f"{'the worker host' if args.worker else 'the client'} {path.name}"))
     return 0
 
 

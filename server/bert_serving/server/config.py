@@ -149,6 +149,13 @@ def option(default: Any, help: str, group: str, type: Callable[[str], Any] | Non
     return field(default=default, metadata=metadata)
 
 
+MIN_WORKER_TIMEOUT = 0.2
+
+OF_THE_MODEL = ("model_dir", "tuned_model_dir", "ckpt_name", "config_name", "precision", "fp16", "xla",
+                "max_batch_size", "gpu_memory_fraction")
+"""Options that workers of other hosts get, beside those of the group BERT and -engine."""
+
+
 @dataclass(kw_only=True)
 class ServerConfig:
     """What one server was told, checked. Values that are :class:`FromModel` are settled when the model is read."""
@@ -189,6 +196,8 @@ class ServerConfig:
     curve_dir: str | None = option(None, "directory with keys, made by bert-serving-keygen: all on -port and -port_out "
                                    "is encrypted, and only clients whose keys are in its folder clients are let in",
                                    SERVING, str, private=True)
+    worker_port: int | None = option(None, "port on which workers of other hosts may join, see bert-serving-worker; "
+                                     "0: any free one", SERVING, port_number)
     http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
     http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
     cors: str = option("*", "origins whose pages may call the HTTP proxy from a browser, with commas between; *: every "
@@ -201,8 +210,8 @@ class ServerConfig:
     engine: str = option("auto", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
                          "tests), or auto: lite where it can do what is asked, else graph", SERVING, str,
                          choices=("auto", "lite", "graph", "echo"))
-    num_worker: int | None = option(None, "worker processes; default: one, and on CPUs one for every 4 cores", SERVING,
-                                    positive)
+    num_worker: int | None = option(None, "worker processes; default: one, and on CPUs one for every 4 cores; 0, with "
+                                    "-worker_port: those of other hosts only", SERVING, natural)
     num_threads: int | None = option(None, "threads that a worker computes with on CPUs; default: the workers share "
                                      "the cores that this process may use", SERVING, positive)
     max_batch_size: int = option(256, "most sequences that one worker handles at a time", SERVING, positive)
@@ -235,6 +244,8 @@ class ServerConfig:
     hold_timeout: float = option(30.0, "seconds that an undelivered result is kept", LIMITS, seconds)
     job_timeout: float = option(30.0, "least seconds that a worker may compute without a sign of life before it is "
                                 "replaced", LIMITS, seconds)
+    worker_timeout: float = option(10.0, "seconds without a word after which a worker of another host counts as lost",
+                                   LIMITS, seconds)
     drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
                                   seconds)
     start_timeout: float = option(300.0, "seconds that each phase of the start may take", LIMITS, seconds)
@@ -246,8 +257,17 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if self.port == self.port_out and self.port:
             raise ConfigError(f"-port and -port_out are both {self.port}; give them different numbers")
-        if self.http_port and self.http_port in (self.port, self.port_out):
-            raise ConfigError(f"-http_port is {self.http_port}, as another port is; give them different numbers")
+        for name, others in (("http_port", (self.port, self.port_out)),
+                             ("worker_port", (self.port, self.port_out, self.http_port))):
+            if getattr(self, name) and getattr(self, name) in others:
+                raise ConfigError(f"-{name} is {getattr(self, name)}, as another port is; give them different "
+                                  "numbers")
+        if self.num_worker == 0 and self.worker_port is None:
+            raise ConfigError("-num_worker is 0, so nobody would compute; give -worker_port for workers of other "
+                              "hosts, or a number from 1")
+        if self.worker_timeout < MIN_WORKER_TIMEOUT:
+            raise ConfigError(f"-worker_timeout is {self.worker_timeout:g}; expected {MIN_WORKER_TIMEOUT:g} seconds or "
+                              "more")
         for name in ("api_key", "api_key_file"):
             if getattr(self, name) and self.http_port is None:
                 raise ConfigError(f"-{name} is for the HTTP proxy, which is not asked for; give -http_port, too")
@@ -303,6 +323,31 @@ class ServerConfig:
         """The options that not everybody who asks for the status is shown: paths."""
         return [f.name for f in fields(cls) if f.metadata.get("private")]
 
+    def of_the_model(self, engine: str) -> dict[str, Any]:
+        """What makes the vectors what they are, as plain JSON values for another host; see ``from_the_model``.
+
+        Args:
+            engine: as the user asked for it, who may have left the choice to the host.
+        """
+        return {**{f.name: _plain(getattr(self, f.name)) for f in fields(self)
+                   if f.metadata["group"] == BERT or f.name in OF_THE_MODEL}, "engine": engine}
+
+    @classmethod
+    def from_the_model(cls, options: Mapping[str, Any], **more: Any) -> ServerConfig:
+        """A configuration for workers that compute what another server's do.
+
+        Args:
+            options: from ``of_the_model`` there.
+            more: options of this host.
+        Raises:
+            ConfigError: they are no such options, or do not go together.
+        """
+        known = {f.name for f in fields(cls) if f.metadata["group"] == BERT} | {*OF_THE_MODEL, "engine"}
+        if set(options) != known:
+            raise ConfigError(f"the server's options differ from this version's: {sorted(set(options) ^ known)}")
+        values = {**options, "pooling_strategy": PoolingStrategy(options["pooling_strategy"])}
+        return cls(**{**values, **more})
+
     def to_status(self) -> dict[str, Any]:
         """Every option as status replies show it: plain JSON values, no secrets."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if not f.metadata.get("secret")}
@@ -319,19 +364,26 @@ def _plain(value: Any) -> Any:
 ENVIRONMENT_PREFIX = "BERT_SERVING_"
 
 
-def get_args_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
+def get_args_parser(environ: Mapping[str, str] = os.environ,
+                    only: Sequence[str] | None = None) -> argparse.ArgumentParser:
     """The parser of ``bert-serving-start``; ``-x`` and ``--x`` both work, as do unambiguous prefixes.
 
     Args:
         environ: where defaults such as ``BERT_SERVING_PORT`` are looked up.
+        only: names of the options that it has, for another command that has them too; None: all.
     """
     from . import __version__
 
     parser = argparse.ArgumentParser(
         prog="bert-serving-start", description="Start a server that turns sentences into vectors with BERT.",
-        epilog=f"Every option can also be given in the environment, as {ENVIRONMENT_PREFIX}PORT=5555.")
-    groups = {name: parser.add_argument_group(name) for name in (PATHS, BERT, SERVING, LIMITS)}
+        epilog=f"Every option can also be given in the environment, as {ENVIRONMENT_PREFIX}PORT=5555.",
+        add_help=only is None)
+    groups: dict[str, Any] = {}
     for f in fields(ServerConfig):
+        if only is not None and f.name not in only:
+            continue
+        if f.metadata["group"] not in groups:
+            groups[f.metadata["group"]] = parser.add_argument_group(f.metadata["group"])
         group = groups[f.metadata["group"]]
         given = _from_environment(parser, f.name, environ)
         if "flags" in f.metadata:

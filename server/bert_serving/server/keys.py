@@ -20,6 +20,9 @@ from .errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+WORKERS = "workers"
+"""Folder with the public keys of other hosts' workers."""
+
 LOCAL = "local"
 """Name of the client whose key pair lies beside the server's: those on the server's own host."""
 
@@ -28,22 +31,25 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 # ---- making them -----------------------------------------------------------------------------------------------------
 
-def make(directory: Path, names: Sequence[str] = ()) -> list[Path]:
+def make(directory: Path, names: Sequence[str] = (), are_workers: bool = False) -> list[Path]:
     """Make a directory of keys for a server, if there is none yet, and a key pair for each named client.
 
     The server's directory serves clients on its own host as well. Each named client gets a directory in it, which is
     all that it needs. Nothing that is there is written over, and nothing is written if anything is in the way.
 
+    Args:
+        are_workers: the names are of hosts with workers, who may not ask as clients do, nor may clients compute.
     Returns:
         What was made.
     Raises:
         ConfigError: a name is none, something is there already, or it cannot be written.
     """
+    folder = WORKERS if are_workers else CLIENTS
     for name in names:
-        if not NAME.fullmatch(name) or name in (CLIENTS, LOCAL) or names.count(name) > 1:
+        if not NAME.fullmatch(name) or name in (CLIENTS, WORKERS, LOCAL) or names.count(name) > 1:
             raise ConfigError(f"{name!r} is no name for another client; expected one of letters, digits and dashes, "
-                              f"given once, and not {CLIENTS} or {LOCAL}")
-        for path in (directory / name, _listed(directory, name)):
+                              f"given once, and not {CLIENTS}, {WORKERS} or {LOCAL}")
+        for path in (directory / name, _listed(directory, name, folder)):
             if os.path.lexists(path):
                 raise ConfigError(f"{path} is there already; remove it, or give another name than {name}")
     made = []
@@ -58,7 +64,8 @@ def make(directory: Path, names: Sequence[str] = ()) -> list[Path]:
             made.append(directory)
         for name in names:
             _folder(directory / name)
-            _write_client(directory, directory / name, name)
+            _folder(directory / folder)
+            _write_client(directory, directory / name, name, folder)
             _write(directory / name / SERVER_PUBLIC, Certificate(server), "public key of the bert-serving server")
             made.append(directory / name)
     except OSError as error:
@@ -80,15 +87,16 @@ def _make_server(directory: Path) -> bytes:
     return pair.public
 
 
-def _write_client(directory: Path, folder: Path, name: str) -> None:
-    """A new key pair in ``folder``, and its public half among those that the server lets in."""
+def _write_client(directory: Path, home: Path, name: str, folder: str = CLIENTS) -> None:
+    """A new key pair in ``home``, and its public half among those that the server lets in."""
     pair = _new_pair()
-    _write(folder / CLIENT_SECRET, pair, f"key pair of the bert-serving client {name}; keep it secret")
-    _write(_listed(directory, name), Certificate(pair.public), f"public key of the bert-serving client {name}")
+    kind = "bert-serving client" if folder == CLIENTS else "bert-serving-worker"
+    _write(home / CLIENT_SECRET, pair, f"key pair of the {kind} {name}; keep it secret")
+    _write(_listed(directory, name, folder), Certificate(pair.public), f"public key of the {kind} {name}")
 
 
-def _listed(directory: Path, name: str) -> Path:
-    return directory / CLIENTS / (name + PUBLIC_SUFFIX)
+def _listed(directory: Path, name: str, folder: str) -> Path:
+    return directory / folder / (name + PUBLIC_SUFFIX)
 
 
 def _new_pair() -> Certificate:
@@ -164,8 +172,8 @@ class AllowList:
         names: key, as 40 characters -> name of the client.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory / CLIENTS
+    def __init__(self, directory: Path, folder: str = CLIENTS) -> None:
+        self.directory = directory / folder
         self.names: dict[str, str] = {}
         self._seen: dict[str, tuple[int, ...]] = {}
         self._is_readable = True
@@ -177,7 +185,7 @@ class AllowList:
                 seen = {entry.name: _version(entry) for entry in entries if entry.name.endswith(PUBLIC_SUFFIX)}
         except OSError as error:
             if self._is_readable:
-                logger.warning("cannot read %s: %s; clients that were let in before still are", self.directory,
+                logger.warning("cannot read %s: %s; who was let in before still is", self.directory,
                                error.strerror)
             self._is_readable = False
             return False
@@ -193,7 +201,7 @@ class AllowList:
             try:
                 yield read(self.directory / file).public.decode("ascii"), file.removesuffix(PUBLIC_SUFFIX)
             except KeysError as error:
-                logger.warning("a client that is not let in: %s", error)
+                logger.warning("somebody is not let in: %s", error)
 
 
 def _version(entry: os.DirEntry[str]) -> tuple[int, ...]:

@@ -20,40 +20,33 @@ from bert_serving.client import curve, protocol
 from bert_serving.client.errors import DeadlineError, UnauthorizedError
 from bert_serving.client.link import sending
 
-from . import __version__, api_keys, keys, machine
+from . import __version__, api_keys, keys
 from .config import PoolingStrategy, ServerConfig
-from .core import placement
 from .core.batching import Backlog
 from .core.outlet import Outlet
-from .core.placement import CPU, Placement, Plan
+from .core.membership import Members
+from .core.placement import CPU
 from .core.recovery import CREDIT, Fleet
 from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
+from .crew import MB, Crew, largest_job, largest_result, place
 from .engine.base import EngineSettings
-from .engine.freeze import cached_graph, tensorflow_version
+from .engine.freeze import tensorflow_version
 from .engine.models import settle
-from .errors import ConfigError, EngineError, StartError
+from .errors import EngineError, StartError
 from .launchers.local import LocalLauncher
 from .process import environment_for
 from .stages import endpoints
+from .stages.annex import Annex
 from .stages.broker import Broker
 from .stages.door import Door
 from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-MB = 1_000_000
-
-UNAIDED = {"int8": "it makes one sentence alone faster, and the rest hardly", "bf16": "fp32 is faster, and exact",
-           "fp16": "fp32 is faster, and exact"}
-"""Precision -> what to expect of it where the processor does not help, as measured: see docs/performance.md."""
-
 INNER = ("ventilator -> worker", "worker -> sink")
 """Keys of the status reply with addresses that mean nothing on another host."""
-
-JOB_GROWTH = 4
-"""A request's text may take so many times its bytes in a job, where every character is ASCII."""
 
 
 class Service:
@@ -66,6 +59,7 @@ class Service:
         """
         self.started = time.monotonic()
         self.start_time = datetime.now()
+        self.asked_engine = config.engine
         # What is quickly found to be wrong comes first: devices, ports, then the model.
         self.run_directory = endpoints.RunDirectory()
         self.context = zmq.Context()
@@ -76,7 +70,10 @@ class Service:
             front, outlet_socket, door = self._bind(config)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
             self.model = settle(config, any(device != CPU for device in self.placement.devices))
-            self._connect_workers(front, outlet_socket, door)
+            self.largest_job = largest_job(config)
+            self.crew = Crew(self.context, self.run_directory, self.model, self.placement, self.plan, self.largest_job)
+            self.broker = Broker(front, outlet_socket, self.crew.results, self.crew.pipes, door)
+            self.annex = self._open_annex(config, door)
         except BaseException:
             self.run_directory.remove()
             self.context.destroy(linger=0)
@@ -100,18 +97,16 @@ class Service:
         outlet_socket, self.port_out = endpoints.outlet(self.context, config.host, config.port_out, guard)
         return front, outlet_socket, door
 
-    def _connect_workers(self, front: zmq.Socket[Any], outlet_socket: zmq.Socket[Any], door: Door | None) -> None:
-        """Sockets for the workers, and the loop that has all of them."""
-        config, settings = self.model.config, self.model.settings
-        self.largest_job = MB + JOB_GROWTH * int(max(config.max_queue_mb, config.max_message_mb) * MB)
-        # What is beyond this is no result: every token of every sequence, in every layer that is pooled, mean and max.
-        width = max(2 * settings.hidden_size * len(settings.pooling_layer), settings.num_labels)
-        largest_result = self.largest_job + config.max_batch_size * settings.max_length * width * 4
-        self.result_endpoint = self.run_directory.endpoint("results")
-        self.job_endpoints = [self.run_directory.endpoint(f"jobs-{slot}") for slot in range(len(self.plan.threads))]
-        self.broker = Broker(front, outlet_socket,
-                             endpoints.results(self.context, self.result_endpoint, largest_result),
-                             [endpoints.pipe(self.context, endpoint) for endpoint in self.job_endpoints], door)
+    def _open_annex(self, asked: ServerConfig, door: Door | None) -> zmq.Socket[Any] | None:
+        """The socket for workers of other hosts, if any may come."""
+        self.worker_port: int | None = None
+        if asked.worker_port is None:
+            return None
+        socket, self.worker_port = endpoints.annex(
+            self.context, asked.host, asked.worker_port,
+            largest_result(self.largest_job, self.model.config, self.model.settings),
+            door.guard_workers if door is not None else None)
+        return socket
 
     def _furnish(self) -> None:
         """Make the rooms and join them in the broker."""
@@ -131,26 +126,22 @@ class Service:
         self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.statistics, self.describe,
                                      config.show_tokens_to_client)
         self.supervisor = self._supervisor(settings)
-        self.broker.join(self.ventilator, self.outlet, self.supervisor)
+        self.members = Members(self.fleet, config.worker_timeout, settings.precision, __version__,
+                               config.prefetch_size, self._worker_lost)
+        self.broker.join(self.ventilator, self.outlet, self.supervisor, self._annex())
+
+    def _annex(self) -> Annex | None:
+        """Who talks to workers of other hosts."""
+        if self.annex is None:
+            return None
+        orders = {"options": self.model.config.of_the_model(self.asked_engine), "largest_job": self.largest_job,
+                  "timeout": self.config.worker_timeout}
+        door = self.broker.door
+        return Annex(self.annex, self.members, orders,
+                     lambda frame: door is None or door.workers.admits(door.key_of(frame)))
 
     def _supervisor(self, settings: EngineSettings) -> Supervisor:
         config = self.config
-        freeze_orders = None
-        if settings.engine != "echo":
-            graph = cached_graph(settings, self.model.cache_dir)
-            if graph is None:
-                freeze_orders = {"settings": settings.to_json(), "cache_dir": str(self.model.cache_dir)}
-            else:
-                logger.info("taking what was frozen before from %s", graph)
-        else:
-            graph = None
-        worker_orders = [{
-            "jobs": endpoint, "results": self.result_endpoint, "largest_job": self.largest_job,
-            "verbose": config.verbose,
-            "device_is_a_must": self.placement.explicit,
-            "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
-                         "num_threads": threads},
-        } for endpoint, device, threads in zip(self.job_endpoints, self.placement.devices, self.plan.threads)]
         proxy_orders = None
         if config.http_port is not None:
             proxy_orders = {"ip": connectable(config.host), "port": self.port, "port_out": self.port_out,
@@ -163,8 +154,8 @@ class Service:
                                       "vocabulary": settings.vocabulary, "adds_special": not settings.no_special_token,
                                       "token_level": settings.pooling_strategy == "NONE"}}
         return Supervisor(
-            self.fleet, LocalLauncher(), worker_orders, freeze_orders=freeze_orders, proxy_orders=proxy_orders,
-            start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
+            self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders,
+            proxy_orders=proxy_orders, start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
             send_stop=self.broker.tell,
             on_ready=self._ready, environ=environment_for(config.verbose))
 
@@ -174,6 +165,8 @@ class Service:
 
     def _ready(self) -> None:
         logger.info("all set, ready to serve request!")
+        if not self.crew.pipes:
+            logger.info("there is no worker on this host: requests wait until one of another host joins")
         logger.info("ready: port=%d port_out=%d http_port=%s seconds=%.2f", self.port, self.port_out,
                     self.supervisor.http_port, time.monotonic() - self.started)
         self.on_ready()
@@ -196,11 +189,11 @@ class Service:
             logger.info("stopped")
 
     def _show_banner(self) -> None:
-        model, settings = self.model, self.model.settings
+        model = self.model
         logger.info("bert-serving-server %s on Python %s", __version__, platform.python_version())
         logger.info("model: %s%s", model.name, f" in {model.path}" if model.path else "")
         if self.config.tuned_model_dir:
-            logger.info("weights: %s, in place of those of the model (-tuned_model_dir)", settings.checkpoint)
+            logger.info("weights: %s, in place of those of the model (-tuned_model_dir)", model.settings.checkpoint)
         if model.layers:
             logger.info("layers: %d of %d kept, %d pruned", model.layers_kept, model.layers,
                         model.layers - model.layers_kept)
@@ -208,21 +201,17 @@ class Service:
             value = getattr(self.config, name)
             shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             logger.info("%s: %s (%s)", name, "NONE" if value is None else shown, source)
-        logger.log(logging.WARNING if self.plan.warning else logging.INFO, "plan: %s", self.plan.reason)
-        for slot, device in enumerate(self.placement.devices):
-            logger.log(logging.WARNING if self.placement.warning else logging.INFO, "worker %d: %s (%s)", slot,
-                       "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
-        on_cpu = CPU in self.placement.devices
-        logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
-        slow = slow_precision(settings.precision) if on_cpu else None
-        if slow:
-            logger.warning("%s", slow)
+        self.crew.show()
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
+        if self.worker_port is not None:
+            logger.info("workers of other hosts join on port %d: bert-serving-worker -connect HOST:%d",
+                        self.worker_port, self.worker_port)
         self._say_who_may_come()
 
     def _say_who_may_come(self) -> None:
         door = self.broker.door
-        for level, line in who_may_come(self.config, door.allow_list if door else None, bool(self.api_keys)):
+        for level, line in who_may_come(self.config, door.clients.allow_list if door else None, bool(self.api_keys),
+                                        door.workers.allow_list if door else None):
             logger.log(level, "%s", line)
 
     def describe(self, identity: bytes, in_confidence: bool) -> dict[str, Any]:
@@ -236,11 +225,11 @@ class Service:
         runtime = {
             "client": identity.decode("ascii", "backslashreplace"),
             "num_process": self.supervisor.num_processes,
-            "ventilator -> worker": self.job_endpoints,
-            "worker -> sink": self.result_endpoint,
+            "ventilator -> worker": self.crew.job_endpoints,
+            "worker -> sink": self.crew.result_endpoint,
             "ventilator <-> sink": "inside one process",
             "server_current_time": str(datetime.now()),
-            "num_concurrent_socket": len(self.job_endpoints),
+            "num_concurrent_socket": len(self.crew.job_endpoints),
             "statistic": self.statistics.to_status(now),
         }
         static = {
@@ -268,16 +257,30 @@ class Service:
             "counts": {**ventilator.counts, **self.outlet.counts, "redispatched": fleet.num_redispatched},
             "tokens_per_second": round(fleet.tokens_per_second, 1),
             **self.statistics.to_ours(),
-            "workers": [{
-                "state": worker.state.value, "device": self.placement.devices[worker.slot],
-                "threads": self.plan.threads[worker.slot], "jobs": worker.num_jobs,
-                "sentences": worker.num_sequences, "restarts": worker.restarts, "out": len(worker.flights),
-            } for worker in fleet.workers],
+            "worker_port": self.worker_port,
+            "workers": self._workers(in_confidence),
         }
         status = {**runtime, **self.config.to_status(), **static, **ours}
         if not in_confidence:
             status.update(dict.fromkeys([*self.config.private_names(), *INNER]))
         return status
+
+    def _workers(self, in_confidence: bool) -> list[dict[str, Any]]:
+        """Of the status reply: every worker of this host, and those of other hosts that are there."""
+        found = []
+        for worker in self.fleet.workers:
+            place = self.members.places.get(worker.slot)
+            if worker.is_remote and place is None:
+                continue
+            about = self.members.about[worker.slot] if place is not None else {
+                "device": self.placement.devices[worker.slot], "num_threads": self.plan.threads[worker.slot]}
+            host = self.members.hosts[place[0]].name if place is not None else None
+            found.append({
+                "state": worker.state.value, "device": about.get("device"), "threads": about.get("num_threads"),
+                "jobs": worker.num_jobs, "sentences": worker.num_sequences, "restarts": worker.restarts,
+                "out": len(worker.flights), "remote": worker.is_remote, "host": host if in_confidence else None,
+                "tokens_per_second": round(worker.tokens_per_second, 1)})
+        return found
 
 
 def _tensorflow_version() -> str:
@@ -287,53 +290,27 @@ def _tensorflow_version() -> str:
         return "none"
 
 
-def place(config: ServerConfig) -> tuple[Placement, Plan]:
-    """Where the workers run, and how they share the cores.
-
-    Raises:
-        ConfigError: a device that is asked for is not there, or is of no use.
-    """
-    devices = _devices(config)
-    by_cores = config.engine != "echo" and devices(1).devices == [CPU]
-    plan = placement.share_out(machine.allowed_cores(), config.num_worker, config.num_threads, by_cores)
-    return devices(len(plan.threads)), plan
-
-
-def _devices(config: ServerConfig) -> Callable[[int], Placement]:
-    """Number of workers -> where they run."""
-    if config.engine == "echo":
-        if config.device_map:
-            raise ConfigError("-device_map is for engines that compute; -engine echo does not")
-        return lambda num_worker: Placement([CPU] * num_worker, "engine echo computes nothing")
-    if config.engine == "lite" or config.precision == "int8":
-        return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
-    looked = [] if config.cpu else machine.gpus()
-    return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
-
-
-def slow_precision(precision: str) -> str | None:
-    """What to expect of a precision that this processor has no instructions for; None if it has."""
-    if precision not in UNAIDED or machine.speeds_up(precision):
-        return None
-    return f"this processor has no instructions for {precision}: {UNAIDED[precision]}"
-
-
-def who_may_come(config: ServerConfig, allow_list: keys.AllowList | None,
-                 has_api_keys: bool) -> Iterator[tuple[int, str]]:
+def who_may_come(config: ServerConfig, allow_list: keys.AllowList | None, has_api_keys: bool,
+                 workers: keys.AllowList | None = None) -> Iterator[tuple[int, str]]:
     """What to say of the doors that are open: (level of the log, line).
 
     Args:
         allow_list: who has a key; None without -curve_dir.
         has_api_keys: whether callers of the HTTP port need one.
+        workers: which other hosts have one.
     """
     if allow_list is not None:
         listed = len(allow_list.names)
         yield (logging.INFO if listed else logging.WARNING,
                f"only the {listed} clients whose keys are in {allow_list.directory} are let in"
                f"{'' if listed else '; bert-serving-keygen adds one'}")
+        if config.worker_port is not None and workers is not None and not workers.names:
+            yield logging.WARNING, (f"no worker of another host is let in yet: bert-serving-keygen {config.curve_dir} "
+                                    "NAME -worker adds one")
     elif not _is_loopback(config.host):
-        yield logging.WARNING, (f"every host that reaches {config.host} can use this server, and nothing is encrypted; "
-                                "-curve_dir lets in only clients with a key")
+        joins, who = ("", "") if config.worker_port is None else (" and join as a worker", " and workers")
+        yield logging.WARNING, (f"every host that reaches {config.host} can use this server{joins}, and nothing is "
+                                f"encrypted; -curve_dir lets in only clients{who} with a key")
     if config.api_key_file and api_keys.is_open_to_others(config.api_key_file):
         yield logging.WARNING, (f"every user of this machine can read -api_key_file {config.api_key_file}; chmod 600 "
                                 "it")

@@ -117,6 +117,9 @@ class Supervisor:
     # ---- workers -----------------------------------------------------------------------------------------------------
 
     def _start_workers(self) -> None:
+        if not self.worker_orders:
+            self._start_proxy()  # those of other hosts come when they come
+            return
         self._begin_phase("the workers to be ready")
         for slot in range(len(self.worker_orders)):
             self._start_worker(slot)

@@ -282,7 +282,7 @@ class FakeDoor:
     """A door that lets everybody in, until somebody is expelled."""
 
     def __init__(self):
-        self.admission, self.expelled, self.looks = self, False, 0
+        self.clients, self.expelled, self.looks = self, False, 0
 
     def key_of(self, frame):
         return "the key"

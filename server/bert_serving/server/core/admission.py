@@ -21,7 +21,7 @@ class Admission:
     def __init__(self, own_key: str) -> None:
         """
         Args:
-            own_key: public key of the server's own HTTP proxy, which is on no list.
+            own_key: public key of the server's own HTTP proxy, which is on no list; empty: there is none.
         """
         self.own_key = own_key
         self.listed: Mapping[str, str] = {}
@@ -31,7 +31,7 @@ class Admission:
         self._unsaid = 0
 
     def admits(self, key: str) -> bool:
-        return key in self.listed or key == self.own_key
+        return key in self.listed or bool(key) and key == self.own_key
 
     def refused(self, address: str, why: str, now: float) -> str | None:
         """The line that the log gets for a connection that was not let in; None if there were enough of late."""

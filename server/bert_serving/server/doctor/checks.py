@@ -14,7 +14,7 @@ import zmq
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
 
-from .. import api_keys, keys, machine, service
+from .. import api_keys, crew, keys, machine, service
 from ..config import ServerConfig
 from ..core.placement import CPU, Placement, Plan
 from ..engine import freeze, library, models
@@ -75,7 +75,7 @@ class Examination:
             directory.remove()
 
     def _cores(self) -> Iterator[Finding]:
-        self._placement, self._plan = service.place(self.config)
+        self._placement, self._plan = crew.place(self.config)
         yield (warning if self._plan.warning else ok)("cores", self._plan.reason)
         devices = sorted(set(self._placement.devices))
         shown = ", ".join("CPU" if device == CPU else f"GPU {device}" for device in devices)
@@ -202,7 +202,7 @@ class Examination:
         if settings.engine == "lite":
             litert_version()
         yield ok("engine", f"{settings.engine} ({model.engine_reason}), {settings.precision}")
-        slow = None if self._on_gpu else service.slow_precision(settings.precision)
+        slow = None if self._on_gpu else crew.slow_precision(settings.precision)
         if slow:
             yield warning("engine", slow)
         if settings.engine != "echo":

@@ -143,9 +143,11 @@ TOLERANCE = {"fp32": 1e-3, "int8": 1e-3, "bf16": 1e-1, "fp16": 5e-2}
 where that is above 1."""
 
 
-def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) -> None:
+def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) -> np.ndarray:
     """Send a few sentences through the engine.
 
+    Returns:
+        Their vectors.
     Raises:
         EngineError: what comes out is not finite, of the wrong shape, or depends on the other sentences of the batch.
     """
@@ -164,3 +166,4 @@ def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) ->
         if (difference > tolerance * np.maximum(1, np.abs(rows))).any():
             raise EngineError(f"self-test: a sentence's vector differs by {difference.max():.3g} from the one it has "
                               "in a batch")
+    return together

@@ -12,6 +12,7 @@ import socket as sockets
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import zmq
@@ -20,10 +21,11 @@ from bert_serving.client.errors import UnavailableError
 from bert_serving.client.protocol import COMMANDS, Buffer
 
 from ..core import messages
-from ..core.messages import Fault, Ready, Rows
+from ..core.messages import Fault, Job, Ready, Rows
 from ..core.outlet import Outlet
 from ..core.ventilator import Caller, Ventilator
 from ..errors import StartError
+from .annex import Annex
 from .door import Door
 from .endpoints import NOBLOCK, SNDMORE, receive
 
@@ -74,6 +76,7 @@ class Broker:
             door: guards the clients' sockets; None: they are open to all who reach them.
         """
         self.door = door
+        self.annex: Annex | None = None
         self.front, self.outlet_socket, self.results, self.pipes = front, outlet_socket, results, pipes
         self.waker, self._wake_end = sockets.socketpair()
         self.waker.setblocking(False)
@@ -89,9 +92,15 @@ class Broker:
         for source, handler in door.sources() if door is not None else ():
             self.watch(source, handler)
 
-    def join(self, ventilator: Ventilator, outlet: Outlet, keeper: Keeper) -> None:
-        """Give the loop its rooms."""
-        self.ventilator, self.outlet, self.keeper = ventilator, outlet, keeper
+    def join(self, ventilator: Ventilator, outlet: Outlet, keeper: Keeper, annex: Annex | None = None) -> None:
+        """Give the loop its rooms.
+
+        Args:
+            annex: for workers of other hosts; None: there are none.
+        """
+        self.ventilator, self.outlet, self.keeper, self.annex = ventilator, outlet, keeper, annex
+        if annex is not None:
+            self.watch(annex.socket, partial(annex.on_message, self.on_answer))
 
     def watch(self, source: Any, handler: Callable[[], None]) -> None:
         self.handlers[source] = handler
@@ -122,6 +131,8 @@ class Broker:
             self.keeper.tick(now)
             if self.door is not None:
                 self.door.tick(now)
+            if self.annex is not None:
+                self.annex.tick(now)
 
     def run(self, drain_seconds: float) -> None:
         """Serve until asked to stop, then finish what there is.
@@ -203,6 +214,8 @@ class Broker:
         self.front.close(linger=100)
         self.outlet_socket.close(linger=3000)
         self.results.close(linger=100)
+        if self.annex is not None:
+            self.annex.close()
         for pipe in self.pipes:
             pipe.close(linger=100)
         self.waker.close()
@@ -229,7 +242,7 @@ class Broker:
         if self.door is None:
             return NEIGHBOUR if is_local else STRANGER
         key = self.door.key_of(first)
-        return Caller(is_local, has_key=True, is_expelled=not self.door.admission.admits(key))
+        return Caller(is_local, has_key=True, is_expelled=not self.door.clients.admits(key))
 
     def on_subscription(self) -> None:
         socket = self.outlet_socket
@@ -283,17 +296,26 @@ class Broker:
         while int(self.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self.on_result()
 
-    def on_message(self, message: messages.FromWorker) -> None:
+    def on_answer(self, answer: Rows | Fault) -> None:
+        """What a job came to."""
         now = time.monotonic()
-        if isinstance(message, Rows):
-            self.ventilator.rows(message, now)
+        if isinstance(answer, Rows):
+            self.ventilator.rows(answer, now)
             self.ventilator.statistics.publishing.observe(time.monotonic() - now)
+        else:
+            self.ventilator.fault(answer, now)
+
+    def on_message(self, message: messages.FromWorker) -> None:
+        if isinstance(message, Rows):
+            self.on_answer(message)
         elif not self.ventilator.fleet.is_current(message.slot, message.incarnation):
             return
         elif isinstance(message, Ready):
             self.keeper.on_ready(message)
+            if self.annex is not None:
+                self.annex.members.learn(message.about)
         elif message.job:
-            self.ventilator.fault(message, now)
+            self.on_answer(message)
         else:
             self.keeper.on_start_fault(message)
 
@@ -304,12 +326,18 @@ class Broker:
             job = self.ventilator.next_job(now)
             if job is None:
                 return
-            if not self.tell(job.slot, messages.encode_to_worker(job)):
-                # The pipe has room for more than the credit, so the worker has just gone. Its sentinel will tell.
+            if not self.give(job):
+                # There is room for more than the credit, so the worker has just gone. We shall hear of it.
                 self.ventilator.fleet.unsent(job.job)
 
+    def give(self, job: Job) -> bool:
+        """Hand a job to its worker, wherever that is; False if nobody is there."""
+        if job.slot < len(self.pipes):
+            return self.tell(job.slot, messages.encode_to_worker(job))
+        return self.annex is not None and self.annex.give(job)
+
     def tell(self, slot: int, frames: list[bytes]) -> bool:
-        """Send to a worker without waiting; False if nobody is there."""
+        """Send to a worker of this host without waiting; False if nobody is there."""
         pipe = self.pipes[slot]
         try:
             pipe.send(frames[0], NOBLOCK | SNDMORE if len(frames) > 1 else NOBLOCK)

@@ -10,7 +10,7 @@ import logging
 import socket as sockets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,9 +18,9 @@ import zmq
 from zmq.utils import z85
 
 from ..core.admission import Admission
-from ..keys import AllowList, ServerKeys
+from ..keys import WORKERS, AllowList, ServerKeys
 from . import endpoints
-from .endpoints import NOBLOCK
+from .endpoints import NOBLOCK, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS
 
 logger = logging.getLogger(__name__)
 
@@ -43,24 +43,60 @@ HUNG_UP = "it hung up in the handshake: it comes without a key, or is no client"
 that looks whether a port is open, is no matter."""
 
 
+class Guests:
+    """Who is let in at one kind of port, by the keys in a directory.
+
+    Attributes:
+        kind: what they are, for the log.
+    """
+
+    def __init__(self, allow_list: AllowList, kind: str, own_key: str = "") -> None:
+        """
+        Args:
+            own_key: public key of somebody of ours who is on no list.
+        """
+        self.allow_list, self.kind = allow_list, kind
+        self.admission = Admission(own_key)
+
+    def admits(self, key: str) -> bool:
+        return self.admission.admits(key)
+
+    def look(self) -> Mapping[str, str]:
+        """Read the list again; who was on it before."""
+        before = self.admission.listed
+        if self.allow_list.refresh():
+            self.admission.listed = self.allow_list.names
+        return before
+
+
 class Door:
-    """Sockets: ``zap`` REP, and a PAIR for each guarded socket, which tells of its connections."""
+    """Sockets: ``zap`` REP, and a PAIR for each guarded socket, which tells of its connections.
+
+    Attributes:
+        clients, workers: who is let in at the ports for clients, and at that for workers.
+    """
 
     def __init__(self, context: zmq.Context[Any], keys: ServerKeys) -> None:
         """Before any socket is bound that it is to guard."""
         self.context, self.keys = context, keys
-        self.allow_list = AllowList(keys.directory)
-        self.admission = Admission(keys.proxy.public.decode("ascii"))
+        self.clients = Guests(AllowList(keys.directory), "client", keys.proxy.public.decode("ascii"))
+        self.workers = Guests(AllowList(keys.directory, WORKERS), "worker host")
+        self.rooms = {ZAP_DOMAIN: self.clients}
         self.zap = endpoints.zap(context)
         self.monitors: dict[zmq.Socket[Any], zmq.Socket[Any]] = {}  # what each tells of -> where it is heard
         self._addresses: dict[int, str] = {}                        # descriptor of a connection -> its peer
         self._next_look = 0.0
-        self.allow_list.refresh()
-        self.admission.listed = self.allow_list.names
+        self.clients.look()
 
     def guard(self, socket: zmq.Socket[Any]) -> None:
-        """Let nobody into this socket, which is not bound yet, whose key is not on the list."""
+        """Let no client into this socket, which is not bound yet, whose key is not on the list."""
         self.monitors[socket] = endpoints.guard(self.context, socket, self.keys.secret)
+
+    def guard_workers(self, socket: zmq.Socket[Any]) -> None:
+        """Likewise for the socket that workers of other hosts come to: they have a list of their own."""
+        self.rooms[ZAP_DOMAIN_OF_WORKERS] = self.workers
+        self.workers.look()
+        self.monitors[socket] = endpoints.guard(self.context, socket, self.keys.secret, ZAP_DOMAIN_OF_WORKERS)
 
     def sources(self) -> Iterator[tuple[zmq.Socket[Any], Callable[[], None]]]:
         """What the loop has to watch, and what to call when there is something."""
@@ -72,16 +108,17 @@ class Door:
         """Somebody wants to come in."""
         for _ in range(MOST_AT_ONCE):
             try:
-                version, request_id, _, address, _, mechanism, *credentials = self.zap.recv_multipart(NOBLOCK)
+                version, request_id, domain, address, _, mechanism, *credentials = self.zap.recv_multipart(NOBLOCK)
             except zmq.Again:
                 return
             key = z85.encode(credentials[0]).decode("ascii") if mechanism == b"CURVE" and credentials else ""
-            admitted = self.admission.admits(key)
+            room = self.rooms[domain]
+            admitted = room.admits(key)
             self.zap.send_multipart([version, request_id, b"200" if admitted else b"400",
                                      b"OK" if admitted else b"unknown key", key.encode() if admitted else b"", b""])
             if not admitted:
                 self._refused(address.decode("ascii", "replace"),
-                              f"its key {key} is not in {self.allow_list.directory}")
+                              f"its key {key} is not in {room.allow_list.directory}", room)
 
     def on_news(self, monitor: zmq.Socket[Any]) -> None:
         """Connections have come or gone."""
@@ -102,8 +139,8 @@ class Door:
                     self._refused(address, why)
                 why = None
 
-    def _refused(self, address: str, why: str) -> None:
-        line = self.admission.refused(address, why, time.monotonic())
+    def _refused(self, address: str, why: str, room: Guests | None = None) -> None:
+        line = (room or self.clients).admission.refused(address, why, time.monotonic())
         if line is not None:
             logger.warning("%s", line)
 
@@ -116,14 +153,15 @@ class Door:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_SECONDS
-        if self.allow_list.refresh():
-            before, self.admission.listed = self.admission.listed, self.allow_list.names
-            for key, name in self.admission.listed.items():
+        for room in self.rooms.values():
+            before = room.look()
+            now_listed = room.admission.listed
+            for key, name in now_listed.items():
                 if key not in before:
-                    logger.info("client %s is let in from now on", name)
+                    logger.info("%s %s is let in from now on", room.kind, name)
             for key, name in before.items():
-                if key not in self.admission.listed:
-                    logger.info("client %s is not let in any more", name)
+                if key not in now_listed:
+                    logger.info("%s %s is not let in any more", room.kind, name)
 
     def close(self) -> None:
         """Hear no more; before the guarded sockets are closed."""

@@ -35,7 +35,7 @@ BACKLOG = 1024
 """Connections that the kernel may take before libzmq does; the kernel has a limit of its own, too."""
 
 PREFIX = "bert-serving-"
-ZAP, ZAP_DOMAIN = "inproc://zeromq.zap.01", b"bert-serving"
+ZAP, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS = "inproc://zeromq.zap.01", b"bert-serving", b"bert-serving-workers"
 _monitors = itertools.count()
 
 Guard = Callable[["zmq.Socket[Any]"], None]
@@ -127,6 +127,23 @@ def outlet(context: zmq.Context[Any], host: str, port: int,
     return socket, _bind(socket, host, port, "-port_out", guard)
 
 
+def annex(context: zmq.Context[Any], host: str, port: int, largest: int,
+          guard: Guard | None = None) -> tuple[zmq.Socket[Any], int]:
+    """The socket for workers of other hosts, and its port.
+
+    Args:
+        largest: most bytes of one frame.
+        guard: is given the socket before it is bound.
+    Raises:
+        PortError: it cannot be bound.
+    """
+    socket = context.socket(zmq.ROUTER)
+    socket.router_mandatory = True  # to be told when a host is gone
+    socket.sndhwm = socket.rcvhwm = 64
+    socket.maxmsgsize = largest
+    return socket, _bind(socket, host, port, "-worker_port", guard)
+
+
 def _bind(socket: zmq.Socket[Any], host: str, port: int, option: str, guard: Guard | None) -> int:
     """Bind to ``host:port``; the port, which is another one if 0 was asked for."""
     for keepalive, value in KEEPALIVE.items():
@@ -153,16 +170,19 @@ def zap(context: zmq.Context[Any]) -> zmq.Socket[Any]:
     return socket
 
 
-def guard(context: zmq.Context[Any], socket: zmq.Socket[Any], secret_key: bytes) -> zmq.Socket[Any]:
+def guard(context: zmq.Context[Any], socket: zmq.Socket[Any], secret_key: bytes,
+          domain: bytes = ZAP_DOMAIN) -> zmq.Socket[Any]:
     """Have a socket speak CURVE only, with those alone who are admitted at ``zap``.
 
+    Args:
+        domain: which is asked for there.
     Returns:
         A socket that tells of its connections.
     """
     socket.curve_server = True
     socket.curve_secretkey = secret_key
     # With a domain that is enforced nobody is let in while nobody answers; without it everybody would be.
-    socket.zap_domain = ZAP_DOMAIN
+    socket.zap_domain = domain
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
     monitor = context.socket(zmq.PAIR)
     monitor.linger = 0

@@ -20,6 +20,7 @@ from bert_serving.client.errors import BertServingError
 
 from .. import log
 from ..core import messages
+from ..core.membership import encode_proof
 from ..core.messages import Fault, Job, Ready, Rows, Stop, Text
 from ..core.placement import CPU
 from ..engine.base import Engine, EngineSettings, create, create_tokenizer, features, prove
@@ -64,10 +65,11 @@ class Worker:
             logger.warning("%s; going on without: on the CPU", error)
             self.settings = replace(self.settings, device=CPU)
             self.engine = create(self.settings)
-        prove(self.engine, self.tokenizer, self.settings)
+        golden = prove(self.engine, self.tokenizer, self.settings)
         self.send(Ready(self.slot, self.incarnation, {
             "pid": os.getpid(), "device": self.settings.device, "num_threads": self.settings.num_threads,
-            "about": self.engine.describe(), "seconds": round(time.monotonic() - started, 2)}))
+            "about": self.engine.describe(), "seconds": round(time.monotonic() - started, 2),
+            "proof": encode_proof(golden)}))
 
     def step(self) -> bool:
         """Take the job that waits, if any, and answer it; False if there will be no more."""

@@ -1,0 +1,345 @@
+"""What broker and remote hosts say to each other, and who of them is there.
+
+A **host** is a ``bert-serving-worker``: it has workers of its own, like a server without clients. It connects to one
+port, where it joins, says what its workers can do, gets jobs for them and brings their answers. Each frame sequence
+begins with a kind of one byte, below with what follows::
+
+    host -> broker    JOIN     {"host": its name for itself, "version", "protocol", "name", "pid"}
+                      ALIVE
+                      READY    {"worker": number, ... what the worker says of itself, see messages.Ready}
+                      GONE     {"worker": number, "how": in words}
+                      LEAVE                                         no more jobs, please
+                      ANSWER   head, meta[, rows]                   of a worker, see messages
+    broker -> host    WHO                                           join, if you want something
+                      WELCOME  {"options": of the model, "largest_job": bytes, "timeout": seconds}
+                      REFUSED  {"reason": in words}
+                      ALIVE
+                      JOB      worker u32, head, sequences          see messages
+                      KILL     {"worker": number, "why": in words}  it hangs
+                      BYE      {"reason": in words}                 the server stops, or you have left
+
+A connection that breaks and comes back is another peer to the broker, and so the host joins again: what it had is given
+to others by then, or at once. Its workers stay as they are.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .messages import Fault, Job, Rows, decode_from_worker, encode_to_worker
+from .recovery import CREDIT, Fleet, WorkerState
+
+PROTOCOL = 1
+
+JOIN, ALIVE, READY, GONE, LEAVE, ANSWER, WHO, WELCOME, REFUSED, JOB, KILL, BYE = (bytes([code]) for code in range(12))
+
+WORKER = struct.Struct("<I")
+
+MAX_WORKERS = 4096
+"""Of one host: a number beyond this is a mistake."""
+
+ALIVE_SECONDS = 1.0
+"""How often each end says that it is there, if the timeout is not so short that it has to be more often."""
+
+CLOSENESS = {"fp32": 0.9999, "int8": 0.99, "bf16": 0.999, "fp16": 0.999}
+"""Precision -> least cosine between two hosts' vectors of one golden sentence."""
+
+
+class MembershipError(ValueError):
+    """A message that is none of those above."""
+
+
+# ---- frames ----------------------------------------------------------------------------------------------------------
+
+def encode(kind: bytes, **values: Any) -> list[bytes]:
+    """A message whose contents, if any, are plain JSON values."""
+    return [kind, json.dumps(values).encode("ascii")] if values else [kind]
+
+
+def decode(frames: Sequence[bytes | memoryview]) -> tuple[bytes, dict[str, Any]]:
+    """Kind and contents of a message that is neither ANSWER nor JOB.
+
+    Raises:
+        MembershipError: it is no such message.
+    """
+    kind = bytes(frames[0]) if frames else b""
+    if kind not in (JOIN, ALIVE, READY, GONE, LEAVE, WHO, WELCOME, REFUSED, KILL, BYE) or len(frames) > 2:
+        raise MembershipError(f"a message of kind {kind[:8]!r} with {len(frames)} frames")
+    if len(frames) == 1:
+        return kind, {}
+    try:
+        values = json.loads(bytes(frames[1]))
+    except (ValueError, RecursionError) as error:
+        raise MembershipError(f"contents that are not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise MembershipError("contents that are no JSON object")
+    return kind, values
+
+
+def encode_job(worker: int, job: Job) -> list[bytes]:
+    return [JOB, WORKER.pack(worker), *encode_to_worker(job)]
+
+
+def encode_proof(array: np.ndarray) -> dict[str, Any]:
+    """Vectors of the golden sentences, as part of what a worker says of itself."""
+    rows = np.ascontiguousarray(array, np.float32)
+    return {"shape": list(rows.shape), "rows": base64.b64encode(rows.tobytes()).decode("ascii")}
+
+
+def decode_proof(proof: Any) -> np.ndarray:
+    """
+    Returns:
+        float32 [n, D]
+    Raises:
+        MembershipError: it is no proof.
+    """
+    try:
+        rows = np.frombuffer(base64.b64decode(proof["rows"], validate=True), np.float32)
+        count, width = proof["shape"]
+        return rows.reshape(int(count), int(width))
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise MembershipError(f"no vectors of the golden sentences: {error}") from error
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str | None:
+    """How another host's vectors of the golden sentences differ from ours, in words; None if they do not.
+
+    Args:
+        ours, theirs: float32 [n, D]
+    """
+    if ours.shape != theirs.shape:
+        return f"they are {list(theirs.shape)} where this server's are {list(ours.shape)}"
+    if not np.isfinite(theirs).all():
+        return "some are not finite"
+    lengths = np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1)
+    product = lengths[0] * lengths[1]
+    empty = product == 0  # rows of tokens that are hidden
+    cosine = np.where(empty, lengths[0] == lengths[1], (ours * theirs).sum(axis=1) / np.where(empty, 1, product))
+    scale = np.where(empty, 1, lengths[1] / np.where(empty, 1, lengths[0]))
+    least = float(cosine.min(initial=1.0))
+    if least < CLOSENESS[precision]:
+        return f"the least alike have a cosine of {least:.4f}, expected {CLOSENESS[precision]} or more"
+    slack = 1.1 - CLOSENESS[precision]
+    if ((scale < 1 - slack) | (scale > 1 + slack)).any():
+        return "they are longer or shorter"
+    return None
+
+
+# ---- who is there ----------------------------------------------------------------------------------------------------
+
+@dataclass(eq=False, slots=True)
+class Host:
+    """One connection that has joined.
+
+    Attributes:
+        peer: ZeroMQ's name for the connection.
+        key: the host's name for itself, the same after it has joined again.
+        name: for people.
+        heard: when it last said anything.
+        slots: number of a worker there -> its slot here.
+        leaving: it wants no more jobs.
+    """
+
+    peer: bytes
+    key: str
+    name: str
+    heard: float
+    slots: dict[int, int] = field(default_factory=dict)
+    leaving: bool = False
+
+
+class Members:
+    """The hosts that brought workers. Decides what to answer them; who calls it sends that.
+
+    Attributes:
+        about: slot -> what the remote worker in it says of itself.
+        golden: float32 [n, D], the vectors that every worker has to have for the golden sentences; None as long as no
+            worker of this server has proved itself.
+    """
+
+    def __init__(self, fleet: Fleet, timeout: float, precision: str, version: str, credit_on_gpu: int,
+                 on_lost: Callable[[int], None]) -> None:
+        """
+        Args:
+            timeout: seconds without a word after which a host counts as lost.
+            precision: that of the vectors.
+            version: of this server; hosts need the same.
+            credit_on_gpu: jobs that a worker on a GPU may hold.
+            on_lost: called with the slot of a worker that is gone.
+        """
+        self.fleet, self.timeout, self.precision, self.version = fleet, timeout, precision, version
+        self.credit_on_gpu, self.on_lost = credit_on_gpu, on_lost
+        self.hosts: dict[bytes, Host] = {}
+        self.places: dict[int, tuple[bytes, int]] = {}   # slot -> (peer, number of the worker there)
+        self.about: dict[int, dict[str, Any]] = {}
+        self.golden: np.ndarray | None = None
+        self._free: list[int] = []
+
+    def learn(self, about: dict[str, Any]) -> None:
+        """A worker of this host has proved itself: what it computed is what the others are measured by."""
+        if self.golden is None:
+            self.golden = decode_proof(about.get("proof"))
+
+    def join(self, peer: bytes, values: dict[str, Any], now: float) -> str | None:
+        """A host wants to join; why it may not, or None.
+
+        Raises:
+            MembershipError: it does not say who it is.
+        """
+        key, name, pid = (values.get(what) for what in ("host", "name", "pid"))
+        if not isinstance(key, str) or not isinstance(name, str) or not isinstance(pid, int):
+            raise MembershipError("a host that does not say who it is")
+        if values.get("protocol") != PROTOCOL or values.get("version") != self.version:
+            return (f"it is bert-serving-server {values.get('version')}, this server is {self.version}; install the "
+                    "same on both")
+        # Who joins again has lost the connection: what was on it will not be answered there.
+        for host in [host for host in self.hosts.values() if host.key == key]:
+            self.forget(host.peer)
+        self.hosts[peer] = Host(peer, key, f"{name[:64]} (process {pid})", now)
+        return None
+
+    def hear(self, peer: bytes, now: float) -> Host | None:
+        """The host of a message; None if it has not joined, or was given up."""
+        host = self.hosts.get(peer)
+        if host is not None:
+            host.heard = now
+        return host
+
+    def ready(self, host: Host, values: dict[str, Any]) -> str | int:
+        """A worker there has proved itself; its slot, or why it is not taken.
+
+        Raises:
+            MembershipError: it says nothing of use.
+        """
+        number = worker_number(values)
+        if number in host.slots:  # another process in the same place
+            self.gone(host, values)
+        theirs = decode_proof(values.get("proof"))
+        if self.golden is not None:
+            difference_found = difference(self.golden, theirs, self.precision)
+            if difference_found is not None:
+                return (f"its vectors of the golden sentences are not this server's: {difference_found}; has it the "
+                        "same model?")
+        else:
+            self.golden = theirs
+        if host.leaving:
+            return "it has asked to leave"
+        on_gpu = isinstance(values.get("device"), int) and values["device"] >= 0
+        slot = self._slot(self.credit_on_gpu if on_gpu else CREDIT)
+        host.slots[number] = slot
+        self.places[slot] = host.peer, number
+        self.about[slot] = {name: value for name, value in values.items() if name != "proof"}
+        self.fleet.started(slot)
+        self.fleet.ready(slot)
+        return slot
+
+    def _slot(self, credit: int) -> int:
+        slot = self._free.pop() if self._free else self.fleet.add()
+        worker = self.fleet.workers[slot]
+        worker.tokens_per_second = worker.overhead = 0.0
+        worker.credit = credit
+        return slot
+
+    def gone(self, host: Host, values: dict[str, Any]) -> int | None:
+        """A worker there has ended; its slot, if it had one.
+
+        Raises:
+            MembershipError: it is no worker.
+        """
+        slot = host.slots.pop(worker_number(values), None)
+        if slot is not None:
+            self._lose(slot)
+        return slot
+
+    def leave(self, host: Host) -> None:
+        """It wants no more jobs; it may go when ``is_done``."""
+        host.leaving = True
+        for slot in host.slots.values():
+            if self.fleet.workers[slot].state is WorkerState.READY:
+                self.fleet.leave(slot)
+
+    def is_done(self, host: Host) -> bool:
+        """Whether it wants to leave, and has no job any more."""
+        return host.leaving and not any(self.fleet.workers[slot].flights for slot in host.slots.values())
+
+    def forget(self, peer: bytes) -> list[int]:
+        """A host is gone, however that came; the slots that its workers had."""
+        host = self.hosts.pop(peer)
+        slots = list(host.slots.values())
+        for slot in slots:
+            self._lose(slot)
+        return slots
+
+    def _lose(self, slot: int) -> None:
+        del self.places[slot]
+        self.about.pop(slot, None)
+        self.on_lost(slot)
+        self._free.append(slot)
+
+    def answer(self, host: Host, frames: Sequence[bytes | memoryview]) -> Rows | Fault | None:
+        """The answer of a worker there to a job that it has; None: that was given up meanwhile.
+
+        Raises:
+            MembershipError: it is none, or not to what was asked.
+        """
+        try:
+            message = decode_from_worker(frames)
+        except Exception as error:  # whatever a decoder makes of what is not ours
+            raise MembershipError(f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]) from error
+        if not isinstance(message, (Rows, Fault)):
+            raise MembershipError("an answer that is none")
+        flight = self.fleet.flights.get(message.job)
+        if flight is None:
+            return None
+        if self.places.get(flight.slot, (b"", 0))[0] != host.peer:
+            raise MembershipError(f"an answer to job {message.job}, which it does not have")
+        if isinstance(message, Rows):
+            assert self.golden is not None, "no worker is ready without"
+            check_rows(message, sum(piece.count for piece in flight.pieces), self.golden.shape[1])
+        return message
+
+    def silent(self, now: float) -> Iterator[Host]:
+        """Hosts that have not been heard of for too long."""
+        return (host for host in list(self.hosts.values()) if now - host.heard > self.timeout)
+
+
+def worker_number(values: dict[str, Any]) -> int:
+    """
+    Raises:
+        MembershipError: there is none.
+    """
+    number = values.get("worker")
+    if type(number) is not int or not 0 <= number < MAX_WORKERS:
+        raise MembershipError(f"worker {str(number)[:20]}")
+    return number
+
+
+def check_rows(rows: Rows, count: int, width: int) -> None:
+    """
+    Args:
+        count: sequences of the job.
+        width: numbers of a vector.
+    Raises:
+        MembershipError: what was computed elsewhere does not fit the job.
+    """
+    fits = rows.array.dtype in (np.float32, np.float16) and rows.array.ndim == 2 and rows.array.shape[1] == width
+    for per_sequence in (rows.lengths, rows.contents, rows.specials):
+        fits = fits and (not per_sequence or _are_counts(per_sequence, count))
+    fits = fits and _are_counts(rows.counts, count) and (not rows.tokens or len(rows.tokens) == count)
+    fits = fits and len(rows.array) == (sum(rows.lengths) if rows.lengths else count)
+    fits = fits and all(type(index) is int and 0 <= index < count for index in rows.bad)
+    fits = fits and type(rows.num_tokens) is int and isinstance(rows.seconds, dict) and all(
+        isinstance(value, float) for value in rows.seconds.values())
+    if not fits:
+        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of {count} sequences")
+
+
+def _are_counts(values: Any, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(type(value) is int and value >= 0
+                                                                     for value in values)

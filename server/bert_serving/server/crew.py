@@ -1,0 +1,134 @@
+"""The workers of one host: where they run, what each is told, and where it is heard."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from . import machine
+from .config import ServerConfig
+from .core import placement
+from .core.placement import CPU, Placement, Plan
+from .engine.base import EngineSettings
+from .engine.freeze import cached_graph
+from .engine.models import Model
+from .errors import ConfigError
+from .stages import endpoints
+
+logger = logging.getLogger(__name__)
+
+MB = 1_000_000
+
+JOB_GROWTH = 4
+"""A request's text may take so many times its bytes in a job, where every character is ASCII."""
+
+UNAIDED = {"int8": "it makes one sentence alone faster, and the rest hardly", "bf16": "fp32 is faster, and exact",
+           "fp16": "fp32 is faster, and exact"}
+"""Precision -> what to expect of it where the processor does not help, as measured: see docs/performance.md."""
+
+
+def place(config: ServerConfig) -> tuple[Placement, Plan]:
+    """Where the workers run, and how they share the cores.
+
+    Raises:
+        ConfigError: a device that is asked for is not there, or is of no use.
+    """
+    devices = _devices(config)
+    if config.num_worker == 0:
+        return Placement([], "there are none"), Plan([], "no worker on this host, as -num_worker says")
+    by_cores = config.engine != "echo" and devices(1).devices == [CPU]
+    plan = placement.share_out(machine.allowed_cores(), config.num_worker, config.num_threads, by_cores)
+    return devices(len(plan.threads)), plan
+
+
+def _devices(config: ServerConfig) -> Callable[[int], Placement]:
+    """Number of workers -> where they run."""
+    if config.engine == "echo":
+        if config.device_map:
+            raise ConfigError("-device_map is for engines that compute; -engine echo does not")
+        return lambda num_worker: Placement([CPU] * num_worker, "engine echo computes nothing")
+    if config.engine == "lite" or config.precision == "int8":
+        return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
+    looked = [] if config.cpu else machine.gpus()
+    return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
+
+
+def slow_precision(precision: str) -> str | None:
+    """What to expect of a precision that this processor has no instructions for; None if it has."""
+    if precision not in UNAIDED or machine.speeds_up(precision):
+        return None
+    return f"this processor has no instructions for {precision}: {UNAIDED[precision]}"
+
+
+def largest_job(config: ServerConfig) -> int:
+    """Most bytes of a job."""
+    return MB + JOB_GROWTH * int(max(config.max_queue_mb, config.max_message_mb) * MB)
+
+
+def largest_result(largest: int, config: ServerConfig, settings: EngineSettings) -> int:
+    """Most bytes of a job's rows: every token of every sequence, in every layer that is pooled, mean and max.
+
+    Args:
+        largest: most bytes of a job.
+    """
+    width = max(2 * settings.hidden_size * len(settings.pooling_layer), settings.num_labels)
+    return largest + config.max_batch_size * settings.max_length * width * 4
+
+
+class Crew:
+    """Sockets for the workers, and the orders for each.
+
+    Sockets: ``results`` PULL, and one PUSH of ``pipes`` for each worker.
+
+    Attributes:
+        freeze_orders: what the freezing process is told; None: the graph is there, or none is needed.
+        orders: for each worker what it is told (see stages.worker).
+    """
+
+    def __init__(self, context: zmq.Context[Any], run_directory: endpoints.RunDirectory, model: Model,
+                 where: Placement, plan: Plan, largest: int) -> None:
+        """
+        Args:
+            largest: most bytes of a job.
+        Raises:
+            PortError: a socket cannot be bound.
+        """
+        config, settings = model.config, model.settings
+        self.model, self.placement, self.plan = model, where, plan
+        self.result_endpoint = run_directory.endpoint("results")
+        self.job_endpoints = [run_directory.endpoint(f"jobs-{slot}") for slot in range(len(plan.threads))]
+        self.results = endpoints.results(context, self.result_endpoint, largest_result(largest, config, settings))
+        self.pipes = [endpoints.pipe(context, endpoint) for endpoint in self.job_endpoints]
+        graph = None
+        self.freeze_orders: dict[str, Any] | None = None
+        if settings.engine != "echo" and self.pipes:
+            graph = cached_graph(settings, model.cache_dir)
+            if graph is None:
+                self.freeze_orders = {"settings": settings.to_json(), "cache_dir": str(model.cache_dir)}
+            else:
+                logger.info("taking what was frozen before from %s", graph)
+        self.orders = [{
+            "jobs": endpoint, "results": self.result_endpoint, "largest_job": largest, "verbose": config.verbose,
+            "device_is_a_must": where.explicit,
+            "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
+                         "num_threads": threads},
+        } for endpoint, device, threads in zip(self.job_endpoints, where.devices, plan.threads)]
+
+    def show(self) -> None:
+        """Tell the log what computes, and where."""
+        model, settings = self.model, self.model.settings
+        logger.log(logging.WARNING if self.plan.warning else logging.INFO, "plan: %s", self.plan.reason)
+        for slot, device in enumerate(self.placement.devices):
+            logger.log(logging.WARNING if self.placement.warning else logging.INFO, "worker %d: %s (%s)", slot,
+                       "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
+        logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
+        slow = slow_precision(settings.precision) if CPU in self.placement.devices else None
+        if slow:
+            logger.warning("%s", slow)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for socket in (self.results, *self.pipes):
+            socket.close(linger=100)

@@ -1,0 +1,172 @@
+"""The command ``bert-serving-worker``: a host's workers compute for a server elsewhere."""
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import platform
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import zmq
+
+from bert_serving.client import curve
+from bert_serving.client.curve import Keys, KeysError
+from bert_serving.client.link import Link
+
+from .config import ServerConfig, get_args_parser, port_number, seconds
+from .errors import ConfigError, StartError
+
+logger = logging.getLogger(__name__)
+
+OPTIONS = ("model_dir", "graph_tmp_dir", "num_worker", "num_threads", "cpu", "device_map", "drain_timeout",
+           "start_timeout", "verbose")
+"""Options that are those of bert-serving-start; all others the server has."""
+
+
+def address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address; expected HOST:PORT, the server's -worker_port")
+    try:
+        number = port_number(port)
+    except ValueError:
+        number = 0
+    if not number:
+        raise argparse.ArgumentTypeError(f"{port!r} is no port; expected HOST:PORT, the server's -worker_port")
+    return host, number
+
+
+def get_worker_parser() -> argparse.ArgumentParser:
+    """The parser of ``bert-serving-worker``."""
+    parser = argparse.ArgumentParser(
+        prog="bert-serving-worker", description="Compute for a bert-serving server on another host, which has "
+        "-worker_port. It says which model and how; here is said what of this host is used.",
+        epilog="Every option that bert-serving-start has too can also be given in the environment, as there.",
+        parents=[get_args_parser(only=OPTIONS)], conflict_handler="resolve")
+    parser.add_argument("-connect", "--connect", type=address, required=True, metavar="HOST:PORT",
+                        help="the server, and its -worker_port")
+    parser.add_argument("-curve_dir", "--curve_dir", help="directory with keys, for a server that has -curve_dir: "
+                        "there made by bert-serving-keygen DIR NAME -worker; default: the one that "
+                        f"{curve.ENVIRONMENT} names")
+    parser.add_argument("-patience", "--patience", type=seconds, default=300.0, metavar="SECONDS",
+                        help="how long to look for a server that cannot be reached, at first and whenever it is gone; "
+                        "0: for ever (default: 300)")
+    return parser
+
+
+class Staff:
+    """The workers of this host, for what a server's orders say. See stages.agent.Staff."""
+
+    def __init__(self, orders: dict[str, Any], on_lost: Callable[[int], None], options: argparse.Namespace) -> None:
+        """
+        Raises:
+            StartError: they cannot be had.
+        """
+        from .core.batching import Backlog
+        from .core.placement import CPU
+        from .core.recovery import Fleet
+        from .crew import Crew, place
+        from .engine.models import settle
+        from .launchers.local import LocalLauncher
+        from .process import environment_for
+        from .stages import endpoints
+        from .supervisor import Supervisor
+
+        self.run_directory = endpoints.RunDirectory()
+        self.context = zmq.Context()
+        own = {name: getattr(options, name) for name in OPTIONS if name != "model_dir" or options.model_dir}
+        try:
+            config = ServerConfig.from_the_model(orders["options"], **own)
+            where, plan = place(config)
+            model = settle(config, any(device != CPU for device in where.devices))
+            self.crew = Crew(self.context, self.run_directory, model, where, plan, int(orders["largest_job"]))
+        except BaseException:
+            self._discard()
+            raise
+        logger.info("model: %s%s", model.name, f" in {model.path}" if model.path else "")
+        self.crew.show()
+        self.results, self.pipes = self.crew.results, self.crew.pipes
+        self.fleet = Fleet(len(self.pipes), Backlog(1, 1, 1), math.inf)
+        self.keeper = Supervisor(
+            self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders, proxy_orders=None,
+            start_timeout=config.start_timeout, on_worker_lost=on_lost, send_stop=self._send,
+            on_ready=lambda: logger.info("all %d workers are ready", len(self.pipes)),
+            environ=environment_for(config.verbose))
+        self.about = self.keeper.about
+
+    def _send(self, worker: int, frames: list[bytes]) -> bool:
+        try:
+            self.pipes[worker].send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def kill(self, worker: int) -> None:
+        """End a worker that hangs; the keeper replaces it."""
+        handle = self.keeper.handles.get(worker)
+        if handle is not None:
+            handle.kill()
+
+    def close(self) -> None:
+        """Close the sockets, once the workers have been stopped."""
+        self.crew.close()
+        self._discard()
+
+    def _discard(self) -> None:
+        self.run_directory.remove()
+        self.context.destroy(linger=0)
+
+
+def connection(where: tuple[str, int], keys: Keys | None) -> Link:
+    """A new connection to the server's port for workers."""
+    # No limit: what the workers have out is limited. Soon again: whoever lost the connection wants it back.
+    link = Link(zmq.DEALER, *where, keys, sndhwm=0, reconnect_ivl=100, reconnect_ivl_max=1000, connect_timeout=2000)
+    link.folder = "workers"
+    return link
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Join a server and work for it until SIGTERM or Ctrl-C."""
+    parser = get_worker_parser()
+    options = parser.parse_args(argv)
+    try:
+        if options.num_worker == 0:
+            raise ConfigError("-num_worker is 0, so nobody would compute; give a number from 1")
+        ServerConfig(cpu=options.cpu, device_map=options.device_map)
+        keys = curve.find(options.curve_dir, warn=lambda message: print(f"warning: {message}", file=sys.stderr))
+    except (ConfigError, KeysError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    from . import __version__, log
+    from .process import raise_descriptor_limit
+    from .stages.agent import Agent
+    from .stages.broker import exit_now
+    log.set_up(options.verbose, "HOST")
+    raise_descriptor_limit()
+    who = {"host": uuid.uuid4().hex, "version": __version__, "protocol": 1, "name": socket.gethostname(),
+           "pid": os.getpid()}
+    agent = Agent(lambda: connection(options.connect, keys), who,
+                  lambda orders, on_lost: Staff(orders, on_lost, options), options.patience or math.inf)
+    signal.signal(signal.SIGTERM, agent.on_signal)
+    signal.signal(signal.SIGINT, agent.on_signal)
+    logger.info("bert-serving-server %s on Python %s; looking for a server on %s:%d", __version__,
+                platform.python_version(), *options.connect)
+    code = 0
+    try:
+        agent.run(options.drain_timeout)
+    except StartError as error:
+        logger.error("%s", error)
+        code = error.exit_code
+    logger.info("stopped")
+    exit_now(code)
+
+
+if __name__ == "__main__":
+    # Under its own name, for whoever compares classes.
+    from bert_serving.server import join
+    join.main()

@@ -1,0 +1,315 @@
+"""The loop of a host whose workers compute for a server elsewhere: it joins, passes jobs on, and brings the answers."""
+from __future__ import annotations
+
+import logging
+import signal
+import socket as sockets
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import zmq
+
+from bert_serving.client.link import Link
+
+from ..core import membership
+from ..core.membership import MembershipError
+from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker
+from ..core.recovery import Fleet, WorkerState
+from ..errors import StartError
+from .broker import Keeper
+from .endpoints import NOBLOCK, receive
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 64
+TICK_MS = 100
+
+
+class Refused(StartError):
+    """The server does not want this host."""
+
+
+class Staff(Protocol):
+    """The workers of this host."""
+
+    @property
+    def keeper(self) -> Keeper: ...
+
+    fleet: Fleet
+    about: dict[int, dict[str, Any]]
+    results: zmq.Socket[Any]
+    pipes: list[zmq.Socket[Any]]
+
+    def kill(self, worker: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Agent:
+    """Sockets: ``link`` DEALER to the server; and those of its workers, as the broker's."""
+
+    def __init__(self, connect: Callable[[], Link], who: dict[str, Any],
+                 hire: Callable[[dict[str, Any], Callable[[int], None]], Staff], patience: float) -> None:
+        """
+        Args:
+            connect: opens a connection to the server.
+            who: what this host says of itself when it joins.
+            hire: makes the workers for the server's orders; is given what to call when one is lost.
+            patience: seconds to look for a server that cannot be reached; infinite: for ever.
+        """
+        self.connect, self.who, self.hire, self.patience = connect, who, hire, patience
+        self.link = connect()
+        self.staff: Staff | None = None
+        self.orders: dict[str, Any] | None = None
+        self.joined = False
+        self.done = False
+        self.outstanding: list[dict[int, bytes]] = []   # for each worker: job -> head of its message from the server
+        self.waker, self._wake_end = sockets.socketpair()
+        self.waker.setblocking(False)
+        self._wake_end.setblocking(False)
+        self.poller = zmq.Poller()
+        self.handlers: dict[Any, Callable[[], None]] = {}
+        self.timeout = 10.0
+        self._stop_asked = 0
+        self._leaving = False
+        self._next_alive = self._next_tick = 0.0
+        self._heard = self._since = time.monotonic()
+        self.watch(self.waker.fileno(), self.on_wake)
+        self.watch(self.link.socket, self.on_server)
+
+    def watch(self, source: Any, handler: Callable[[], None]) -> None:
+        self.handlers[source] = handler
+        self.poller.register(source, zmq.POLLIN)
+
+    def unwatch(self, source: Any) -> None:
+        if self.handlers.pop(source, None) is not None:  # else it is one of workers that were sent away
+            self.poller.unregister(source)
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self, drain_seconds: float) -> None:
+        """Work until asked to stop, then end what there is and leave.
+
+        Args:
+            drain_seconds: most time for the jobs that the workers have then.
+        Raises:
+            StartError: the workers cannot start, the server does not want them, or cannot be reached.
+        """
+        try:
+            while not self._stop_asked and not self.done:
+                self.step()
+            if self.joined and not self.done and self._stop_asked < 2:
+                logger.info("leaving: finishing %d jobs first", sum(map(len, self.outstanding)))
+                self._leaving = True
+                self.say(membership.LEAVE)
+                end = time.monotonic() + drain_seconds
+                while not self.done and self.joined and self._stop_asked < 2 and time.monotonic() < end:
+                    self.step()
+        finally:
+            if self.staff is not None:
+                self.staff.keeper.stop()
+                self.staff.close()
+            self.link.close(flush=self.joined)
+
+    def step(self, timeout_ms: int = TICK_MS) -> None:
+        """Handle whatever is waiting; return after at most ``timeout_ms``.
+
+        Raises:
+            StartError: it cannot go on.
+        """
+        for source, _ in self.poller.poll(timeout_ms):
+            if source in self.handlers:
+                self.handlers[source]()
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._next_tick = now + TICK_MS / 1e3
+            self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """What is due by the clock."""
+        self.link.look()
+        if self.link.unauthorized:
+            raise Refused(self.link.unauthorized)
+        if now - self._heard > self.timeout:
+            self._look_again(now)
+        if now - self._since > self.patience:
+            raise StartError(f"no server answers on {self.link.host}:{self.link.port} for {self.patience:g} seconds "
+                             f"({self.link.describe()}); is that its -worker_port? -patience sets how long to wait")
+        if now >= self._next_alive:
+            self._next_alive = now + min(membership.ALIVE_SECONDS, self.timeout / 4)
+            if self.joined:
+                self.say(membership.ALIVE)
+            elif self.link.connected and not self._leaving:
+                self.say(membership.JOIN, **self.who)
+        if self.staff is not None:
+            self.staff.keeper.tick(now)
+            if self.staff.keeper.failure is not None:
+                raise self.staff.keeper.failure
+
+    def stop(self) -> None:
+        """Ask the loop to end; safe from a signal handler. A second time: at once."""
+        self._stop_asked += 1
+        try:
+            self._wake_end.send(b"\0")
+        except (BlockingIOError, OSError):
+            pass
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """For signal.signal: SIGTERM leaves when all is done, a second one or SIGINT ends at once."""
+        if number == signal.SIGINT:
+            self._stop_asked += 1
+        self.stop()
+
+    def on_wake(self) -> None:
+        try:
+            self.waker.recv(64)
+        except BlockingIOError:
+            pass
+
+    def say(self, kind: bytes, **values: Any) -> bool:
+        """Send to the server without waiting; False if there is none."""
+        return self.link.send(membership.encode(kind, **values))
+
+    def _look_again(self, now: float) -> None:
+        """Nothing was heard: take another connection, since this one may go on waiting for what the network lost."""
+        if self.joined:
+            logger.warning("nothing was heard of the server for %.1f s: looking for it again", now - self._heard)
+        self._outside()
+        self.unwatch(self.link.socket)
+        self.link.close(flush=False)
+        self.link = self.connect()
+        self.watch(self.link.socket, self.on_server)
+        self._heard, self._next_alive = now, 0.0
+
+    def _outside(self) -> None:
+        """The server has given up this host, or will: nobody waits for what its workers have."""
+        if self.joined:
+            self._since = time.monotonic()
+        self.joined = False
+        for jobs in self.outstanding:
+            jobs.clear()
+
+    # ---- the server --------------------------------------------------------------------------------------------------
+
+    def on_server(self) -> None:
+        for _ in range(MOST_AT_ONCE):
+            received = receive(self.link.socket)
+            if received is None or self.done:
+                return
+            self._heard = time.monotonic()
+            frames = [frame.bytes for frame in received]
+            if frames[0] == membership.JOB:
+                self._pass_on(frames)
+                continue
+            try:
+                kind, values = membership.decode(frames)
+            except MembershipError as error:
+                raise Refused(f"what listens on {self.link.host}:{self.link.port} is no server's -worker_port: it sent "
+                              f"{error}") from error
+            self._on_word(kind, values)
+
+    def _on_word(self, kind: bytes, values: dict[str, Any]) -> None:
+        if kind == membership.WHO:
+            self._outside()
+            self._next_alive = 0.0
+        elif kind == membership.WELCOME:
+            self._welcome(values)
+        elif kind == membership.REFUSED:
+            raise Refused(f"the server does not want this host's workers: {values.get('reason')}")
+        elif kind == membership.KILL and self.staff is not None:
+            worker = membership.worker_number(values)
+            logger.warning("worker %d hangs, as the server says (%s); it is replaced", worker, values.get("why"))
+            if worker < len(self.staff.pipes):
+                self.staff.kill(worker)
+        elif kind == membership.BYE:
+            logger.info("goodbye from the server: %s", values.get("reason"))
+            self.done = self._leaving
+            self._outside()
+
+    def _welcome(self, orders: dict[str, Any]) -> None:
+        """The server takes this host, and says what its workers have to do."""
+        self._outside()
+        self.joined = True
+        self._since = float("inf")
+        self.timeout = float(orders["timeout"])
+        if orders != self.orders:
+            self._hire(orders)
+            self._heard = time.monotonic()  # a model that is fetched takes its time
+        else:
+            logger.info("joined again")
+        assert self.staff is not None
+        for worker in self.staff.fleet.workers:
+            if worker.state is WorkerState.READY:
+                self._announce(worker.slot)
+
+    def _hire(self, orders: dict[str, Any]) -> None:
+        if self.staff is not None:
+            logger.info("the server has other orders now: starting other workers")
+            self.staff.keeper.stop()
+            for source in [source for source in self.handlers
+                           if source not in (self.waker.fileno(), self.link.socket)]:
+                self.unwatch(source)
+            self.staff.close()
+        self.staff = self.hire(orders, self._lost)
+        self.orders = orders
+        self.outstanding = [{} for _ in self.staff.pipes]
+        self.watch(self.staff.results, self.on_answer)
+        self.staff.keeper.start(self.watch, self.unwatch)
+
+    def _announce(self, worker: int) -> None:
+        assert self.staff is not None
+        self.say(membership.READY, worker=worker, **self.staff.about[worker])
+
+    # ---- its workers -------------------------------------------------------------------------------------------------
+
+    def _pass_on(self, frames: list[bytes]) -> None:
+        """Give a job to its worker, under that worker's own name."""
+        if self.staff is None or not self.joined:
+            return
+        number, = membership.WORKER.unpack(frames[1])
+        worker = self.staff.fleet.workers[number]
+        kind, _, _, job = HEAD.unpack(frames[2])
+        self.outstanding[number][job] = frames[2]
+        pipe = self.staff.pipes[number]
+        try:
+            pipe.send_multipart([HEAD.pack(kind, number, worker.incarnation, job), *frames[3:]], NOBLOCK)
+        except zmq.Again:
+            pass  # the worker has just gone, and the server is told so
+
+    def on_answer(self) -> None:
+        assert self.staff is not None
+        for _ in range(MOST_AT_ONCE):
+            received = receive(self.staff.results)
+            if received is None:
+                return
+            kind, number, incarnation, job = HEAD.unpack(received[0].buffer)
+            head = self.outstanding[number].pop(job, None) if job else None
+            if head is not None:
+                self._bring(HEAD.pack(kind, *HEAD.unpack(head)[1:]), received[1:])
+            elif not job and self.staff.fleet.is_current(number, incarnation):
+                self._on_own_word(decode_from_worker([frame.buffer for frame in received]))
+
+    def _bring(self, head: bytes, rest: list[zmq.Frame]) -> None:
+        # There is always room: what workers may have out is limited, and a server that does not read is given up.
+        self.link.socket.send(membership.ANSWER, zmq.SNDMORE)
+        self.link.socket.send(head, zmq.SNDMORE)
+        self.link.socket.send_multipart(rest, copy=False)
+
+    def _on_own_word(self, message: Ready | Fault | Rows) -> None:
+        assert self.staff is not None
+        if isinstance(message, Ready):
+            self.staff.keeper.on_ready(message)
+            if self.joined and self.staff.fleet.workers[message.slot].state is WorkerState.READY:
+                self._announce(message.slot)
+        elif isinstance(message, Fault):
+            self.staff.keeper.on_start_fault(message)
+
+    def _lost(self, worker: int) -> None:
+        """A worker is gone; its keeper replaces it."""
+        assert self.staff is not None
+        while int(self.staff.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self.on_answer()  # its last rows count
+        self.outstanding[worker].clear()
+        self.staff.fleet.lost(worker)
+        if self.joined:
+            self.say(membership.GONE, worker=worker, how="its process ended")

@@ -1,0 +1,157 @@
+"""The broker's port for workers of other hosts: what they say goes to core.membership, and jobs go out to them."""
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+
+from ..core import membership
+from ..core.membership import Host, MembershipError, Members
+from ..core.messages import Fault, Job, Rows
+from .endpoints import NOBLOCK, receive
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 64
+
+COPY_BELOW = 65536
+
+
+class Annex:
+    """Sockets: ``socket`` ROUTER, to which each host connects."""
+
+    def __init__(self, socket: zmq.Socket[Any], members: Members, orders: dict[str, Any],
+                 may_join: Callable[[zmq.Frame], bool]) -> None:
+        """
+        Args:
+            orders: what every host is told when it joins.
+            may_join: whether who sent this frame still may; with keys, one may have been taken off the list.
+        """
+        self.socket, self.members, self.orders, self.may_join = socket, members, orders, may_join
+        self._every = min(membership.ALIVE_SECONDS, members.timeout / 4)
+        self._next_alive = 0.0
+
+    def on_message(self, take: Callable[[Rows | Fault], None]) -> None:
+        """Hosts have said something.
+
+        Args:
+            take: is given workers' answers.
+        """
+        for _ in range(MOST_AT_ONCE):
+            received = receive(self.socket)
+            if received is None:
+                return
+            peer, now = received[0].bytes, time.monotonic()
+            frames = [frame.buffer for frame in received[1:]]
+            host = self.members.hear(peer, now)
+            try:
+                if host is not None and frames and bytes(frames[0]) == membership.ANSWER:
+                    answer = self.members.answer(host, frames[1:])
+                    if answer is not None:
+                        take(answer)
+                else:
+                    self._hear(peer, host, frames, received[0], now)
+            except MembershipError as error:
+                self._expel(peer, host, f"it sent {error}")
+
+    def _hear(self, peer: bytes, host: Host | None, frames: Sequence[memoryview], frame: zmq.Frame,
+              now: float) -> None:
+        kind, values = membership.decode(frames)
+        if kind == membership.JOIN:
+            self._join(peer, values, frame, now)
+        elif host is None:
+            self._send(peer, membership.encode(membership.WHO))
+        elif kind == membership.READY:
+            self._ready(host, values)
+        elif kind == membership.GONE:
+            slot = self.members.gone(host, values)
+            if slot is not None:
+                logger.warning("worker %d, on %s, was lost (%s); what it held is given again", slot, host.name,
+                               str(values.get("how"))[:200])
+        elif kind == membership.LEAVE:
+            logger.info("%s leaves, with %d workers", host.name, len(host.slots))
+            self.members.leave(host)
+        elif kind != membership.ALIVE:
+            raise MembershipError(f"a message of kind {kind!r}, which is ours to send")
+
+    def _join(self, peer: bytes, values: dict[str, Any], frame: zmq.Frame, now: float) -> None:
+        if not self.may_join(frame):
+            self._send(peer, membership.encode(membership.REFUSED, reason="its key is not on the server's list"))
+            return
+        reason = self.members.join(peer, values, now)
+        if reason is not None:
+            logger.warning("refused workers of %s: %s", str(values.get("name"))[:64], reason)
+            self._send(peer, membership.encode(membership.REFUSED, reason=reason))
+            return
+        logger.info("%s has joined", self.members.hosts[peer].name)
+        self._send(peer, membership.encode(membership.WELCOME, **self.orders))
+
+    def _ready(self, host: Host, values: dict[str, Any]) -> None:
+        slot = self.members.ready(host, values)
+        if isinstance(slot, str):
+            logger.warning("refused worker %s of %s: %s", values["worker"], host.name, slot)
+            self._send(host.peer, membership.encode(membership.REFUSED, reason=slot))
+            self._forget(host)
+            return
+        logger.info("worker %d, on %s, is ready: %s", slot, host.name, str(values.get("about"))[:200])
+
+    def _expel(self, peer: bytes, host: Host | None, why: str) -> None:
+        if host is None:
+            logger.warning("ignored a stranger on the port for workers: %s", why)
+            return
+        logger.warning("%s is expelled: %s", host.name, why)
+        self._send(peer, membership.encode(membership.REFUSED, reason=why[:200]))
+        self._forget(host)
+
+    def _forget(self, host: Host) -> None:
+        slots = self.members.forget(host.peer)
+        if slots:
+            logger.warning("%d workers fewer; what they held is given again", len(slots))
+
+    # ---- out ---------------------------------------------------------------------------------------------------------
+
+    def give(self, job: Job) -> bool:
+        """Send a job to a remote worker without waiting; False if its host is gone."""
+        place = self.members.places.get(job.slot)
+        return place is not None and self._send(place[0], membership.encode_job(place[1], job))
+
+    def tick(self, now: float) -> None:
+        """What is due by the clock: signs of life, hosts that are silent, workers that hang, hosts that may go."""
+        for host in self.members.silent(now):
+            logger.warning("%s was not heard of for %.1f s: it counts as lost", host.name, now - host.heard)
+            self._forget(host)
+        fleet = self.members.fleet
+        for slot in fleet.hung(now):
+            place = self.members.places.get(slot)
+            if place is not None:
+                oldest = next(iter(fleet.workers[slot].flights.values()))
+                why = f"it has had a job of about {oldest.tokens} tokens for {fleet.time_allowed(oldest):.1f} s"
+                logger.warning("worker %d hangs: %s; its host is told to replace it", slot, why)
+                oldest.since = now  # once is enough; its host tells the rest
+                self._send(place[0], membership.encode(membership.KILL, worker=place[1], why=why))
+        for host in [host for host in self.members.hosts.values() if self.members.is_done(host)]:
+            logger.info("%s has left", host.name)
+            self._send(host.peer, membership.encode(membership.BYE, reason="it has left"))
+            self.members.forget(host.peer)
+        if now >= self._next_alive:
+            self._next_alive = now + self._every
+            for host in list(self.members.hosts.values()):
+                if not self._send(host.peer, membership.encode(membership.ALIVE)):
+                    logger.warning("the connection to %s is gone", host.name)
+                    self._forget(host)
+
+    def close(self) -> None:
+        """Tell every host that this server stops."""
+        for peer in self.members.hosts:
+            self._send(peer, membership.encode(membership.BYE, reason="the server stops"))
+        self.socket.close(linger=1000)
+
+    def _send(self, peer: bytes, frames: Sequence[bytes]) -> bool:
+        try:
+            self.socket.send_multipart([peer, *frames], NOBLOCK, copy=len(frames[-1]) < COPY_BELOW)
+        except zmq.ZMQError:  # EHOSTUNREACH: the connection is gone; EAGAIN: it takes nothing, which is as good as gone
+            return False
+        return True
