@@ -18,17 +18,16 @@ from bert_serving.client import BertClient
 READY = re.compile(r"ready: port=(\d+) port_out=(\d+) http_port=(\d+|None) seconds=")
 
 
-class RunningServer:
-    """A ``bert-serving-start`` and what it says.
+class RunningProgram:
+    """A command of ours and what it says.
 
     Attributes:
         lines: every line of its log so far.
     """
 
-    def __init__(self, *options: str, environ: dict[str, str] | None = None) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bert_serving.server.cli", *options], stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL, text=True, env={**os.environ, **(environ or {})})
+    def __init__(self, command: list[str], environ: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                                        env={**os.environ, **(environ or {})})
         self.lines: list[str] = []
         self._new: queue.Queue[str | None] = queue.Queue()
         self._follower = threading.Thread(target=self._follow, daemon=True)
@@ -58,15 +57,6 @@ class RunningServer:
             if match:
                 return match
 
-    def ready(self, seconds: float = 60) -> RunningServer:
-        port, port_out, http_port = self.wait_for(READY.pattern, seconds).groups()
-        self.port, self.port_out = int(port), int(port_out)
-        self.http_port = None if http_port == "None" else int(http_port)
-        return self
-
-    def client(self, **options) -> BertClient:
-        return BertClient(port=self.port, port_out=self.port_out, **{"timeout": 20_000, **options})
-
     def children(self) -> list[int]:
         """Process ids of its children."""
         listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
@@ -91,6 +81,22 @@ class RunningServer:
                 self.process.wait()
         self._follower.join(10)
         self.process.stderr.close()
+
+
+class RunningServer(RunningProgram):
+    """A ``bert-serving-start``."""
+
+    def __init__(self, *options: str, environ: dict[str, str] | None = None) -> None:
+        super().__init__([sys.executable, "-m", "bert_serving.server.cli", *options], environ)
+
+    def ready(self, seconds: float = 60) -> RunningServer:
+        port, port_out, http_port = self.wait_for(READY.pattern, seconds).groups()
+        self.port, self.port_out = int(port), int(port_out)
+        self.http_port = None if http_port == "None" else int(http_port)
+        return self
+
+    def client(self, **options) -> BertClient:
+        return BertClient(port=self.port, port_out=self.port_out, **{"timeout": 20_000, **options})
 
 
 def _name(pid: int) -> str:

@@ -1,0 +1,177 @@
+"""Workers of other hosts, which are network namespaces here: links are cut, hosts die, and nobody loses an answer."""
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ..conftest import RunningProgram
+from .conftest import eventually
+
+CUTS = int(os.environ.get("BERT_SERVING_TEST_CUTS", "4"))
+"""How often a link is cut in the test of that."""
+
+READY = r"worker (\d+), on (.*) \(process (\d+)\), is ready"
+
+
+class Network:
+    """Hosts, each at the end of a link of its own to this one."""
+
+    def __init__(self, number: int) -> None:
+        self.names = [f"bs-{os.getpid()}-{index}" for index in range(number)]
+        self.hosts: list[str] = []
+
+    def __enter__(self) -> Network:
+        try:
+            for index, name in enumerate(self.names):
+                _ip("netns", "add", name)
+                self.hosts.append(name)
+                near = f"bs{os.getpid() % 100000}v{index}"
+                _ip("link", "add", near, "type", "veth", "peer", "name", "eth0", "netns", name)
+                _ip("address", "add", f"{self.address(index)}/30", "dev", near)
+                _ip("link", "set", near, "up")
+                _ip("-n", name, "address", "add", f"{self.subnet(index)}.2/30", "dev", "eth0")
+                _ip("-n", name, "link", "set", "lo", "up")
+                self.restore(index)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def subnet(self, index: int) -> str:
+        return f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250 + index}"
+
+    def address(self, index: int) -> str:
+        """Of this host, as seen from that one."""
+        return f"{self.subnet(index)}.1"
+
+    def cut(self, index: int) -> None:
+        _ip("-n", self.hosts[index], "link", "set", "eth0", "down")
+
+    def restore(self, index: int) -> None:
+        _ip("-n", self.hosts[index], "link", "set", "eth0", "up")
+
+    def __exit__(self, *_: object) -> None:
+        for name in self.hosts:
+            subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def network():
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("to make network namespaces takes root and the command ip (Debian's iproute2)")
+    try:
+        with Network(2) as made:
+            yield made
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no network namespaces can be made here: {error.stderr.decode().strip()}")
+
+
+@pytest.fixture
+def join():
+    """Start hosts with workers; each is stopped at the end of the test."""
+    running = []
+
+    def start(connect: str, *options: str, namespace: str | None = None, **settings) -> RunningProgram:
+        command = [sys.executable, "-m", "bert_serving.server.join", "-connect", connect, *options]
+        if namespace is not None:
+            command = ["ip", "netns", "exec", namespace, *command]
+        running.append(RunningProgram(command, **settings))
+        return running[-1]
+
+    yield start
+    for program in running:
+        program.close()
+
+
+def port_of(server) -> int:
+    with server.client() as client:
+        return client.server_status["worker_port"]
+
+
+class Traffic:
+    """Clients that go on asking, and check each answer."""
+
+    def __init__(self, server, clients: int = 4) -> None:
+        self.server, self.answered, self.stop = server, [0] * clients, threading.Event()
+        with server.client() as client:
+            self.known = {text: client.encode([text])[0] for text in (f"sentence {number}" for number in range(50))}
+        self.pool = ThreadPoolExecutor(clients)
+        self.futures = [self.pool.submit(self._ask, number) for number in range(clients)]
+
+    def _ask(self, number: int) -> None:
+        choose = random.Random(number)
+        with self.server.client(timeout=50_000) as client:
+            while not self.stop.is_set():
+                texts = choose.choices(list(self.known), k=choose.choice((1, 3, 40)))
+                vectors = client.encode(texts)
+                np.testing.assert_array_equal(vectors, [self.known[text] for text in texts])
+                self.answered[number] += 1
+
+    def goes_on(self, seconds: float = 20) -> bool:
+        """Whether every client gets another answer in time."""
+        before = list(self.answered)
+        return eventually(lambda: all(now > then for now, then in zip(self.answered, before)), seconds)
+
+    def end(self) -> None:
+        """Every request that was made has its answer."""
+        self.stop.set()
+        for future in self.futures:
+            future.result(50)
+        self.pool.shutdown()
+
+
+@pytest.mark.timeout(120 + 10 * CUTS)
+def test_nothing_is_lost_when_links_are_cut(serve_echo, network, join):
+    server = serve_echo("-host", "0.0.0.0", "-worker_port", "0", "-num_worker", "0", "-worker_timeout", "1")
+    port = port_of(server)
+    hosts = [join(f"{network.address(index)}:{port}", "-num_worker", "1", namespace=network.hosts[index])
+             for index in range(2)]
+    for _ in hosts:
+        server.wait_for(READY)
+    traffic = Traffic(server)
+    choose = random.Random(CUTS)
+    for number in range(CUTS):
+        index = number % 2
+        network.cut(index)
+        if choose.random() < 0.7:
+            server.wait_for("was not heard of for")
+        assert traffic.goes_on(), server.log
+        network.restore(index)
+        if choose.random() < 0.7:
+            server.wait_for(READY)
+    traffic.end()
+    for host in hosts:
+        assert host.stop(signal.SIGTERM) == 0, host.log
+
+
+def test_a_host_that_is_killed_and_one_that_leaves_lose_nothing(serve_echo, join):
+    server = serve_echo("-worker_port", "0", "-num_worker", "1")
+    port = port_of(server)
+    killed, leaves = join(f"127.0.0.1:{port}"), join(f"127.0.0.1:{port}")
+    for _ in (killed, leaves):
+        server.wait_for(READY)
+    traffic = Traffic(server)
+    assert traffic.goes_on()
+    killed.process.kill()
+    server.wait_for("is gone|fewer")
+    assert traffic.goes_on()
+    assert leaves.stop(signal.SIGTERM) == 0, leaves.log
+    server.wait_for("has left")
+    assert traffic.goes_on()
+    traffic.end()
+    with server.client() as client:
+        status = client.server_status
+    assert [worker["remote"] for worker in status["workers"]] == [False]
