@@ -4,7 +4,8 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from bert_serving.server.config import ENVIRONMENT_PREFIX, FromModel, PoolingStrategy, ServerConfig, get_args_parser
+from bert_serving.server.config import (ENVIRONMENT_PREFIX, FromModel, PoolingStrategy, ServerConfig, WorkerRange,
+                                        get_args_parser)
 from bert_serving.server.errors import ConfigError
 
 
@@ -55,7 +56,8 @@ VALUES = [
     ("pooling_strategy", "CLS_TOKEN", PoolingStrategy.FIRST_TOKEN), ("num_labels", "3", 3), ("port", "7777", 7777),
     ("port_in", "7777", 7777), ("port_data", "7777", 7777), ("port_out", "0", 0), ("port_result", "1", 1),
     ("http_port", "8125", 8125), ("http_max_connect", "20", 20), ("cors", "http://a", "http://a"),
-    ("num_worker", "4", 4), ("num_threads", "3", 3), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
+    ("num_worker", "4", 4), ("launcher", "ray", "ray"), ("scale_backlog", "0.5", 0.5), ("scale_idle", "9", 9.0),
+    ("num_threads", "3", 3), ("max_batch_size", "1", 1), ("priority_batch_size", "0", 0),
     ("gpu_memory_fraction", "0.25", 0.25), ("device_map", "1 0", [1, 0]), ("prefetch_size", "1", 1),
     ("engine", "echo", "echo"), ("host", "0.0.0.0", "0.0.0.0"), ("report_version", "1.9.6", "1.9.6"),
     ("curve_dir", "/etc/keys", "/etc/keys"), ("drain_timeout", "0", 0.0), ("max_queue_mb", "0.5", 0.5),
@@ -116,8 +118,9 @@ def test_help_names_every_option_and_its_default(capsys):
 
 WRONG = [
     ("port", "http", "port"), ("port", "65536", "65535"), ("port_out", "-1", "65535"),
-    ("http_port", "99999", "65535"), ("num_worker", "0", "from 1"),
-    ("num_threads", "0", "from 1"), ("num_worker", "two", "whole number"),
+    ("http_port", "99999", "65535"), ("num_worker", "-1", "a range as 1-8"),
+    ("num_worker", "0-3", "a range as 1-8"), ("num_worker", "4-2", "a range as 1-8"), ("scale_idle", "0", "above 0"),
+    ("num_threads", "0", "from 1"), ("num_worker", "two", "a whole number, or a range"), ("num_worker", "1-2-3", "1-8"),
     ("max_batch_size", "0", "from 1"), ("priority_batch_size", "-1", "from 0"),
     ("max_seq_len", "3", "above 3, or NONE"), ("max_seq_len", "-5", "above 3"),
     ("max_seq_len", "long", "above 3, or NONE"), ("pooling_layer", "last", "int"),
@@ -156,6 +159,14 @@ def test_ports_may_both_be_any():
 
 def test_fast_requests_fit_into_a_batch():
     assert configure("-max_batch_size", "4").priority_batch_size == 4
+
+
+def test_a_range_of_workers_is_for_a_cluster():
+    assert configure("-num_worker", "2-8", "-launcher", "ray").num_worker == WorkerRange(2, 8)
+    assert configure("-launcher", "ray").num_worker == 1
+    assert configure("-num_worker", "2-8", "-launcher", "ray").to_status()["num_worker"] == "2-8"
+    with pytest.raises(ConfigError, match="-num_worker is the range 2-8, .* give -launcher ray, or a number"):
+        configure("-num_worker", "2-8")
 
 
 # ---- the environment -------------------------------------------------------------------------------------------------

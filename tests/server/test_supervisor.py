@@ -8,6 +8,7 @@ from bert_serving.server import supervisor as module
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Ready, Stop, decode_to_worker
 from bert_serving.server.core.recovery import Fleet, WorkerState
+from bert_serving.server.core.scaling import Scaler
 from bert_serving.server.errors import EngineError, ModelError, PortError, StartError, WorkerStartError
 from bert_serving.server.supervisor import BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, MAX_FAILED_STARTS, Supervisor
 
@@ -28,6 +29,13 @@ class FakeChild:
         """Write something, as far as the loop can tell."""
         self.messages.append(message)
         os.write(self._written, b".")
+
+    def tell(self, message):
+        self.deeds.append(message)
+
+    def end_input(self):
+        self.deeds.append("end input")
+        self.end("ended with exit code 0")
 
     def read_messages(self):
         if self._written is None or select.select([self.output], [], [], 0)[0]:
@@ -67,7 +75,8 @@ class FakeChild:
 class World:
     """What is around a supervisor: a clock, a loop that watches, a launcher, and what they saw."""
 
-    def __init__(self, num_worker=1, freeze=False, proxy=False, start_timeout=300.0):
+    def __init__(self, num_worker=1, freeze=False, proxy=False, start_timeout=300.0, cluster=False,
+                 scaler=None):
         self.now = 1000.0
         self.started, self.handlers = [], {}
         self.lost, self.stops, self.ready = [], [], 0
@@ -76,7 +85,9 @@ class World:
         self.fleet = Fleet(num_worker, Backlog(8, 8, 25), hang_seconds=60.0)
         self.supervisor = Supervisor(
             self.fleet, self, [{"settings": {}, "jobs": f"jobs-{slot}"} for slot in range(num_worker)],
-            freeze_orders={"settings": {}} if freeze else None, proxy_orders={"http_port": 0} if proxy else None,
+            freeze_orders={"settings": {}} if freeze else None,
+            proxy_orders={"http_port": 0} if proxy else None,
+            cluster_orders={"workers": 1} if cluster else None, scaler=scaler,
             start_timeout=start_timeout, on_worker_lost=self.on_lost, send_stop=self.send_stop,
             on_ready=self.on_ready, environ={"TF": "3"})
 
@@ -492,3 +503,85 @@ def test_nothing_is_replaced_while_stopping(world):
     one.supervisor._stopping = True
     one.end_worker()
     assert len(one.workers()) == 1
+
+
+# ---- workers of other hosts ------------------------------------------------------------------------------------------
+
+def test_without_workers_of_this_host_it_is_ready_at_once(world):
+    assert world(num_worker=0).begin().ready == 1
+    one = world(num_worker=0, proxy=True).begin()
+    assert not one.ready and one.others("proxy")
+
+
+def join(one):
+    """A worker of the cluster gets there."""
+    slot = one.fleet.add()
+    one.fleet.started(slot)
+    one.fleet.ready(slot)
+    return slot
+
+
+def test_with_a_cluster_it_is_ready_when_the_first_worker_is(world):
+    one = world(num_worker=0, cluster=True).begin()
+    cluster, = one.others("ray_actors")
+    cluster.say(placed=1)
+    one.later(1.0)
+    assert not one.ready
+    join(one)
+    one.later(1.0)
+    assert one.ready == 1 and one.failure is None
+    one.supervisor.stop()
+    assert "end input" in cluster.deeds and not [deed for deed in cluster.deeds if str(deed).startswith("signal")]
+
+
+def test_what_the_cluster_has_against_it_is_the_failure_until_it_is_ready_and_a_line_then(world, caplog):
+    one = world(num_worker=0, cluster=True).begin()
+    one.others("ray_actors")[0].say(error={"name": "ConfigError", "message": "no Ray"})
+    one.turn()
+    assert str(one.failure) == "no Ray"
+    one = world(num_worker=0, cluster=True).begin()
+    join(one)
+    one.later(1.0)
+    one.others("ray_actors")[0].say(error={"name": "WorkerStartError", "message": "they end"})
+    one.turn()
+    assert one.failure is None and "the cluster gives no workers: they end" in caplog.text
+
+
+def test_nobody_from_the_cluster_in_time(world):
+    one = world(num_worker=0, cluster=True, start_timeout=5.0).begin()
+    one.later(5.1)
+    assert "waited 5 seconds for a worker of the cluster" in str(one.failure)
+
+
+def test_who_asks_the_cluster_is_replaced_and_given_up_only_before_it_was_ready(world):
+    one = world(num_worker=0, cluster=True).begin()
+    for number in range(MAX_FAILED_STARTS):
+        assert one.failure is None and len(one.others("ray_actors")) == number + 1
+        one.others("ray_actors")[-1].end("killed by SIGKILL")
+        one.turn()
+        one.later(MAX_BACKOFF_SECONDS)
+    assert "asks the cluster for workers killed by SIGKILL" in str(one.failure)
+    one = world(num_worker=0, cluster=True).begin()
+    join(one)
+    one.later(1.0)
+    for number in range(MAX_FAILED_STARTS + 2):
+        one.others("ray_actors")[-1].end("killed by SIGKILL")
+        one.turn()
+        one.later(MAX_BACKOFF_SECONDS)
+    assert one.failure is None and len(one.others("ray_actors")) == MAX_FAILED_STARTS + 3
+
+
+def test_the_cluster_is_told_how_many_are_wanted_and_so_is_the_next_who_asks_it(world):
+    one = world(num_worker=0, cluster=True, scaler=Scaler(1, 4, backlog_seconds=1.0, idle_seconds=60.0)).begin()
+    slot = join(one)
+    one.later(1.0)
+    one.fleet.workers[slot].tokens_per_second = 1.0
+    one.fleet.backlog.add(make_pending(1, 3))
+    for _ in range(4):
+        one.later(1.0)
+    cluster, = one.others("ray_actors")
+    assert {"workers": 2} in cluster.deeds
+    cluster.end("killed by SIGKILL")
+    one.turn()
+    one.later(MAX_BACKOFF_SECONDS)
+    assert one.others("ray_actors")[-1].orders == {"workers": 2}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ConfigError
 
@@ -97,6 +97,36 @@ def seconds(text: str) -> float:
     if not (value >= 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not a duration; expected a number of seconds from 0")
     return value
+
+
+def positive_seconds(text: str) -> float:
+    value = seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError(f"{text} is too short; expected a number of seconds above 0")
+    return value
+
+
+class WorkerRange(NamedTuple):
+    """From ``least`` to ``most`` workers, as they are needed."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.least}-{self.most}"
+
+
+def worker_number(text: str) -> int | WorkerRange:
+    try:
+        bounds = [natural(part) for part in text.split("-")]
+    except (ValueError, argparse.ArgumentTypeError):
+        bounds = []
+    if len(bounds) == 1:
+        return bounds[0]
+    if len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers; expected a whole number, or a range as "
+                                         "1-8")
+    return WorkerRange(*bounds)
 
 
 def sequence_length(text: str) -> int | None:
@@ -210,8 +240,16 @@ class ServerConfig:
     engine: str = option("auto", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
                          "tests), or auto: lite where it can do what is asked, else graph", SERVING, str,
                          choices=("auto", "lite", "graph", "echo"))
-    num_worker: int | None = option(None, "worker processes; default: one, and on CPUs one for every 4 cores; 0, with "
-                                    "-worker_port: those of other hosts only", SERVING, natural)
+    num_worker: Any = option(None, "worker processes; default: one, and on CPUs one for every 4 cores; 0, with "
+                             "-worker_port: those of other hosts only; with -launcher ray also a range, as 1-8: more "
+                             "when there is much to do, fewer when there is not", SERVING, worker_number,
+                             metavar="N|N-M")
+    launcher: str = option("local", "where workers run: local (processes of this host), or ray (places on a Ray "
+                           "cluster, which RAY_ADDRESS names)", SERVING, str, choices=("local", "ray"))
+    scale_backlog: float = option(2.0, "with a range of -num_worker: seconds that what waits may take before there are "
+                                  "more workers", SERVING, positive_seconds)
+    scale_idle: float = option(60.0, "with a range of -num_worker: seconds without a request before there is a worker "
+                               "less", SERVING, positive_seconds)
     num_threads: int | None = option(None, "threads that a worker computes with on CPUs; default: the workers share "
                                      "the cores that this process may use", SERVING, positive)
     max_batch_size: int = option(256, "most sequences that one worker handles at a time", SERVING, positive)
@@ -262,6 +300,11 @@ class ServerConfig:
             if getattr(self, name) and getattr(self, name) in others:
                 raise ConfigError(f"-{name} is {getattr(self, name)}, as another port is; give them different "
                                   "numbers")
+        if self.launcher == "ray":
+            self.num_worker = self.num_worker or 1
+        elif isinstance(self.num_worker, WorkerRange):
+            raise ConfigError(f"-num_worker is the range {self.num_worker}, for which workers have to come and go; "
+                              "give -launcher ray, or a number")
         if self.num_worker == 0 and self.worker_port is None:
             raise ConfigError("-num_worker is 0, so nobody would compute; give -worker_port for workers of other "
                               "hosts, or a number from 1")
@@ -356,6 +399,8 @@ class ServerConfig:
 def _plain(value: Any) -> Any:
     if isinstance(value, FromModel):
         value = value.fallback
+    if isinstance(value, WorkerRange):
+        return str(value)
     return value.value if isinstance(value, PoolingStrategy) else value
 
 

@@ -36,6 +36,9 @@ def place(config: ServerConfig) -> tuple[Placement, Plan]:
         ConfigError: a device that is asked for is not there, or is of no use.
     """
     devices = _devices(config)
+    if config.launcher == "ray":
+        return Placement([], "Ray decides"), Plan([], f"{config.num_worker} workers on Ray, none beside them on this "
+                                                  "host")
     if config.num_worker == 0:
         return Placement([], "there are none"), Plan([], "no worker on this host, as -num_worker says")
     by_cores = config.engine != "echo" and devices(1).devices == [CPU]

@@ -21,6 +21,7 @@ from bert_serving.client.link import Link
 
 from .config import ServerConfig, get_args_parser, port_number, seconds
 from .errors import ConfigError, StartError
+from .process import raise_descriptor_limit, read_orders
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def get_worker_parser() -> argparse.ArgumentParser:
     parser.add_argument("-patience", "--patience", type=seconds, default=300.0, metavar="SECONDS",
                         help="how long to look for a server that cannot be reached, at first and whenever it is gone; "
                         "0: for ever (default: 300)")
+    # For whoever starts it as a child: the keys come as orders, and it ends with its parent.
+    parser.add_argument("-orders", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
@@ -139,11 +142,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         if options.num_worker == 0:
             raise ConfigError("-num_worker is 0, so nobody would compute; give a number from 1")
         ServerConfig(cpu=options.cpu, device_map=options.device_map)
-        keys = curve.find(options.curve_dir, warn=lambda message: print(f"warning: {message}", file=sys.stderr))
+        if options.orders:
+            own = read_orders("bert-host")["curve"]
+            keys = Keys.from_json(own) if own else None
+        else:
+            keys = curve.find(options.curve_dir, warn=lambda message: print(f"warning: {message}", file=sys.stderr))
     except (ConfigError, KeysError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     from . import __version__, log
-    from .process import raise_descriptor_limit
     from .stages.agent import Agent
     from .stages.broker import exit_now
     log.set_up(options.verbose, "HOST")
@@ -152,6 +158,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
            "pid": os.getpid()}
     agent = Agent(lambda: connection(options.connect, keys), who,
                   lambda orders, on_lost: Staff(orders, on_lost, options), options.patience or math.inf)
+    if options.orders:
+        agent.watch(0, agent.on_parent_gone)
     signal.signal(signal.SIGTERM, agent.on_signal)
     signal.signal(signal.SIGINT, agent.on_signal)
     logger.info("bert-serving-server %s on Python %s; looking for a server on %s:%d", __version__,

@@ -123,12 +123,14 @@ class ServerKeys:
     Attributes:
         directory: where they lie.
         proxy: what the server's own HTTP proxy comes in with: made for this run, and nowhere on disk.
+        launched: likewise for workers that it has started on other hosts.
     """
 
     directory: Path
     public: bytes
     secret: bytes = field(repr=False)
     proxy: Keys
+    launched: Keys
 
 
 def load(directory: str) -> ServerKeys:
@@ -142,11 +144,12 @@ def load(directory: str) -> ServerKeys:
     path = Path(directory)
     if not os.path.lexists(path / SERVER_SECRET):
         raise ConfigError(f"-curve_dir {directory} has no {SERVER_SECRET}; make one: bert-serving-keygen {directory}")
-    pair, own = _pair_of(path), _new_pair()
-    assert pair.secret is not None and own.secret is not None
+    pair = _pair_of(path)
+    assert pair.secret is not None
     if pair.exposed:
         logger.warning("%s", pair.exposed)
-    return ServerKeys(path, pair.public, pair.secret, Keys(pair.public, own.public, own.secret, "this server"))
+    return ServerKeys(path, pair.public, pair.secret, *(
+        Keys(pair.public, *zmq.curve_keypair(), "this server") for _ in ("proxy", "launched")))
 
 
 def _pair_of(directory: Path) -> Certificate:

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
@@ -26,11 +27,12 @@ class Child:
         output: file descriptor of its standard output if that is piped, else None.
     """
 
-    def __init__(self, module: str, orders: dict[str, Any], *, piped_output: bool = False,
-                 environ: dict[str, str] | None = None) -> None:
+    def __init__(self, module: str, orders: dict[str, Any], *, arguments: Sequence[str] = (),
+                 piped_output: bool = False, environ: dict[str, str] | None = None) -> None:
         """
         Args:
             module: run as ``python -m module``.
+            arguments: of that command.
             orders: what the child reads from its standard input with ``read_orders``.
             piped_output: read its standard output instead of sending it to standard error.
             environ: variables to set beside those of this process.
@@ -38,7 +40,7 @@ class Child:
         self.sentinel, held_by_child = os.pipe()
         try:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", module], stdin=subprocess.PIPE, pass_fds=(held_by_child,),
+                [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, pass_fds=(held_by_child,),
                 stdout=subprocess.PIPE if piped_output else sys.stderr.fileno() if _has_descriptor() else None,
                 start_new_session=True, env={**os.environ, **(environ or {})})
         except OSError:
@@ -51,13 +53,7 @@ class Child:
         if self.output is not None:
             os.set_blocking(self.output, False)
         self._received = b""
-        assert self.popen.stdin is not None
-        try:
-            full = {**orders, "parent": os.getpid(), "held": held_by_child}
-            self.popen.stdin.write(json.dumps(full).encode() + b"\n")
-            self.popen.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is gone already; its sentinel says so
+        self.tell({**orders, "parent": os.getpid(), "held": held_by_child})
 
     def read_messages(self) -> list[dict[str, Any]] | None:
         """The JSON objects, a line each, that the child has written since the last call; None at the end of its output.
@@ -83,6 +79,20 @@ class Child:
             else:
                 print(line.decode(errors="replace"), file=sys.stderr)
         return messages
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send one more line after its orders; to one that has ended it is lost."""
+        assert self.popen.stdin is not None
+        try:
+            self.popen.stdin.write(json.dumps(message).encode() + b"\n")
+            self.popen.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def end_input(self) -> None:
+        """End its standard input, for one that ends with that."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.close()
 
     def kill(self) -> None:
         """End it now; it has no say. A child in a session of its own has a group of its own: all of it goes."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -21,12 +22,13 @@ from bert_serving.client.errors import DeadlineError, UnauthorizedError
 from bert_serving.client.link import sending
 
 from . import __version__, api_keys, keys
-from .config import PoolingStrategy, ServerConfig
+from .config import PoolingStrategy, ServerConfig, WorkerRange
 from .core.batching import Backlog
 from .core.outlet import Outlet
 from .core.membership import Members
-from .core.placement import CPU
+from .core.placement import CPU, MAX_THREADS
 from .core.recovery import CREDIT, Fleet
+from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
@@ -34,7 +36,7 @@ from .crew import MB, Crew, largest_job, largest_result, place
 from .engine.base import EngineSettings
 from .engine.freeze import tensorflow_version
 from .engine.models import settle
-from .errors import EngineError, StartError
+from .errors import ConfigError, EngineError, StartError
 from .launchers.local import LocalLauncher
 from .process import environment_for
 from .stages import endpoints
@@ -44,6 +46,8 @@ from .stages.door import Door
 from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
+
+ANY_HOST = ("*", "0.0.0.0")
 
 INNER = ("ventilator -> worker", "worker -> sink")
 """Keys of the status reply with addresses that mean nothing on another host."""
@@ -65,7 +69,12 @@ class Service:
         self.context = zmq.Context()
         try:
             self.placement, self.plan = place(config)
-            config = replace(config, num_worker=len(self.plan.threads))
+            if config.launcher == "local":
+                config = replace(config, num_worker=len(self.plan.threads))
+            elif find_spec("ray") is None:
+                raise ConfigError("-launcher ray takes Ray: pip install 'bert-serving-server[ray]'")
+            elif config.worker_port is None:
+                config = replace(config, worker_port=0)
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None
             front, outlet_socket, door = self._bind(config)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
@@ -155,9 +164,30 @@ class Service:
                                       "token_level": settings.pooling_strategy == "NONE"}}
         return Supervisor(
             self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders,
-            proxy_orders=proxy_orders, start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
+            proxy_orders=proxy_orders, cluster_orders=self._cluster_orders(), scaler=self._scaler(),
+            start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
             send_stop=self.broker.tell,
             on_ready=self._ready, environ=environment_for(config.verbose))
+
+    def _cluster_orders(self) -> dict[str, Any] | None:
+        """What the process is told that has workers started on a cluster, if there is one."""
+        config = self.config
+        if config.launcher != "ray":
+            return None
+        arguments = ["-start_timeout", str(config.start_timeout), "-drain_timeout", str(config.drain_timeout),
+                     "-patience", str(config.start_timeout)]
+        count = config.num_worker
+        return {"connect": f"{'' if config.host in ANY_HOST else config.host}:{self.worker_port}",
+                "workers": count.least if isinstance(count, WorkerRange) else count,
+                "cpus": config.num_threads or (1 if config.engine == "echo" else MAX_THREADS), "cpu": config.cpu,
+                "arguments": [*arguments, "-verbose"] if config.verbose else arguments,
+                "curve": self.keys.launched.to_json() if self.keys is not None else None, "verbose": config.verbose}
+
+    def _scaler(self) -> Scaler | None:
+        config, count = self.config, self.config.num_worker
+        if not isinstance(count, WorkerRange):
+            return None
+        return Scaler(count.least, count.most, config.scale_backlog, config.scale_idle)
 
     def _worker_lost(self, slot: int) -> None:
         self.broker.drain_results()
@@ -165,7 +195,7 @@ class Service:
 
     def _ready(self) -> None:
         logger.info("all set, ready to serve request!")
-        if not self.crew.pipes:
+        if not self.crew.pipes and not self.fleet.num_ready:
             logger.info("there is no worker on this host: requests wait until one of another host joins")
         logger.info("ready: port=%d port_out=%d http_port=%s seconds=%.2f", self.port, self.port_out,
                     self.supervisor.http_port, time.monotonic() - self.started)
@@ -324,7 +354,7 @@ def _is_loopback(host: str) -> bool:
 
 def connectable(host: str) -> str:
     """The address by which a process of this machine reaches what is bound to ``host``."""
-    return "127.0.0.1" if host in ("*", "0.0.0.0") else host
+    return "127.0.0.1" if host in ANY_HOST else host
 
 
 class BertServer(threading.Thread):

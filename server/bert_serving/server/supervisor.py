@@ -10,6 +10,7 @@ from typing import Any
 
 from .core.messages import Fault, Ready, Stop, encode_to_worker
 from .core.recovery import Fleet, Worker, WorkerState
+from .core.scaling import Scaler
 from .errors import BY_NAME, EngineError, StartError, WorkerStartError
 from .launchers.base import Handle, Launcher
 from .process import Child
@@ -40,7 +41,8 @@ class Supervisor:
     """
 
     def __init__(self, fleet: Fleet, launcher: Launcher, worker_orders: list[dict[str, Any]], *,
-                 freeze_orders: dict[str, Any] | None, proxy_orders: dict[str, Any] | None, start_timeout: float,
+                 freeze_orders: dict[str, Any] | None, proxy_orders: dict[str, Any] | None,
+                 cluster_orders: dict[str, Any] | None = None, scaler: Scaler | None = None, start_timeout: float,
                  on_worker_lost: Callable[[int], None], send_stop: Callable[[int, list[bytes]], bool],
                  on_ready: Callable[[], None], environ: dict[str, str]) -> None:
         """
@@ -48,6 +50,8 @@ class Supervisor:
             worker_orders: for each slot what its worker is told (see stages.worker).
             freeze_orders: what the freezing process is told; None: the graph is there, or none is needed.
             proxy_orders: what the proxy is told; None: there is none.
+            cluster_orders: what the process is told that has a cluster's workers started; None: there is no cluster.
+            scaler: says how many workers to ask the cluster for; None: as many as its orders say.
             start_timeout: seconds for each phase of the start.
             on_worker_lost: called with the slot of a worker that is gone.
             send_stop: sends frames to the worker of a slot; False if it is not there any more.
@@ -56,6 +60,7 @@ class Supervisor:
         """
         self.fleet, self.launcher = fleet, launcher
         self.worker_orders, self.freeze_orders, self.proxy_orders = worker_orders, freeze_orders, proxy_orders
+        self.cluster_orders, self.scaler = cluster_orders, scaler
         self.start_timeout = start_timeout
         self.on_worker_lost, self.send_stop, self.announce_ready = on_worker_lost, send_stop, on_ready
         self.environ = environ
@@ -66,10 +71,13 @@ class Supervisor:
         self.about: dict[int, dict[str, Any]] = {}
         self.freezer: Child | None = None
         self.proxy: Child | None = None
+        self.cluster: Child | None = None
         self.frozen_graph: str | None = None
         self.num_processes = 0
         self._failed_starts = [0] * len(worker_orders)
-        self._proxy_failures = 0
+        self._proxy_failures = self._cluster_failures = 0
+        self._cluster_due: float | None = None
+        self._awaits_cluster = False
         self._reasons: dict[int, StartError] = {}
         self._due: dict[int, float] = {}
         self._start_ends: dict[int, float] = {}
@@ -117,6 +125,11 @@ class Supervisor:
     # ---- workers -----------------------------------------------------------------------------------------------------
 
     def _start_workers(self) -> None:
+        if self.cluster_orders is not None:
+            self._begin_phase("a worker of the cluster to be ready")
+            self._awaits_cluster = True
+            self._start_cluster()
+            return
         if not self.worker_orders:
             self._start_proxy()  # those of other hosts come when they come
             return
@@ -190,6 +203,55 @@ class Supervisor:
             self._due[slot] = time.monotonic() + MAX_BACKOFF_SECONDS
         else:
             self._fail(reason or WorkerStartError(f"{text}; its last lines above may say why"))
+
+    # ---- a cluster's workers -----------------------------------------------------------------------------------------
+
+    def _start_cluster(self) -> None:
+        assert self.cluster_orders is not None
+        self._cluster_due = None
+        try:
+            self.cluster = Child("bert_serving.server.launchers.ray_actors", self.cluster_orders, piped_output=True)
+        except OSError as error:
+            self._on_cluster_gone(f"could not be started: {error}")
+            return
+        self._listen(self.cluster, self._on_cluster, self._on_cluster_gone)
+
+    def _on_cluster(self, message: dict[str, Any]) -> None:
+        if "error" in message:
+            error = BY_NAME.get(message["error"]["name"], StartError)(message["error"]["message"])
+            if not self.is_ready:
+                self._fail(error)
+            else:
+                logger.error("the cluster gives no workers: %s", error)
+        elif "placed" in message:
+            self._cluster_failures = 0
+            logger.info("asked the cluster for %d workers", message["placed"])
+
+    def _on_cluster_gone(self, how: str) -> None:
+        self.cluster = None
+        if self._stopping or self.failure is not None:
+            return
+        self._cluster_failures += 1
+        if not self.is_ready and self._cluster_failures >= MAX_FAILED_STARTS:
+            self._fail(StartError(f"the process that asks the cluster for workers {how}; its last lines above may say "
+                                  "why"))
+            return
+        logger.warning("the process that asks the cluster for workers was lost (%s); it is replaced", how)
+        self._cluster_due = time.monotonic() + min(BACKOFF_SECONDS * 2 ** (self._cluster_failures - 1),
+                                                   MAX_BACKOFF_SECONDS)
+
+    def _scale(self, now: float) -> None:
+        """Ask the cluster for more workers, or give some back."""
+        fleet = self.fleet
+        if self.scaler is None or self.cluster_orders is None or not self.is_ready:
+            return
+        backlog = fleet.seconds_of_backlog() if fleet.backlog or fleet.suspects or fleet.flights else 0.0
+        if self.scaler.decide(now, backlog, fleet.num_ready):
+            logger.info("%d workers are wanted: what waits takes %.1f s with %d", self.scaler.wanted, backlog,
+                        fleet.num_ready)
+            self.cluster_orders["workers"] = self.scaler.wanted  # for the next such process, too
+            if self.cluster is not None:
+                self.cluster.tell({"workers": self.scaler.wanted})
 
     # ---- the HTTP proxy ----------------------------------------------------------------------------------------------
 
@@ -288,6 +350,12 @@ class Supervisor:
             self._start_worker(slot)
         if self._proxy_due is not None and self._proxy_due <= now:
             self._start_proxy()
+        if self._cluster_due is not None and self._cluster_due <= now:
+            self._start_cluster()
+        if self._awaits_cluster and self.fleet.num_ready:
+            self._awaits_cluster = False
+            self._start_proxy()
+        self._scale(now)
         for slot in self.fleet.hung(now):
             handle = self.handles.get(slot)
             if handle is not None and self.fleet.workers[slot].state is WorkerState.READY:
@@ -314,6 +382,9 @@ class Supervisor:
         others: list[Child] = [child for child in (self.freezer, self.proxy) if child is not None]
         for child in others:
             child.signal(signal.SIGTERM)
+        if self.cluster is not None:
+            self.cluster.end_input()  # to a SIGTERM Ray says more than anybody wants to read
+            others.append(self.cluster)
         end = time.monotonic() + STOP_SECONDS
         children: list[Handle] = [*self.handles.values(), *others]
         for handle in children:
@@ -321,7 +392,7 @@ class Supervisor:
                 handle.kill()
             handle.forget()
         self.handles.clear()
-        self.freezer = self.proxy = None
+        self.freezer = self.proxy = self.cluster = None
 
     def _stop_worker(self, worker: Worker) -> None:
         idle = worker.state is WorkerState.READY and not worker.flights

@@ -160,6 +160,10 @@ class Agent:
             self._stop_asked += 1
         self.stop()
 
+    def on_parent_gone(self) -> None:
+        """Standard input is readable: who started this process has ended."""
+        self._stop_asked = 2
+
     def on_wake(self) -> None:
         try:
             self.waker.recv(64)
@@ -247,7 +251,7 @@ class Agent:
             logger.info("the server has other orders now: starting other workers")
             self.staff.keeper.stop()
             for source in [source for source in self.handlers
-                           if source not in (self.waker.fileno(), self.link.socket)]:
+                           if source not in (0, self.waker.fileno(), self.link.socket)]:
                 self.unwatch(source)
             self.staff.close()
         self.staff = self.hire(orders, self._lost)

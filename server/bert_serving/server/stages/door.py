@@ -80,7 +80,7 @@ class Door:
         """Before any socket is bound that it is to guard."""
         self.context, self.keys = context, keys
         self.clients = Guests(AllowList(keys.directory), "client", keys.proxy.public.decode("ascii"))
-        self.workers = Guests(AllowList(keys.directory, WORKERS), "worker host")
+        self.workers = Guests(AllowList(keys.directory, WORKERS), "worker host", keys.launched.public.decode("ascii"))
         self.rooms = {ZAP_DOMAIN: self.clients}
         self.zap = endpoints.zap(context)
         self.monitors: dict[zmq.Socket[Any], zmq.Socket[Any]] = {}  # what each tells of -> where it is heard
