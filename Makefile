@@ -15,6 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+TOOLS := $(VENV)/tools-installed
 ARGS ?=
 
 .PHONY: help serve test chaos fuzz peers lint install docs docs-links docs-options clean
@@ -35,38 +36,42 @@ help:
 serve: $(INSTALLED)
 	exec $(BIN)/bert-serving-start -http_port 8125 $(ARGS)
 
-test: $(INSTALLED)
+test: $(TOOLS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-chaos: $(INSTALLED)
+chaos: $(TOOLS)
 	cd tests && ../$(BIN)/python -m chaos $(ARGS)
 
-peers: $(INSTALLED)
+peers: $(TOOLS)
 	$(BIN)/python -m bert_serving.server.benchmark.peers $(ARGS)
 
-fuzz: $(INSTALLED)
+fuzz: $(TOOLS)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-lint: $(INSTALLED)
+lint: $(TOOLS)
 	$(BIN)/python -m flake8
 	$(BIN)/python -m mypy --strict client/bert_serving
 	$(BIN)/python -m mypy server/bert_serving
 
-install: $(INSTALLED)
+install: $(TOOLS)
 
-docs: $(INSTALLED)
+docs: $(TOOLS)
 	$(BIN)/python -m sphinx -q -W --keep-going -E -a -b html docs build/docs
 
-docs-links: $(INSTALLED)
+docs-links: $(TOOLS)
 	$(BIN)/python -m sphinx -q -b linkcheck docs build/docs-links
 
-docs-options: $(INSTALLED)
+docs-options: $(TOOLS)
 	$(BIN)/python docs/options.py
 
-# The stamp is newer than what it was made from, so that nothing is installed twice.
-$(INSTALLED): requirements.txt docs/requirements.txt client/pyproject.toml server/pyproject.toml
+# A stamp is newer than what it was made from, so that nothing is installed twice. To serve takes less than to work on it.
+$(INSTALLED): client/pyproject.toml server/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --editable client --editable "server[cpu,http,plot,bulk]" --requirement requirements.txt
+	$(BIN)/python -m pip install --editable client --editable "server[cpu,http]"
+	touch $@
+
+$(TOOLS): $(INSTALLED) requirements.txt docs/requirements.txt
+	$(BIN)/python -m pip install --editable "server[plot,bulk,ray]" --requirement requirements.txt
 	touch $@
 
 clean:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -102,10 +103,16 @@ def port_of(server) -> int:
 
 
 class Traffic:
-    """Clients that go on asking, and check each answer."""
+    """Clients that go on asking, and check each answer.
+
+    Attributes:
+        answered: requests of each client.
+        longest: seconds that the slowest answer took; to be set to 0 when a new phase begins.
+    """
 
     def __init__(self, server, clients: int = 4) -> None:
         self.server, self.answered, self.stop = server, [0] * clients, threading.Event()
+        self.longest = 0.0
         with server.client() as client:
             self.known = {text: client.encode([text])[0] for text in (f"sentence {number}" for number in range(50))}
         self.pool = ThreadPoolExecutor(clients)
@@ -116,7 +123,9 @@ class Traffic:
         with self.server.client(timeout=50_000) as client:
             while not self.stop.is_set():
                 texts = choose.choices(list(self.known), k=choose.choice((1, 3, 40)))
+                begun = time.monotonic()
                 vectors = client.encode(texts)
+                self.longest = max(self.longest, time.monotonic() - begun)
                 np.testing.assert_array_equal(vectors, [self.known[text] for text in texts])
                 self.answered[number] += 1
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import math
 
-SUSTAINED_SECONDS = 2.0
-"""A backlog counts when it has been there for so long; a burst that is soon over is not worth a start."""
+SMOOTH_SECONDS = 2.0
+"""What waits is looked at through so many seconds: a burst that is soon over is not worth a start."""
 
 MOST_FACTOR = 2
 """At most so many times the workers that compute now: what one can do is known, what twice as many can is a guess."""
@@ -27,7 +27,8 @@ class Scaler:
         self.least, self.most = least, most
         self.backlog_seconds, self.idle_seconds = backlog_seconds, idle_seconds
         self.wanted = least
-        self._long_since: float | None = None
+        self._smooth = 0.0
+        self._looked: float | None = None
         self._idle_since: float | None = None
 
     def decide(self, now: float, backlog: float, num_ready: int) -> bool:
@@ -38,14 +39,15 @@ class Scaler:
             num_ready: workers that compute.
         """
         before = self.wanted
+        past = 0.0 if self._looked is None else now - self._looked
+        self._looked = now
+        self._smooth += (backlog - self._smooth) * (1 - math.exp(-past / SMOOTH_SECONDS))
         self._idle_since = None if backlog else (now if self._idle_since is None else self._idle_since)
-        # Those that were asked for and are not there yet will help, too: wait for them first.
-        is_long = backlog > self.backlog_seconds and num_ready >= self.wanted
-        self._long_since = (now if self._long_since is None else self._long_since) if is_long else None
-        if self._long_since is not None and now - self._long_since >= SUSTAINED_SECONDS:
-            needed = math.ceil(num_ready * backlog / self.backlog_seconds)
-            self.wanted = min(self.most, max(self.wanted + 1, min(needed, MOST_FACTOR * num_ready)))
-            self._long_since = None
+        # Those that were asked for and are not there yet will help, too: they are waited for.
+        if self._smooth > self.backlog_seconds and num_ready >= self.wanted:
+            needed = math.ceil(num_ready * self._smooth / self.backlog_seconds)
+            self.wanted = max(self.wanted, min(self.most, max(self.wanted + 1, min(needed, MOST_FACTOR * num_ready))))
+            self._smooth = 0.0
         elif self._idle_since is not None and now - self._idle_since >= self.idle_seconds:
             self.wanted = max(self.least, self.wanted - 1)
             self._idle_since = now
