@@ -334,7 +334,7 @@ def who_may_come(config: ServerConfig, allow_list: keys.AllowList | None, has_ap
         yield (logging.INFO if listed else logging.WARNING,
                f"only the {listed} clients whose keys are in {allow_list.directory} are let in"
                f"{'' if listed else '; bert-serving-keygen adds one'}")
-        if config.worker_port is not None and workers is not None and not workers.names:
+        if config.worker_port is not None and config.launcher == "local" and workers is not None and not workers.names:
             yield logging.WARNING, (f"no worker of another host is let in yet: bert-serving-keygen {config.curve_dir} "
                                     "NAME -worker adds one")
     elif not _is_loopback(config.host):
