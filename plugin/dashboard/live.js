@@ -5,6 +5,7 @@ const Live = (() => {
   const STATES = {
     ready: {word: "ready", sign: "●"},
     starting: {word: "starting", sign: "◐"},
+    leaving: {word: "leaving", sign: "◌"},
     lost: {word: "lost", sign: "✕"},
     stopped: {word: "stopped", sign: "■"},
   };
@@ -98,16 +99,17 @@ const Live = (() => {
     }
 
     workers(reading, point) {
-      const rows = (reading.workers || []).map((worker, slot) => {
+      const rows = (reading.workers || []).map((worker, place) => {
         const state = STATES[worker.state] || {word: worker.state, sign: "?"};
-        const rates = this.history.points.slice(-60).map(past => past.workers[slot] ?? null);
+        const rates = this.history.points.slice(-60).map(past => past.workers[place] ?? null);
         const cell = (label, ...children) => Dom.el("td", {"data-label": label}, ...children);
         return Dom.el("tr", {},
-          Dom.el("th", {scope: "row"}, `worker ${slot}`),
+          Dom.el("th", {scope: "row"}, `worker ${worker.slot}`),
           cell("state", Dom.el("span", {class: `state state-${worker.state}`},
             Dom.el("span", {"aria-hidden": "true"}, state.sign), " " + state.word)),
-          cell("device", worker.device < 0 ? "CPU" : `GPU ${worker.device}`),
-          cell("sentences/s", Dom.el("span", {class: "rate"}, number(point.workers[slot] ?? null),
+          cell("device", (worker.device < 0 ? "CPU" : `GPU ${worker.device}`)
+            + (worker.isRemote ? ` on ${worker.host || "another host"}` : "")),
+          cell("sentences/s", Dom.el("span", {class: "rate"}, number(point.workers[place] ?? null),
             Charts.sparkline(rates, "tone-a"))),
           cell("in hand", Format.count(worker.out)),
           cell("jobs", Format.count(worker.jobs)),

@@ -29,8 +29,10 @@ const Reading = (() => {
         held: queue.held_bytes} : null,
       counts: counts || null,
       batchSize: known(status.max_batch_size),
-      numWorker: known(status.num_worker),
-      workers: status.workers ? status.workers.map(worker => ({
+      // Of the original's servers only the option is known; of ours who is there, other hosts' workers included.
+      numWorker: status.workers ? status.workers.length : known(status.num_worker),
+      workers: status.workers ? status.workers.map((worker, place) => ({
+        slot: known(worker.slot, place), isRemote: known(worker.remote, false), host: known(worker.host),
         state: worker.state, device: worker.device, jobs: worker.jobs, sentences: worker.sentences,
         restarts: worker.restarts, out: worker.out,
       })) : null,

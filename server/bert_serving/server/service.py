@@ -306,7 +306,8 @@ class Service:
                 "device": self.placement.devices[worker.slot], "num_threads": self.plan.threads[worker.slot]}
             host = self.members.hosts[place[0]].name if place is not None else None
             found.append({
-                "state": worker.state.value, "device": about.get("device"), "threads": about.get("num_threads"),
+                "slot": worker.slot, "state": worker.state.value,
+                "device": about.get("device"), "threads": about.get("num_threads"),
                 "jobs": worker.num_jobs, "sentences": worker.num_sequences, "restarts": worker.restarts,
                 "out": len(worker.flights), "remote": worker.is_remote, "host": host if in_confidence else None,
                 "tokens_per_second": round(worker.tokens_per_second, 1)})

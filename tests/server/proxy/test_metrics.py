@@ -31,8 +31,8 @@ def status():
         "statistic": statistics.to_status(2.0), **statistics.to_ours(), "tokens_per_second": 1234.5,
         "queue": {"requests": 2, "sentences": 7, "bytes": 100, "seconds": 0.25, "held_bytes": 5},
         "results": {"sent": 9, "held": 1, "dropped": 0, "expired": 0}, "counts": {"redispatched": 6},
-        "workers": [{"state": "ready", "jobs": 4, "sentences": 40, "restarts": 1, "out": 2},
-                    {"state": "lost", "jobs": 0, "sentences": 0, "restarts": 3, "out": 0}]}
+        "workers": [{"slot": 0, "state": "ready", "jobs": 4, "sentences": 40, "restarts": 1, "out": 2},
+                    {"slot": 3, "state": "lost", "jobs": 0, "sentences": 0, "restarts": 3, "out": 0}]}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_parser_that_is_not_ours_reads_it(metrics, accept, parser, media_type)
     assert values["bert_serving_redispatched_total",] == 6
     assert [values["bert_serving_workers", ("state", state)] for state in ("starting", "ready", "lost", "stopped")] \
         == [0, 1, 1, 0]
-    assert values["bert_serving_worker_restarts_total", ("worker", "1")] == 3
+    assert values["bert_serving_worker_restarts_total", ("worker", "3")] == 3
     assert ("bert_serving_server_info", ("engine", "echo"), ("max_seq_len", "None"), ("model", 'a "model"\\'),
             ("version", "2.0.0")) in values
 

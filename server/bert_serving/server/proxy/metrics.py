@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 logger = logging.getLogger(__name__)
 
 PREFIX = "bert_serving_"
-STATES = ("starting", "ready", "lost", "stopped")
+STATES = ("starting", "ready", "leaving", "lost", "stopped")
 FATES = ("sent", "held", "dropped", "expired")
 
 HISTOGRAMS = {
@@ -147,10 +147,10 @@ def _workers(workers: list[dict[str, Any]]) -> Iterator[Metric]:
     yield states
     for key, (name, help_text) in WORKER.items():
         yield labelled(name, help_text, "worker",
-                       {str(slot): worker[key] for slot, worker in enumerate(workers)})
+                       {str(worker["slot"]): worker[key] for worker in workers})
     out = GaugeMetricFamily(PREFIX + "worker_batches_out", "Batches that a worker holds", labels=("worker",))
-    for slot, worker in enumerate(workers):
-        out.add_metric([str(slot)], worker["out"])
+    for worker in workers:
+        out.add_metric([str(worker["slot"])], worker["out"])
     yield out
 
 
