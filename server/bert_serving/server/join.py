@@ -36,7 +36,7 @@ def address(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no address; expected HOST:PORT, the server's -worker_port")
     try:
         number = port_number(port)
-    except ValueError:
+    except (ValueError, argparse.ArgumentTypeError):
         number = 0
     if not number:
         raise argparse.ArgumentTypeError(f"{port!r} is no port; expected HOST:PORT, the server's -worker_port")
@@ -85,7 +85,7 @@ class Staff:
         self.context = zmq.Context()
         own = {name: getattr(options, name) for name in OPTIONS if name != "model_dir" or options.model_dir}
         try:
-            config = ServerConfig.from_the_model(orders["options"], **own)
+            config = _followed(orders, own)
             where, plan = place(config)
             model = settle(config, any(device != CPU for device in where.devices))
             self.crew = Crew(self.context, self.run_directory, model, where, plan, int(orders["largest_job"]))
@@ -126,10 +126,31 @@ class Staff:
         self.context.destroy(linger=0)
 
 
+def _followed(orders: dict[str, Any], own: dict[str, Any]) -> ServerConfig:
+    """
+    Raises:
+        ConfigError: they are no orders, or do not go together with this host's own options.
+    """
+    try:
+        return ServerConfig.from_the_model(orders["options"], **own)
+    except ConfigError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"what is ordered is not a server's: {type(error).__name__}: {error}") from error
+
+
 def connection(where: tuple[str, int], keys: Keys | None) -> Link:
-    """A new connection to the server's port for workers."""
+    """A new connection to the server's port for workers.
+
+    Raises:
+        StartError: it cannot even be tried.
+    """
     # No limit: what the workers have out is limited. Soon again: whoever lost the connection wants it back.
-    link = Link(zmq.DEALER, *where, keys, sndhwm=0, reconnect_ivl=100, reconnect_ivl_max=1000, connect_timeout=2000)
+    try:
+        link = Link(zmq.DEALER, *where, keys, sndhwm=0, reconnect_ivl=100, reconnect_ivl_max=1000,
+                    connect_timeout=2000)
+    except (zmq.ZMQError, KeysError) as error:
+        raise StartError(f"cannot connect to {where[0]}:{where[1]}: {error}") from error
     link.folder = "workers"
     return link
 
@@ -150,22 +171,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (ConfigError, KeysError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     from . import __version__, log
+    from .core.membership import PROTOCOL
     from .stages.agent import Agent
     from .stages.broker import exit_now
     log.set_up(options.verbose, "HOST")
     raise_descriptor_limit()
-    who = {"host": uuid.uuid4().hex, "version": __version__, "protocol": 1, "name": socket.gethostname(),
-           "pid": os.getpid()}
-    agent = Agent(lambda: connection(options.connect, keys), who,
-                  lambda orders, on_lost: Staff(orders, on_lost, options), options.patience or math.inf)
-    if options.orders:
-        agent.watch(0, agent.on_parent_gone)
-    signal.signal(signal.SIGTERM, agent.on_signal)
-    signal.signal(signal.SIGINT, agent.on_signal)
+    who = {"host": uuid.uuid4().hex, "version": __version__, "protocol": PROTOCOL,
+           "name": socket.gethostname(), "pid": os.getpid()}
     logger.info("bert-serving-server %s on Python %s; looking for a server on %s:%d", __version__,
                 platform.python_version(), *options.connect)
     code = 0
     try:
+        agent = Agent(lambda: connection(options.connect, keys), who,
+                      lambda orders, on_lost: Staff(orders, on_lost, options), options.patience or math.inf)
+        if options.orders:
+            agent.watch(0, agent.on_parent_gone)
+        signal.signal(signal.SIGTERM, agent.on_signal)
+        signal.signal(signal.SIGINT, agent.on_signal)
         agent.run(options.drain_timeout)
     except StartError as error:
         logger.error("%s", error)

@@ -25,7 +25,7 @@ from . import __version__, api_keys, keys
 from .config import PoolingStrategy, ServerConfig, WorkerRange
 from .core.batching import Backlog
 from .core.outlet import Outlet
-from .core.membership import Members
+from .core.membership import Kind, Members
 from .core.placement import CPU, MAX_THREADS
 from .core.recovery import CREDIT, Fleet
 from .core.scaling import Scaler
@@ -135,8 +135,9 @@ class Service:
         self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.statistics, self.describe,
                                      config.show_tokens_to_client)
         self.supervisor = self._supervisor(settings)
-        self.members = Members(self.fleet, config.worker_timeout, settings.precision, __version__,
-                               config.prefetch_size, self._worker_lost)
+        kind = Kind(settings.precision, settings.pooling_strategy == "NONE", settings.max_length)
+        self.members = Members(self.fleet, config.worker_timeout, kind, __version__, config.prefetch_size,
+                               self._worker_lost)
         self.broker.join(self.ventilator, self.outlet, self.supervisor, self._annex())
 
     def _annex(self) -> Annex | None:

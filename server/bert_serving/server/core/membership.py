@@ -27,12 +27,14 @@ import base64
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .messages import Fault, Job, Rows, decode_from_worker, encode_to_worker
+from .batching import Piece
+from .messages import HEAD, Fault, Job, Rows, decode_from_worker, encode_to_worker
+from .placement import CPU
 from .recovery import CREDIT, Fleet, WorkerState
 
 PROTOCOL = 1
@@ -42,7 +44,13 @@ JOIN, ALIVE, READY, GONE, LEAVE, ANSWER, WHO, WELCOME, REFUSED, JOB, KILL, BYE =
 WORKER = struct.Struct("<I")
 
 MAX_WORKERS = 4096
-"""Of one host: a number beyond this is a mistake."""
+"""Of all other hosts together; of one host, a number beyond this is a mistake."""
+
+MAX_WORDS = 16_000_000
+"""Most bytes of a message that is no job and no answer; the vectors of the golden sentences need the most of it."""
+
+MAX_COUNT = 2 ** 31
+"""Of what a worker counts: a number beyond this is a mistake."""
 
 ALIVE_SECONDS = 1.0
 """How often each end says that it is there, if the timeout is not so short that it has to be more often."""
@@ -53,6 +61,11 @@ CLOSENESS = {"fp32": 0.9999, "int8": 0.99, "bf16": 0.999, "fp16": 0.999}
 
 class MembershipError(ValueError):
     """A message that is none of those above."""
+
+
+def readable(value: Any, most: int = 64) -> str:
+    """What another host says, for the log and for people: short and printable, so that nobody writes our log for us."""
+    return (value if isinstance(value, str) else f"a {type(value).__name__}")[:most].encode("unicode_escape").decode()
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------
@@ -73,6 +86,8 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[bytes, dict[str, Any]]
         raise MembershipError(f"a message of kind {kind[:8]!r} with {len(frames)} frames")
     if len(frames) == 1:
         return kind, {}
+    if len(frames[1]) > MAX_WORDS:
+        raise MembershipError(f"contents of {len(frames[1])} bytes; expected at most {MAX_WORDS}")
     try:
         values = json.loads(bytes(frames[1]))
     except (ValueError, RecursionError) as error:
@@ -84,6 +99,18 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[bytes, dict[str, Any]]
 
 def encode_job(worker: int, job: Job) -> list[bytes]:
     return [JOB, WORKER.pack(worker), *encode_to_worker(job)]
+
+
+def decode_job(frames: Sequence[bytes]) -> tuple[int, bytes, list[bytes]]:
+    """
+    Returns:
+        Number of the worker, head of the message for it, and the rest of that.
+    Raises:
+        MembershipError: it is no job.
+    """
+    if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) != HEAD.size:
+        raise MembershipError(f"a job of {len(frames)} frames")
+    return WORKER.unpack(frames[1])[0], frames[2], list(frames[3:])
 
 
 def encode_proof(array: np.ndarray) -> dict[str, Any]:
@@ -117,6 +144,7 @@ def difference(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str | No
         return f"they are {list(theirs.shape)} where this server's are {list(ours.shape)}"
     if not np.isfinite(theirs).all():
         return "some are not finite"
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)  # whose squares are finite, whatever they are
     lengths = np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1)
     product = lengths[0] * lengths[1]
     empty = product == 0  # rows of tokens that are hidden
@@ -133,6 +161,25 @@ def difference(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str | No
 
 # ---- who is there ----------------------------------------------------------------------------------------------------
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the vectors of a server are like, so that others are not taken for them.
+
+    Attributes:
+        precision: of what computes them.
+        token_level: there is one for each token, and not for each sequence.
+        longest: tokens that a sequence can have.
+    """
+
+    precision: str = "fp32"
+    token_level: bool = False
+    longest: int = 512
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float16 if self.precision == "fp16" else np.float32)
+
+
 @dataclass(eq=False, slots=True)
 class Host:
     """One connection that has joined.
@@ -144,6 +191,7 @@ class Host:
         heard: when it last said anything.
         slots: number of a worker there -> its slot here.
         leaving: it wants no more jobs.
+        unheard: it has a worker that is ready, and could not be measured yet.
     """
 
     peer: bytes
@@ -152,6 +200,7 @@ class Host:
     heard: float
     slots: dict[int, int] = field(default_factory=dict)
     leaving: bool = False
+    unheard: bool = False
 
 
 class Members:
@@ -163,28 +212,35 @@ class Members:
             worker of this server has proved itself.
     """
 
-    def __init__(self, fleet: Fleet, timeout: float, precision: str, version: str, credit_on_gpu: int,
+    def __init__(self, fleet: Fleet, timeout: float, kind: Kind, version: str, credit_on_gpu: int,
                  on_lost: Callable[[int], None]) -> None:
         """
         Args:
+            fleet: with this server's own workers, if it has any.
             timeout: seconds without a word after which a host counts as lost.
-            precision: that of the vectors.
             version: of this server; hosts need the same.
             credit_on_gpu: jobs that a worker on a GPU may hold.
             on_lost: called with the slot of a worker that is gone.
         """
-        self.fleet, self.timeout, self.precision, self.version = fleet, timeout, precision, version
+        self.fleet, self.timeout, self.kind, self.version = fleet, timeout, kind, version
         self.credit_on_gpu, self.on_lost = credit_on_gpu, on_lost
+        self.awaits_own = bool(fleet.workers)  # they are the measure, and not who happens to come first
         self.hosts: dict[bytes, Host] = {}
         self.places: dict[int, tuple[bytes, int]] = {}   # slot -> (peer, number of the worker there)
         self.about: dict[int, dict[str, Any]] = {}
         self.golden: np.ndarray | None = None
         self._free: list[int] = []
 
-    def learn(self, about: dict[str, Any]) -> None:
-        """A worker of this host has proved itself: what it computed is what the others are measured by."""
-        if self.golden is None:
-            self.golden = decode_proof(about.get("proof"))
+    def learn(self, about: dict[str, Any]) -> list[Host]:
+        """A worker of this server has proved itself: what it computed is what the others are measured by.
+
+        Returns:
+            Those that have said too early that their workers are ready; they have to join again.
+        """
+        if not self.awaits_own:
+            return []
+        self.golden, self.awaits_own = decode_proof(about.get("proof")), False
+        return [host for host in self.hosts.values() if host.unheard]
 
     def join(self, peer: bytes, values: dict[str, Any], now: float) -> str | None:
         """A host wants to join; why it may not, or None.
@@ -193,15 +249,15 @@ class Members:
             MembershipError: it does not say who it is.
         """
         key, name, pid = (values.get(what) for what in ("host", "name", "pid"))
-        if not isinstance(key, str) or not isinstance(name, str) or not isinstance(pid, int):
+        if type(key) is not str or type(name) is not str or type(pid) is not int or not 0 <= pid < MAX_COUNT:
             raise MembershipError("a host that does not say who it is")
-        if values.get("protocol") != PROTOCOL or values.get("version") != self.version:
-            return (f"it is bert-serving-server {values.get('version')}, this server is {self.version}; install the "
-                    "same on both")
         # Who joins again has lost the connection: what was on it will not be answered there.
-        for host in [host for host in self.hosts.values() if host.key == key]:
+        for host in [host for host in self.hosts.values() if host.key == key or host.peer == peer]:
             self.forget(host.peer)
-        self.hosts[peer] = Host(peer, key, f"{name[:64]} (process {pid})", now)
+        if values.get("protocol") != PROTOCOL or values.get("version") != self.version:
+            return (f"it is bert-serving-server {readable(values.get('version'))}, this server is {self.version}; "
+                    "install the same on both")
+        self.hosts[peer] = Host(peer, key, f"{readable(name)} (process {pid})", now)
         return None
 
     def hear(self, peer: bytes, now: float) -> Host | None:
@@ -211,8 +267,8 @@ class Members:
             host.heard = now
         return host
 
-    def ready(self, host: Host, values: dict[str, Any]) -> str | int:
-        """A worker there has proved itself; its slot, or why it is not taken.
+    def ready(self, host: Host, values: dict[str, Any]) -> str | int | None:
+        """A worker there has proved itself; its slot, or why it is not taken. None: it is not, and that is no matter.
 
         Raises:
             MembershipError: it says nothing of use.
@@ -221,29 +277,37 @@ class Members:
         if number in host.slots:  # another process in the same place
             self.gone(host, values)
         theirs = decode_proof(values.get("proof"))
-        if self.golden is not None:
-            difference_found = difference(self.golden, theirs, self.precision)
-            if difference_found is not None:
-                return (f"its vectors of the golden sentences are not this server's: {difference_found}; has it the "
-                        "same model?")
-        else:
-            self.golden = theirs
         if host.leaving:
-            return "it has asked to leave"
-        on_gpu = isinstance(values.get("device"), int) and values["device"] >= 0
-        slot = self._slot(self.credit_on_gpu if on_gpu else CREDIT)
+            return None
+        if self.awaits_own:
+            host.unheard = True
+            return None
+        found = None
+        if self.golden is not None:
+            found = difference(self.golden, theirs, self.kind.precision)
+        elif not theirs.size or not np.isfinite(theirs).all():
+            found = "they are no vectors"
+        if found is not None:
+            return f"its vectors of the golden sentences are not this server's: {found}; has it the same model?"
+        if len(self.places) >= MAX_WORKERS:
+            return f"the server has {MAX_WORKERS} workers of other hosts, which is the most"
+        self.golden = theirs if self.golden is None else self.golden
+        device, threads = (_count(values.get(what)) for what in ("device", "num_threads"))
+        slot = self._slot(CREDIT if device is None else self.credit_on_gpu)
         host.slots[number] = slot
         self.places[slot] = host.peer, number
-        self.about[slot] = {name: value for name, value in values.items() if name != "proof"}
+        self.about[slot] = {"device": CPU if device is None else device, "num_threads": threads}
         self.fleet.started(slot)
         self.fleet.ready(slot)
         return slot
 
     def _slot(self, credit: int) -> int:
+        """A place that nobody has any more, or a new one."""
         slot = self._free.pop() if self._free else self.fleet.add()
         worker = self.fleet.workers[slot]
-        worker.tokens_per_second = worker.overhead = 0.0
         worker.credit = credit
+        worker.tokens_per_second = worker.overhead = 0.0
+        worker.num_jobs = worker.num_sequences = worker.restarts = 0
         return slot
 
     def gone(self, host: Host, values: dict[str, Any]) -> int | None:
@@ -299,9 +363,10 @@ class Members:
             return None
         if self.places.get(flight.slot, (b"", 0))[0] != host.peer:
             raise MembershipError(f"an answer to job {message.job}, which it does not have")
-        if isinstance(message, Rows):
-            assert self.golden is not None, "no worker is ready without"
-            check_rows(message, sum(piece.count for piece in flight.pieces), self.golden.shape[1])
+        if isinstance(message, Fault):
+            return replace(message, code=readable(message.code), message=readable(message.message, 500))
+        assert self.golden is not None, "no worker is ready without"
+        check_rows(message, flight.pieces, self.golden.shape[1], self.kind)
         return message
 
     def silent(self, now: float) -> Iterator[Host]:
@@ -320,26 +385,53 @@ def worker_number(values: dict[str, Any]) -> int:
     return number
 
 
-def check_rows(rows: Rows, count: int, width: int) -> None:
+def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> None:
     """
     Args:
-        count: sequences of the job.
+        pieces: of the job.
         width: numbers of a vector.
     Raises:
         MembershipError: what was computed elsewhere does not fit the job.
     """
-    fits = rows.array.dtype in (np.float32, np.float16) and rows.array.ndim == 2 and rows.array.shape[1] == width
-    for per_sequence in (rows.lengths, rows.contents, rows.specials):
-        fits = fits and (not per_sequence or _are_counts(per_sequence, count))
-    fits = fits and _are_counts(rows.counts, count) and (not rows.tokens or len(rows.tokens) == count)
-    fits = fits and len(rows.array) == (sum(rows.lengths) if rows.lengths else count)
-    fits = fits and all(type(index) is int and 0 <= index < count for index in rows.bad)
-    fits = fits and type(rows.num_tokens) is int and isinstance(rows.seconds, dict) and all(
-        isinstance(value, float) for value in rows.seconds.values())
-    if not fits:
-        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of {count} sequences")
+    count = sum(piece.count for piece in pieces)
+    problem = ""
+    if not _are_counts(rows.counts, count):
+        problem = "the counts of tokens"
+    elif kind.token_level and not _are_lengths(rows, count, kind.longest):
+        problem = "the lengths"
+    elif rows.array.dtype != kind.dtype \
+            or rows.array.shape != (sum(rows.lengths or []) if kind.token_level else count, width):
+        problem = "the vectors"
+    elif not kind.token_level and (rows.lengths or rows.contents or rows.specials):
+        problem = "lengths, which are for the strategy NONE,"
+    elif any(piece.request.show_tokens for piece in pieces) and not _are_tokens(rows.tokens, count):
+        problem = "the tokens"
+    elif not isinstance(rows.bad, list) or any(type(at) is not int or not 0 <= at < count for at in rows.bad):
+        problem = "the places of vectors that are not finite"
+    elif _count(rows.num_tokens) is None or not isinstance(rows.seconds, dict) or not all(
+            isinstance(value, float) and 0 <= value < MAX_COUNT for value in rows.seconds.values()):
+        problem = "the measurements"
+    if problem:
+        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of {count} sequences, where "
+                              f"{problem} cannot be right")
+
+
+def _count(value: Any) -> int | None:
+    """A number of something, if it is one."""
+    return value if type(value) is int and 0 <= value < MAX_COUNT else None
 
 
 def _are_counts(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(type(value) is int and value >= 0
-                                                                     for value in values)
+    return isinstance(values, list) and len(values) == count and None not in map(_count, values)
+
+
+def _are_lengths(rows: Rows, count: int, longest: int) -> bool:
+    """Whether they fit each other, so that the rows fit into an answer."""
+    return all(_are_counts(values, count) for values in (rows.lengths, rows.contents, rows.specials)) and all(
+        length <= min(content + special, longest) for length, content, special in
+        zip(rows.lengths or [], rows.contents or [], rows.specials or []))
+
+
+def _are_tokens(values: Any, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(
+        isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) for tokens in values)

@@ -13,7 +13,7 @@ import zmq
 from bert_serving.client.link import Link
 
 from ..core import membership
-from ..core.membership import MembershipError
+from ..core.membership import MembershipError, readable
 from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker
 from ..core.recovery import Fleet, WorkerState
 from ..errors import StartError
@@ -63,7 +63,10 @@ class Agent:
         self.orders: dict[str, Any] | None = None
         self.joined = False
         self.done = False
-        self.outstanding: list[dict[int, bytes]] = []   # for each worker: job -> head of its message from the server
+        # For each worker: our number of a job -> head of its message from the server. Its own numbers begin anew when
+        # it is started again, while a worker may still have a job of before.
+        self.outstanding: list[dict[int, bytes]] = []
+        self._next_job = 1
         self.waker, self._wake_end = sockets.socketpair()
         self.waker.setblocking(False)
         self._wake_end.setblocking(False)
@@ -106,10 +109,16 @@ class Agent:
                 while not self.done and self.joined and self._stop_asked < 2 and time.monotonic() < end:
                     self.step()
         finally:
-            if self.staff is not None:
-                self.staff.keeper.stop()
-                self.staff.close()
-            self.link.close(flush=self.joined)
+            self.close()
+
+    def close(self) -> None:
+        """End the workers, and the connection once everything is said."""
+        if self.staff is not None:
+            self.staff.keeper.stop()
+            self.staff.close()
+        self.link.close(flush=self.joined)
+        self.waker.close()
+        self._wake_end.close()
 
     def step(self, timeout_ms: int = TICK_MS) -> None:
         """Handle whatever is waiting; return after at most ``timeout_ms``.
@@ -201,16 +210,17 @@ class Agent:
             if received is None or self.done:
                 return
             self._heard = time.monotonic()
-            frames = [frame.bytes for frame in received]
-            if frames[0] == membership.JOB:
-                self._pass_on(frames)
-                continue
             try:
-                kind, values = membership.decode(frames)
+                self._on_message([frame.bytes for frame in received])
             except MembershipError as error:
                 raise Refused(f"what listens on {self.link.host}:{self.link.port} is no server's -worker_port: it sent "
                               f"{error}") from error
-            self._on_word(kind, values)
+
+    def _on_message(self, frames: list[bytes]) -> None:
+        if frames[0] == membership.JOB:
+            self._pass_on(*membership.decode_job(frames))
+        else:
+            self._on_word(*membership.decode(frames))
 
     def _on_word(self, kind: bytes, values: dict[str, Any]) -> None:
         if kind == membership.WHO:
@@ -219,23 +229,27 @@ class Agent:
         elif kind == membership.WELCOME:
             self._welcome(values)
         elif kind == membership.REFUSED:
-            raise Refused(f"the server does not want this host's workers: {values.get('reason')}")
+            raise Refused(f"the server does not want this host's workers: {readable(values.get('reason'), 500)}")
         elif kind == membership.KILL and self.staff is not None:
             worker = membership.worker_number(values)
-            logger.warning("worker %d hangs, as the server says (%s); it is replaced", worker, values.get("why"))
+            logger.warning("worker %d hangs, as the server says (%s); it is replaced", worker,
+                           readable(values.get("why"), 200))
             if worker < len(self.staff.pipes):
                 self.staff.kill(worker)
         elif kind == membership.BYE:
-            logger.info("goodbye from the server: %s", values.get("reason"))
+            logger.info("goodbye from the server: %s", readable(values.get("reason"), 200))
             self.done = self._leaving
             self._outside()
 
     def _welcome(self, orders: dict[str, Any]) -> None:
         """The server takes this host, and says what its workers have to do."""
+        timeout = orders.get("timeout")
+        if not isinstance(timeout, float) or not timeout > 0:
+            raise MembershipError(f"a welcome without a timeout: {timeout!r}"[:100])
         self._outside()
         self.joined = True
         self._since = float("inf")
-        self.timeout = float(orders["timeout"])
+        self.timeout = timeout
         if orders != self.orders:
             self._hire(orders)
             self._heard = time.monotonic()  # a model that is fetched takes its time
@@ -249,11 +263,12 @@ class Agent:
     def _hire(self, orders: dict[str, Any]) -> None:
         if self.staff is not None:
             logger.info("the server has other orders now: starting other workers")
-            self.staff.keeper.stop()
             for source in [source for source in self.handlers
                            if source not in (0, self.waker.fileno(), self.link.socket)]:
                 self.unwatch(source)
-            self.staff.close()
+            before, self.staff = self.staff, None
+            before.keeper.stop()
+            before.close()
         self.staff = self.hire(orders, self._lost)
         self.orders = orders
         self.outstanding = [{} for _ in self.staff.pipes]
@@ -266,19 +281,19 @@ class Agent:
 
     # ---- its workers -------------------------------------------------------------------------------------------------
 
-    def _pass_on(self, frames: list[bytes]) -> None:
+    def _pass_on(self, number: int, head: bytes, rest: list[bytes]) -> None:
         """Give a job to its worker, under that worker's own name."""
         if self.staff is None or not self.joined:
             return
-        number, = membership.WORKER.unpack(frames[1])
-        worker = self.staff.fleet.workers[number]
-        kind, _, _, job = HEAD.unpack(frames[2])
-        self.outstanding[number][job] = frames[2]
-        pipe = self.staff.pipes[number]
+        if number >= len(self.staff.pipes):
+            raise MembershipError(f"a job for worker {number} of {len(self.staff.pipes)}")
+        job, self._next_job = self._next_job, self._next_job + 1
+        kind, incarnation = HEAD.unpack(head)[0], self.staff.fleet.workers[number].incarnation
         try:
-            pipe.send_multipart([HEAD.pack(kind, number, worker.incarnation, job), *frames[3:]], NOBLOCK)
+            self.staff.pipes[number].send_multipart([HEAD.pack(kind, number, incarnation, job), *rest], NOBLOCK)
         except zmq.Again:
-            pass  # the worker has just gone, and the server is told so
+            return  # the worker has just gone, and the server is told so
+        self.outstanding[number][job] = head
 
     def on_answer(self) -> None:
         assert self.staff is not None
@@ -303,7 +318,8 @@ class Agent:
         assert self.staff is not None
         if isinstance(message, Ready):
             self.staff.keeper.on_ready(message)
-            if self.joined and self.staff.fleet.workers[message.slot].state is WorkerState.READY:
+            if self.joined and not self._leaving \
+                    and self.staff.fleet.workers[message.slot].state is WorkerState.READY:
                 self._announce(message.slot)
         elif isinstance(message, Fault):
             self.staff.keeper.on_start_fault(message)

@@ -9,9 +9,10 @@ from typing import Any
 import zmq
 
 from ..core import membership
-from ..core.membership import Host, MembershipError, Members
+from ..core.admission import Admission
+from ..core.membership import Host, MembershipError, Members, readable
 from ..core.messages import Fault, Job, Rows
-from .endpoints import NOBLOCK, receive
+from .endpoints import NOBLOCK, address_of, receive
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,14 @@ class Annex:
         self.socket, self.members, self.orders, self.may_join = socket, members, orders, may_join
         self._every = min(membership.ALIVE_SECONDS, members.timeout / 4)
         self._next_alive = 0.0
+        self._strangers = Admission("")   # what the log says of them
+        self._unreachable: set[bytes] = set()
+
+    def learn(self, about: dict[str, Any]) -> None:
+        """A worker of this server has proved itself; see Members."""
+        for host in self.members.learn(about):
+            self.members.forget(host.peer)
+            self._send(host.peer, membership.encode(membership.WHO))
 
     def on_message(self, take: Callable[[Rows | Fault], None]) -> None:
         """Hosts have said something.
@@ -48,14 +57,16 @@ class Annex:
             frames = [frame.buffer for frame in received[1:]]
             host = self.members.hear(peer, now)
             try:
-                if host is not None and frames and bytes(frames[0]) == membership.ANSWER:
+                if not frames or bytes(frames[0]) != membership.ANSWER:
+                    self._hear(peer, host, frames, received[0], now)
+                elif host is None:  # it was given up meanwhile, and so were its jobs
+                    self._send(peer, membership.encode(membership.WHO))
+                else:
                     answer = self.members.answer(host, frames[1:])
                     if answer is not None:
                         take(answer)
-                else:
-                    self._hear(peer, host, frames, received[0], now)
             except MembershipError as error:
-                self._expel(peer, host, f"it sent {error}")
+                self._expel(host, received[0], f"it sent {error}", now)
 
     def _hear(self, peer: bytes, host: Host | None, frames: Sequence[memoryview], frame: zmq.Frame,
               now: float) -> None:
@@ -70,7 +81,7 @@ class Annex:
             slot = self.members.gone(host, values)
             if slot is not None:
                 logger.warning("worker %d, on %s, was lost (%s); what it held is given again", slot, host.name,
-                               str(values.get("how"))[:200])
+                               readable(values.get("how"), 200))
         elif kind == membership.LEAVE:
             logger.info("%s leaves, with %d workers", host.name, len(host.slots))
             self.members.leave(host)
@@ -83,7 +94,7 @@ class Annex:
             return
         reason = self.members.join(peer, values, now)
         if reason is not None:
-            logger.warning("refused workers of %s: %s", str(values.get("name"))[:64], reason)
+            self._warn_of(frame, f"workers of {readable(values.get('name'))}: {reason}", now)
             self._send(peer, membership.encode(membership.REFUSED, reason=reason))
             return
         logger.info("%s has joined", self.members.hosts[peer].name)
@@ -92,19 +103,25 @@ class Annex:
     def _ready(self, host: Host, values: dict[str, Any]) -> None:
         slot = self.members.ready(host, values)
         if isinstance(slot, str):
-            logger.warning("refused worker %s of %s: %s", values["worker"], host.name, slot)
+            logger.warning("refused worker %d of %s: %s", values["worker"], host.name, slot)
             self._send(host.peer, membership.encode(membership.REFUSED, reason=slot))
             self._forget(host)
-            return
-        logger.info("worker %d, on %s, is ready: %s", slot, host.name, str(values.get("about"))[:200])
+        elif slot is not None:
+            logger.info("worker %d, on %s, is ready: %s", slot, host.name, readable(values.get("about"), 200))
 
-    def _expel(self, peer: bytes, host: Host | None, why: str) -> None:
+    def _expel(self, host: Host | None, frame: zmq.Frame, why: str, now: float) -> None:
         if host is None:
-            logger.warning("ignored a stranger on the port for workers: %s", why)
+            self._warn_of(frame, why, now)
             return
         logger.warning("%s is expelled: %s", host.name, why)
-        self._send(peer, membership.encode(membership.REFUSED, reason=why[:200]))
+        self._send(host.peer, membership.encode(membership.REFUSED, reason=why[:200]))
         self._forget(host)
+
+    def _warn_of(self, frame: zmq.Frame, why: str, now: float) -> None:
+        """Tell the log of a stranger on this port, unless it heard of too many lately."""
+        line = self._strangers.refused(address_of(frame) or "somebody", why, now)
+        if line is not None:
+            logger.warning("%s", line)
 
     def _forget(self, host: Host) -> None:
         slots = self.members.forget(host.peer)
@@ -116,13 +133,19 @@ class Annex:
     def give(self, job: Job) -> bool:
         """Send a job to a remote worker without waiting; False if its host is gone."""
         place = self.members.places.get(job.slot)
-        return place is not None and self._send(place[0], membership.encode_job(place[1], job))
+        if place is None:
+            return False
+        if not self._send(place[0], membership.encode_job(place[1], job)):
+            self._unreachable.add(place[0])
+            return False
+        return True
 
     def tick(self, now: float) -> None:
         """What is due by the clock: signs of life, hosts that are silent, workers that hang, hosts that may go."""
         for host in self.members.silent(now):
             logger.warning("%s was not heard of for %.1f s: it counts as lost", host.name, now - host.heard)
             self._forget(host)
+        self._forget_unreachable()
         fleet = self.members.fleet
         for slot in fleet.hung(now):
             place = self.members.places.get(slot)
@@ -138,10 +161,16 @@ class Annex:
             self.members.forget(host.peer)
         if now >= self._next_alive:
             self._next_alive = now + self._every
-            for host in list(self.members.hosts.values()):
-                if not self._send(host.peer, membership.encode(membership.ALIVE)):
-                    logger.warning("the connection to %s is gone", host.name)
-                    self._forget(host)
+            self._unreachable.update(peer for peer in self.members.hosts
+                                     if not self._send(peer, membership.encode(membership.ALIVE)))
+            self._forget_unreachable()
+
+    def _forget_unreachable(self) -> None:
+        for peer in self._unreachable & self.members.hosts.keys():
+            host = self.members.hosts[peer]
+            logger.warning("the connection to %s is gone", host.name)
+            self._forget(host)
+        self._unreachable.clear()
 
     def close(self) -> None:
         """Tell every host that this server stops."""

@@ -27,7 +27,7 @@ from ..core.ventilator import Caller, Ventilator
 from ..errors import StartError
 from .annex import Annex
 from .door import Door
-from .endpoints import NOBLOCK, SNDMORE, receive
+from .endpoints import NOBLOCK, SNDMORE, address_of, receive
 
 logger = logging.getLogger(__name__)
 
@@ -313,7 +313,7 @@ class Broker:
         elif isinstance(message, Ready):
             self.keeper.on_ready(message)
             if self.annex is not None:
-                self.annex.members.learn(message.about)
+                self.annex.learn(message.about)
         elif message.job:
             self.on_answer(message)
         else:
@@ -349,11 +349,7 @@ class Broker:
 
 
 def _is_loopback(frame: zmq.Frame) -> bool:
-    try:
-        address = frame.get("Peer-Address")
-    except zmq.ZMQError:
-        return False
-    return isinstance(address, str) and address.startswith(LOOPBACK)
+    return address_of(frame).startswith(LOOPBACK)
 
 
 def exit_now(code: int) -> NoReturn:

@@ -22,6 +22,10 @@ FRONT_RCVHWM = 32
 OUTLET_SNDHWM = 16
 """Messages that libzmq keeps for one subscriber; more are held by the outlet, which counts bytes."""
 
+ANNEX_SNDHWM = 10_000
+"""Messages that libzmq keeps for one host: more than all the jobs that its workers may hold, but not without end for
+strangers who ask and do not read."""
+
 SUBSCRIPTION_BYTES = 1024
 KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 30, zmq.TCP_KEEPALIVE_INTVL: 15, zmq.TCP_KEEPALIVE_CNT: 4,
              zmq.TCP_MAXRT: 90_000}
@@ -139,7 +143,7 @@ def annex(context: zmq.Context[Any], host: str, port: int, largest: int,
     """
     socket = context.socket(zmq.ROUTER)
     socket.router_mandatory = True  # to be told when a host is gone
-    socket.sndhwm = socket.rcvhwm = 64
+    socket.sndhwm, socket.rcvhwm = ANNEX_SNDHWM, FRONT_RCVHWM
     socket.maxmsgsize = largest
     return socket, _bind(socket, host, port, "-worker_port", guard)
 
@@ -265,3 +269,12 @@ def receive(socket: zmq.Socket[Any]) -> list[zmq.Frame] | None:
     while frames[-1].more:
         frames.append(socket.recv(NOBLOCK, copy=False))
     return frames
+
+
+def address_of(frame: zmq.Frame) -> str:
+    """The address of the host that a message came from; empty if that is not known."""
+    try:
+        address = frame.get("Peer-Address")
+    except zmq.ZMQError:
+        return ""
+    return address if isinstance(address, str) else ""

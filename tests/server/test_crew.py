@@ -1,0 +1,138 @@
+"""The workers of one host: where they run, what each is told, and where it is heard."""
+import logging
+
+import pytest
+import zmq
+from bert_serving.server import crew as module
+from bert_serving.server import machine
+from bert_serving.server.config import ServerConfig
+from bert_serving.server.core.placement import CPU, Plan
+from bert_serving.server.crew import MB, Crew, largest_job, largest_result, place
+from bert_serving.server.engine.base import EngineSettings
+from bert_serving.server.engine.models import settle
+from bert_serving.server.errors import ConfigError
+from bert_serving.server.stages import endpoints
+
+
+def configure(**options):
+    return ServerConfig(**{"engine": "echo", "num_worker": 2, **options})
+
+
+# ---- where they run --------------------------------------------------------------------------------------------------
+
+def test_workers_that_compute_nothing_run_on_cpus():
+    where, plan = place(configure(num_worker=3))
+    assert where.devices == [CPU] * 3 and len(plan.threads) == 3 and "echo" in where.reason
+
+
+@pytest.mark.parametrize("options", [{"engine": "lite"}, {"engine": "auto", "precision": "int8"}], ids=repr)
+def test_what_is_for_cpus_asks_for_no_gpu(monkeypatch, options):
+    monkeypatch.setattr(machine, "gpus", lambda: pytest.fail("it was asked for"))
+    where, _ = place(configure(**options))
+    assert where.devices == [CPU] * 2
+
+
+def test_cpus_may_be_asked_for(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: pytest.fail("it was asked for"))
+    assert place(configure(engine="graph", cpu=True))[0].devices == [CPU] * 2
+
+
+def test_no_device_can_be_chosen_for_what_computes_nothing():
+    with pytest.raises(ConfigError, match="-device_map is for engines that compute"):
+        place(configure(device_map=[0]))
+
+
+def test_a_server_may_do_without_workers_of_its_own():
+    where, plan = place(configure(num_worker=0, worker_port=0))
+    assert where.devices == [] and plan.threads == [] and not where.warning and not plan.warning
+
+
+# ---- how large things get --------------------------------------------------------------------------------------------
+
+def test_a_job_holds_the_largest_request_whatever_is_in_it():
+    assert largest_job(configure(max_queue_mb=3.0, max_message_mb=2.0)) == 13 * MB
+    assert largest_job(configure(max_queue_mb=1.0, max_message_mb=2.0)) == 9 * MB
+
+
+@pytest.mark.parametrize("settings, width", [
+    ({"hidden_size": 8}, 16), ({"hidden_size": 8, "pooling_layer": (-2, -3)}, 32),
+    ({"hidden_size": 1, "num_labels": 90}, 90)], ids=repr)
+def test_a_result_holds_every_token_of_every_sequence(settings, width):
+    config, settings = configure(max_batch_size=5), EngineSettings(**{"engine": "echo", "max_seq_len": 25, **settings})
+    assert largest_result(100, config, settings) == 100 + 5 * 25 * width * 4
+
+
+# ---- sockets and orders ----------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def make():
+    context, run_directory, made = zmq.Context(), endpoints.RunDirectory(), []
+
+    def crew(**options):
+        config = configure(**options)
+        made.append(Crew(context, run_directory, settle(config, False), *place(config), 1000))
+        return made[-1]
+
+    yield crew
+    for one in made:
+        one.close()
+    run_directory.remove()
+    context.destroy(linger=0)
+
+
+def test_every_worker_has_its_own_pipe_and_orders(make):
+    crew = make(num_threads=3, verbose=True)
+    assert crew.freeze_orders is None and len(crew.pipes) == len(set(crew.job_endpoints)) == 2
+    for endpoint, orders in zip(crew.job_endpoints, crew.orders):
+        assert (orders["jobs"], orders["results"]) == (endpoint, crew.result_endpoint)
+        assert (orders["largest_job"], orders["verbose"], orders["device_is_a_must"]) == (1000, True, False)
+        settings = EngineSettings.from_json(orders["settings"])
+        assert (settings.engine, settings.device, settings.num_threads) == ("echo", CPU, 3)
+
+
+def test_what_goes_in_at_one_end_comes_out_at_the_other(make):
+    crew = make()
+    context = zmq.Context()
+    jobs, results = endpoints.worker_end(context, crew.job_endpoints[1], crew.result_endpoint, 1000)
+    crew.pipes[1].send(b"a job")
+    assert jobs.poll(5000) and jobs.recv() == b"a job"
+    results.send(b"rows")
+    assert crew.results.poll(5000) and crew.results.recv() == b"rows"
+    for socket in (jobs, results):
+        socket.close(0)
+    context.term()
+
+
+def test_without_workers_nothing_is_frozen(make, monkeypatch):
+    monkeypatch.setattr(module, "cached_graph", lambda *arguments: pytest.fail("nobody would run it"))
+    crew = make(num_worker=0, worker_port=0)
+    assert crew.pipes == crew.orders == [] and crew.freeze_orders is None
+
+
+def test_closed_it_has_no_sockets(make):
+    crew = make()
+    crew.close()
+    assert all(socket.closed for socket in (crew.results, *crew.pipes))
+
+
+# ---- what the log is told --------------------------------------------------------------------------------------------
+
+def test_the_log_tells_where_each_worker_runs(make, caplog):
+    caplog.set_level(logging.INFO)
+    make().show()
+    assert any(line.startswith("worker 1: CPU (") for line in caplog.messages)
+    assert any(line.startswith("engine: echo (") for line in caplog.messages)
+
+
+def test_the_log_warns_of_more_threads_than_cores(make, caplog):
+    crew = make()
+    crew.plan = Plan(crew.plan.threads, "too many threads", True)
+    crew.show()
+    assert "plan: too many threads" in caplog.messages
+
+
+@pytest.mark.parametrize("aided", [False, True])
+def test_the_log_warns_of_a_precision_that_the_processor_does_not_help_with(make, caplog, monkeypatch, aided):
+    monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
+    make(precision="bf16").show()
+    assert ("no instructions for bf16: fp32 is faster" in caplog.text) != aided
