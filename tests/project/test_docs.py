@@ -23,6 +23,7 @@ from bert_serving.server.bulk.options import get_parser as bulk_parser, parse as
 from bert_serving.server.cli import keygen, terminate
 from bert_serving.server.config import ServerConfig, get_args_parser
 from bert_serving.server.engine.command import main as model_command
+from bert_serving.server.join import get_worker_parser
 from bert_serving.server.proxy.metrics import HISTOGRAMS, QUEUE, TOKENS, WORKER
 from bert_serving.server.proxy.pages import OPENAPI
 
@@ -151,6 +152,10 @@ def check_keygen(words, command, request):
     assert keygen([str(directory / words[1]), *words[2:]]) == 0
 
 
+def check_worker(words, command, request):
+    get_worker_parser().parse_args(words[1:])
+
+
 def check_terminate(words, command, request):
     """It takes these arguments; nobody is told to stop."""
     from bert_serving.server.service import BertServer
@@ -168,7 +173,7 @@ def check_ssh(words, command, request):
 CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start,
           "bert-serving-doctor": check_start,
           "bert-serving-benchmark": check_benchmark, "bert-serving-encode": check_encode,
-          "bert-serving-keygen": check_keygen, "ssh": check_ssh,
+          "bert-serving-keygen": check_keygen, "bert-serving-worker": check_worker, "ssh": check_ssh,
           "bert-serving-terminate": check_terminate, "bert-serving-model": check_model, "curl": check_curl,
           "docker": check_docker, "python": check_example, "node": check_example, "sh": check_example}
 
@@ -176,7 +181,8 @@ CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_star
 @pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
                                      "bert-serving-start -no_such_option", "bert-serving-model steal",
                                      "bert-serving-benchmark -tests nothing", "bert-serving-encode in.txt",
-                                     "bert-serving-keygen keys ../alice", "bert-serving-terminate -por",
+                                     "bert-serving-keygen keys ../alice", "bert-serving-worker -connect nowhere",
+                                     "bert-serving-terminate -por",
                                      "ssh -N -L 5555:localhost:1 10.0.0.7",
                                      "docker build -f docker/Nothing .", "pip install no-such-package",
                                      "python example/nothing.py", "python example/encode.py -no_such_option"])
@@ -247,6 +253,13 @@ def test_every_option_of_bulk_jobs_is_on_its_page():
     ours = set(bulk_parser({})._option_string_actions) - set(get_args_parser({})._option_string_actions)
     page = (ROOT / "docs/bulk.md").read_text(encoding="utf-8")
     assert ours and not [name for name in ours if not name.startswith("--") and f"`{name}`" not in page]
+
+
+def test_every_option_of_remote_workers_is_on_their_page():
+    ours = set(get_worker_parser()._option_string_actions) - set(get_args_parser({})._option_string_actions)
+    page = (ROOT / "docs/remote-workers.md").read_text(encoding="utf-8")
+    shown = [name for name in ours - {"-h", "-orders"} if not name.startswith("--")]
+    assert shown and not [name for name in shown if f"`{name}" not in page]
 
 
 def test_peers_are_on_their_page():

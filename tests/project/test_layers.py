@@ -26,7 +26,7 @@ ROOMS = {
     "server.machine": ["server.core"],
     "server.engine": ["server.core", "server.config", "server.errors", "server.log", "server.process"],
     "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",
-                      "server.keys", "client.protocol", "client.errors"],
+                      "server.keys", "client.link", "client.protocol", "client.errors"],
     "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process"],
     "server.proxy": ["client", "server.errors", "server.api_keys", "server.log", "server.process"],
     "server.bulk": ["client", "server.service", "server.config", "server.errors", "server.log"],
@@ -43,7 +43,7 @@ ROOMS = {
 # A library that is heavy, optional or particular -> the only rooms that may import it, inside functions too.
 GUESTS = {
     "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service",
-            "server.keys", "server.doctor"],
+            "server.crew", "server.join", "server.keys", "server.doctor"],
     "packaging": ["server.doctor"],
     "tensorflow": ["server.engine", "server.benchmark.peers"],
     "ai_edge_litert": ["server.engine"],

@@ -90,6 +90,7 @@ def test_commands(wheels):
         "bert-serving-terminate": "bert_serving.server.cli:terminate",
         "bert-serving-keygen": "bert_serving.server.cli:keygen",
         "bert-serving-doctor": "bert_serving.server.doctor.command:main",
+        "bert-serving-worker": "bert_serving.server.join:main",
         "bert-serving-model": "bert_serving.server.engine.command:main",
         "bert-serving-encode": "bert_serving.server.bulk.command:main",
         "bert-serving-benchmark": "bert_serving.server.benchmark.command:main",
@@ -98,7 +99,7 @@ def test_commands(wheels):
 
 @pytest.mark.parametrize("command", ["bert-serving-start", "bert-serving-terminate", "bert-serving-keygen",
                                      "bert-serving-doctor", "bert-serving-model", "bert-serving-benchmark",
-                                     "bert-serving-encode"])
+                                     "bert-serving-encode", "bert-serving-worker"])
 def test_commands_lead_somewhere(wheels, command):
     module, function = wheels["server"].scripts[command].split(":")
     call = f"import sys; from {module} import {function}; sys.exit({function}(['-h']))"
