@@ -76,6 +76,7 @@ def serving(*options: str) -> Iterator[Server]:
     process = subprocess.Popen([sys.executable, "-m", "bert_serving.server.cli", "-port", "0", "-port_out", "0",
                                 *options], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    reader = None
     try:
         said = []
         for line in process.stderr:
@@ -83,13 +84,17 @@ def serving(*options: str) -> Iterator[Server]:
             found = READY.search(line)
             if found:
                 # Who does not read on what it logs holds it up once the pipe is full.
-                threading.Thread(target=process.stderr.read, daemon=True).start()
+                reader = threading.Thread(target=process.stderr.read, daemon=True)
+                reader.start()
                 yield Server(process.pid, int(found[1]), int(found[2]))
                 return
         raise RuntimeError("the server did not start:\n" + "".join(said))
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(20)
+        if reader is not None:
+            reader.join()
+        process.stderr.close()
 
 
 # ---- without a model -------------------------------------------------------------------------------------------------

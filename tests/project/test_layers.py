@@ -33,7 +33,7 @@ ROOMS = {
     "server.doctor": ["client", "server.service", "server.crew", "server.stages", "server.engine", "server.core",
                       "server.proxy", "server.machine", "server.keys", "server.api_keys", "server.config",
                       "server.errors", "server.process"],
-    "server.benchmark": ["client", "server.service", "server.stages", "server.machine", "server.config",
+    "server.benchmark": ["client", "server.service", "server.stages", "server.core", "server.machine", "server.config",
                          "server.errors", "server.log", "server.process"],
     "server.benchmark.peers": ["server.benchmark", "server.engine", "server.core", "server.machine", "server.config",
                                "server.errors", "server.process", "client"],
