@@ -139,6 +139,20 @@ def check_docker(words, command, request):
         check_start(words[words.index("bert-as-service"):], command, request)
 
 
+def check_kubectl(words, command, request):
+    """There is no cluster in tests: the files it names exist, and so does what it looks at or scales."""
+    for option, value in zip(words, words[1:]):
+        if option == "-f":
+            assert (ROOT / value).is_file()
+    manifests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docker/kubernetes").glob("*.yaml"))
+    if words[1] == "create":  # of what, and with which files, is in test_kubernetes.py
+        assert words[2:4] == ["secret", "generic"] and f": {words[4]}\n" in manifests
+    elif words[1] in ("rollout", "scale"):
+        assert f"  name: {words[3].rpartition('/')[2]}\n" in manifests
+    else:
+        assert words[1] == "apply"
+
+
 def check_example(words, command, request):
     """The example is there, which test_examples.py runs, and has these options."""
     assert (ROOT / words[1]).is_file()
@@ -175,7 +189,8 @@ CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_star
           "bert-serving-benchmark": check_benchmark, "bert-serving-encode": check_encode,
           "bert-serving-keygen": check_keygen, "bert-serving-worker": check_worker, "ssh": check_ssh,
           "bert-serving-terminate": check_terminate, "bert-serving-model": check_model, "curl": check_curl,
-          "docker": check_docker, "python": check_example, "node": check_example, "sh": check_example}
+          "docker": check_docker, "kubectl": check_kubectl, "python": check_example, "node": check_example,
+          "sh": check_example}
 
 
 @pytest.mark.parametrize("command", ["make no-such-target", "pip install './server[no-such-extra]'",
@@ -184,7 +199,9 @@ CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_star
                                      "bert-serving-keygen keys ../alice", "bert-serving-worker -connect nowhere",
                                      "bert-serving-terminate -por",
                                      "ssh -N -L 5555:localhost:1 10.0.0.7",
-                                     "docker build -f docker/Nothing .", "pip install no-such-package",
+                                     "docker build -f docker/Nothing .",
+                                     "kubectl apply -f docker/kubernetes/no.yaml",
+                                     "kubectl rollout status statefulset/nothing", "pip install no-such-package",
                                      "python example/nothing.py", "python example/encode.py -no_such_option"])
 def test_the_checks_bite(command, request, capsys):
     with pytest.raises((AssertionError, SystemExit)):
