@@ -5,11 +5,15 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from bert_serving.server.bulk.command import main
+from bert_serving.server.bulk.command import main, run
+from bert_serving.server.bulk.options import parse
+
+from .conftest import eventually
 
 LINES = [f"sentence {number % 700} of a file" for number in range(1500)]
 
@@ -47,14 +51,24 @@ def test_workers_of_its_own_make_the_same_and_leave_nothing(echo_server, source)
     assert sorted(path.name for path in source.parent.iterdir()) == ["in.txt", "own.jsonl", "own.jsonl.job.json"]
 
 
-def test_a_server_with_a_short_queue_is_not_pressed(serve_echo, source):
-    server = serve_echo("-max_queue_size", "300", "-max_batch_size", "16")
+def test_a_server_with_a_short_queue_is_not_pressed_and_one_that_comes_back_is_gone_on_with(serve_echo, source):
+    source.write_text("\n".join(f"__sleep_1__ {line}" for line in LINES))
     output = source.with_suffix(".npy")
-    assert main([str(source), str(output), *address(server), "-in_flight", "8"]) == 0
+    options = ["-max_queue_size", "300", "-max_batch_size", "64"]
+    server = serve_echo(*options)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run, parse([str(source), str(output), *address(server)], {}))
+        with server.client() as client:
+            assert eventually(lambda: client.server_status["counts"]["refused"] > 1)  # too large, or overloaded
+        server.process.kill()
+        server.process.wait(10)
+        assert not job.done()
+        server = serve_echo(*options, "-port", str(server.port), "-port_out", str(server.port_out))
+        assert job.result(40).counts == {"rows": 1500, "texts": 700, "rejects": 0}
+    rows = [0, 699, 1499]
     with server.client() as client:
-        rows = [0, 699, 1499]
-        np.testing.assert_array_equal(np.load(output)[rows], client.encode([LINES[row] for row in rows]))
-        assert client.server_status["counts"]["refused"] > 1
+        expected = client.encode([f"__sleep_1__ {LINES[row]}" for row in rows])
+    np.testing.assert_array_equal(np.load(output)[rows], expected)
 
 
 RAY = """

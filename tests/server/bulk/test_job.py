@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from bert_serving.client.errors import OverloadedError
 from bert_serving.server.bulk import job as jobs
 from bert_serving.server.bulk.inputs import about, open_input
 from bert_serving.server.bulk.job import Job, Wish, meet
@@ -185,6 +186,24 @@ def test_places_that_cannot_be_are_said_so(source, client):
     source.with_name("out.npy").mkdir()
     with pytest.raises(BulkError, match="is a directory"):
         run(source, client)
+
+
+def test_an_input_is_not_written_over(source, client):
+    with pytest.raises(BulkError, match="in.jsonl is the input, too"):
+        run(source, client, output="in.jsonl", overwrite=True)
+
+
+def test_a_server_that_is_overloaded_is_met_later(client, monkeypatch):
+    answers, slept = [OverloadedError("full", retry_after=2.5), OverloadedError("full"), None], []
+
+    def vectors(texts, original=client._vectors):
+        error = answers.pop(0)
+        if error is not None:
+            raise error
+        return original(texts)
+
+    monkeypatch.setattr(client, "_vectors", vectors)
+    assert meet(client, slept.append).canaries.shape == (3, 4) and slept == [2.5, 1.0]
 
 
 def test_a_vector_a_token_is_refused(client, monkeypatch):

@@ -49,7 +49,7 @@ def open_input(path: Path, format: str, column: str) -> Input:
     """
     try:
         if not path.is_file():
-            raise BulkError(f"{path} is {'no file' if path.exists() else 'not there'}")
+            raise BulkError(f"{path} is {'no file; - reads standard input' if path.exists() else 'not there'}")
         source = FORMATS[format](path, column)
         source.check()
     except OSError as error:

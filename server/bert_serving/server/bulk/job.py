@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from bert_serving.client.errors import OverloadedError
+
 from ..config import PoolingStrategy
 from . import outputs
-from .asking import CANARIES, Asker, Client, are_close
+from .asking import CANARIES, PAUSE, Asker, Client, are_close
 from .journal import Journal
 from .places import (JOURNAL, RECORD, REJECTS, VECTORS, Places, content_digest, discard, publish, stamp, write_record,
                      write_rejects)
@@ -55,15 +58,20 @@ class Server:
         return TOLERANCES.get(str(self.facts["precision"]), TOLERANCE)
 
 
-def meet(client: Client) -> Server:
-    """Ask a server what it is.
+def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
+    """Ask a server what it is; one that has too much to do is asked again when it says.
 
     Raises:
         BulkError: it does not give one vector a text.
         BertServingError: it does not answer.
     """
     config = client.server_config
-    vectors = np.asarray(client.encode(list(CANARIES)))
+    while True:
+        try:
+            vectors = np.asarray(client.encode(list(CANARIES)))
+            break
+        except OverloadedError as error:
+            sleep(PAUSE if error.retry_after is None else error.retry_after)
     if vectors.ndim != 2:
         raise BulkError(f"the server gives a vector for each token, an array of shape {vectors.shape} for "
                         f"{len(CANARIES)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
@@ -144,6 +152,8 @@ class Job:
             raise BulkError(f"there is no directory {wish.output.parent} for the output")
         if wish.output.is_dir():
             raise BulkError(f"{wish.output} is a directory; give the name of a file")
+        if wish.output.exists() and wish.output.samefile(wish.source.path):
+            raise BulkError(f"{wish.output} is the input, too; give another name")
 
     def run(self, client: Client, server: Server, progress: Callable[[int, int], Progress]) -> Outcome:
         """Do it, or what is left of it.
