@@ -76,8 +76,8 @@ def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
         raise BulkError(f"the server gives a vector for each token, an array of shape {vectors.shape} for "
                         f"{len(CANARIES)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
                         f"{_name(config.get('pooling_strategy'))}")
-    num_worker = config.get("num_worker") or 1
-    sentences = 2 * int(num_worker) * int(config.get("max_batch_size") or 256)
+    num_worker = max(config.get("num_worker") or 1, len(config.get("workers") or ()))  # some may be on other hosts
+    sentences = 2 * num_worker * (config.get("max_batch_size") or 256)
     facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
     facts["pooling_strategy"] = _name(facts["pooling_strategy"])
     return Server(facts, vectors, min(MOST, max(LEAST, -(-sentences // CHUNK_RECORDS))))
