@@ -131,7 +131,7 @@ def test_wait_for_a_message_or_for_room(pull):
         receiver = receiving("127.0.0.1", pub.bind_to_random_port("tcp://127.0.0.1"), b"me", 0)
         assert receiver.receive(9) == []
         sender = sending("127.0.0.1", pull.bind_to_random_port("tcp://127.0.0.1"))
-        wait_for(20, sender, receiver, room=True)  # there is room at once
+        wait_for(20, [sender], [receiver], room=True)  # there is room at once
         stop = threading.Event()
 
         def publish():
@@ -142,7 +142,7 @@ def test_wait_for_a_message_or_for_room(pull):
         thread.start()
         try:
             while not receiver.socket.poll(0):
-                wait_for(20, sender, receiver)
+                wait_for(20, [sender], [receiver])
                 for link in (sender, receiver):
                     link.look()
             assert receiver.receive(1) == [[b"me", b"hello"]]
@@ -160,7 +160,7 @@ def test_wait_for_news_of_the_connection(pull):
         sender = sending("127.0.0.1", free_port())
         pull.bind(f"tcp://127.0.0.1:{sender.port}")
         while not sender.connected:
-            assert wait_for(20, sender, receiver) and is_news(sender) and not is_news(receiver)
+            assert wait_for(20, [sender], [receiver]) and is_news(sender) and not is_news(receiver)
             sender.look()
         assert not is_news(sender, receiver)  # the handshake's end was the last there is
         sender.close()
