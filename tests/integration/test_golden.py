@@ -109,10 +109,9 @@ def test_a_tensorflow_checkpoint_gives_what_the_original_server_gave(serve, tf1_
         np.testing.assert_allclose(vectors, recorded[kind], rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("options, dtype, least", [
-    (["-fp16"], np.float16, 0.99999), (["-precision", "bf16"], np.float32, 0.9999),
-    (["-precision", "int8"], np.float32, 0.996)], ids=["fp16", "bf16", "int8"])
-@pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "REDUCE_MAX"])
+@pytest.mark.parametrize("options, dtype, least, strategy", [
+    (["-fp16"], np.float16, 0.99999, "REDUCE_MEAN"), (["-precision", "bf16"], np.float32, 0.9999, "REDUCE_MAX"),
+    (["-precision", "int8"], np.float32, 0.996, "REDUCE_MEAN")], ids=["fp16", "bf16", "int8"])
 def test_precisions_are_near_fp32(serve, options, dtype, least, strategy):
     server = serve("-cpu", "-max_seq_len", "25", "-pooling_strategy", strategy, "-pooling_layer", "-2",
                    *options).ready(120)
