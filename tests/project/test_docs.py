@@ -132,8 +132,9 @@ def check_curl(words, command, request):
 
 def check_docker(words, command, request):
     """There is no docker in tests: the files it names exist, and the server knows the options it passes on."""
-    if words[1] == "build":
-        assert (ROOT / words[words.index("-f") + 1]).is_file()
+    if words[1] in ("build", "compose"):
+        files = [word for before, word in zip(words, words[1:]) if before == "-f"]
+        assert files and all((ROOT / file).is_file() for file in files)
     else:
         assert words[1] == "run"
         check_start(words[words.index("bert-as-service"):], command, request)
