@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -36,12 +37,21 @@ def environments(tmp_path_factory):
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("version", ["1.10.0", "1.7.5"])
 def test_everything_that_an_original_client_can_ask_is_answered(environments, echo_server, version):
+    assert ask(echo_server, environments(version)) == everything(version)
+
+
+def ask(server, python, **variables) -> dict:
+    """What an original client saw."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([environments(version), SCRIPT, str(echo_server.port), str(echo_server.port_out)],
-                          capture_output=True, text=True, timeout=120, env=environ)
+    done = subprocess.run([python, SCRIPT, str(server.port), str(server.port_out)],
+                          capture_output=True, text=True, timeout=120, env={**environ, **variables})
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)
-    assert seen == {
+    return json.loads(done.stdout)
+
+
+def everything(version: str) -> dict:
+    """What it has to see."""
+    return {
         "version": version,
         "encode": [3, 768],
         "alone_equals_together": True,
@@ -56,6 +66,28 @@ def test_everything_that_an_original_client_can_ask_is_answered(environments, ec
         "fresh_clients_answered": 100,
         "pool": [1, 768],
     }
+
+
+@pytest.fixture(scope="module")
+def python2() -> str:
+    """An interpreter of Python 2.7: named by BERT_SERVING_PYTHON2, on the PATH, or one of pyenv's."""
+    named = os.environ.get("BERT_SERVING_PYTHON2"), shutil.which("python2.7")
+    for candidate in filter(None, (*named, *Path.home().glob(".pyenv/versions/2.7*/bin/python2.7"))):
+        if not subprocess.run([candidate, "-c", "import pip"], capture_output=True).returncode:
+            return str(candidate)
+    pytest.skip("there is no Python 2.7 with pip here; BERT_SERVING_PYTHON2 can name one")
+
+
+@pytest.mark.timeout(180)
+def test_the_original_client_on_python_2(python2, echo_server, tmp_path):
+    """For those who are still there: ours needs Python 3."""
+    installed = subprocess.run([python2, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target",
+                                str(tmp_path), "bert-serving-client==1.10.0"], capture_output=True, text=True)
+    if installed.returncode:
+        pytest.skip(f"bert-serving-client 1.10.0 cannot be installed on Python 2.7: {installed.stderr[-500:]}")
+    expected = everything("1.10.0")
+    expected["error"] = expected["error"].replace("'", '"')  # as the NumPy of then quotes
+    assert ask(echo_server, python2, PYTHONPATH=str(tmp_path)) == expected
 
 
 def test_an_original_client_on_a_server_of_its_own_version_needs_no_exception(environments, serve_echo):

@@ -1,9 +1,11 @@
-"""What pip would install: both wheels, built from a copy of the tree."""
+"""What pip would install: sdists of a copy of the tree, and the wheels that are built from them."""
 import configparser
 import email
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -36,16 +38,58 @@ class Wheel:
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
-    """Both wheels by package name."""
-    folder = tmp_path_factory.mktemp("wheels")
+def folder(tmp_path_factory):
+    """Where the sdists are, and the wheels."""
+    folder = tmp_path_factory.mktemp("packages")
     for package in VERSIONS:
         copy = folder / package
-        shutil.copytree(ROOT / package, copy, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-        done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index",
-                               "--wheel-dir", str(folder), str(copy)], capture_output=True, text=True, timeout=50)
+        # With links as links, as in a clone: the page's has to lead out of the package's folder.
+        shutil.copytree(ROOT / package, copy, symlinks=True,
+                        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
+    shutil.copytree(ROOT / "plugin", folder / "plugin")
+    for package in VERSIONS:
+        done = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder),
+                               str(folder / package)], capture_output=True, text=True, timeout=50)
         assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheels(folder):
+    """Both wheels by package name."""
     return {package: Wheel(next(folder.glob(f"bert_serving_{package}-*.whl"))) for package in VERSIONS}
+
+
+def test_a_registry_would_take_them(folder):
+    made = [*folder.glob("*.whl"), *folder.glob("*.tar.gz")]
+    assert len(made) == 4
+    done = subprocess.run([sys.executable, "-m", "twine", "--no-color", "check", "--strict", *map(str, made)],
+                          capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0 and done.stdout.count("PASSED") == 4, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("package", VERSIONS)
+def test_sdist_holds_the_package_and_no_tests(folder, wheels, package):
+    with tarfile.open(folder / f"bert_serving_{package}-{VERSIONS[package]}.tar.gz") as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+    assert wheels[package].modules <= set(members)
+    assert {"LICENSE", "pyproject.toml"} <= set(members)
+    assert not [name for name in members if "test" in name]
+    assert all(member.isfile() or member.isdir() for member in members.values()), "a link would lead nowhere"
+
+
+def test_the_client_works_where_there_is_no_server(folder, tmp_path, echo_server):
+    """Installed alone, beside what it needs and nothing else."""
+    wheel, = folder.glob("bert_serving_client-*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    # -S: without what an editable installation adds.
+    program = (f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {sysconfig.get_path('purelib')!r}]\n"
+               "from importlib.util import find_spec\nassert find_spec('bert_serving.server') is None\n"
+               "from bert_serving.client import BertClient\n"
+               f"with BertClient(port={echo_server.port}, port_out={echo_server.port_out}, timeout=20000) as client:\n"
+               "    print(client.encode(['First do it', 'then do it right']).shape, BertClient.__module__)")
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, timeout=50)
+    assert done.stdout == "(2, 768) bert_serving.client.client\n", done.stderr
 
 
 @pytest.mark.parametrize("package", VERSIONS)
