@@ -89,15 +89,15 @@ def test_lines_are_joined_and_comments_left_out():
 
 def test_a_command_runs_as_the_images_user_with_its_variables(tmp_path):
     image = CHECK["Image"](tmp_path)
-    for word, argument in (("ARG", "DEVICE=cpu"), ("ENV", 'A="b c" D=e'), ("USER", "1000"), ("WORKDIR", "/home/x"),
+    for word, argument in (("ARG", "DEVICE=cpu"), ("ENV", 'A="b c" D=e'), ("USER", "1000"), ("WORKDIR", "/srv/x"),
                            ("ENTRYPOINT", '["/go"]'), ("HEALTHCHECK", '--interval=3s CMD ["see"]')):
         CHECK["follow"](word, argument, image, {}, {"DEVICE": "gpu"})
     words = image.command("ls", "-l")
     assert {"A=b c", "D=e", "DEVICE=gpu"} < set(words)
     assert words[words.index("chroot"):] == ["chroot", "--userspec", "1000:1000", str(tmp_path), "/bin/sh", "-c",
-                                             'cd /home/x && exec "$@"', "sh", "ls", "-l"]
+                                             'cd /srv/x && exec "$@"', "sh", "ls", "-l"]
     assert (image.entrypoint, image.health) == (["/go"], ["see"])
-    assert (tmp_path / "home/x").is_dir()
+    assert (tmp_path / "srv/x").is_dir()
 
 
 def test_what_dockerignore_names_is_not_copied(tmp_path):
