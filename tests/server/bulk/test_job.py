@@ -212,7 +212,8 @@ def test_a_vector_a_token_is_refused(client, monkeypatch):
         meet(client)
 
 
-@pytest.mark.parametrize("workers, joined, chunks", [(1, 0, 4), (16, 0, 8), (1, 16, 8), (1000, 0, 32)])
+@pytest.mark.parametrize("workers, joined, chunks", [
+    (1, 0, 4), (16, 0, 8), ("1-16", 2, 8), (None, 16, 8), (1000, 0, 32)])
 def test_so_much_is_under_way_that_no_worker_waits(client, monkeypatch, workers, joined, chunks):
     monkeypatch.setitem(CONFIG, "num_worker", workers)
     monkeypatch.setitem(CONFIG, "workers", [{"state": "ready"}] * joined)

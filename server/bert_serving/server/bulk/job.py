@@ -76,11 +76,16 @@ def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
         raise BulkError(f"the server gives a vector for each token, an array of shape {vectors.shape} for "
                         f"{len(CANARIES)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
                         f"{_name(config.get('pooling_strategy'))}")
-    num_worker = max(config.get("num_worker") or 1, len(config.get("workers") or ()))  # some may be on other hosts
-    sentences = 2 * num_worker * (config.get("max_batch_size") or 256)
+    sentences = 2 * most_workers(config) * (config.get("max_batch_size") or 256)
     facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
     facts["pooling_strategy"] = _name(facts["pooling_strategy"])
     return Server(facts, vectors, min(MOST, max(LEAST, -(-sentences // CHUNK_RECORDS))))
+
+
+def most_workers(config: Mapping[str, Any]) -> int:
+    """How many workers a server has, those of other hosts included, or may get: -num_worker can be a range, as 1-8."""
+    asked = str(config.get("num_worker") or 1).rpartition("-")[2]
+    return max(int(asked), len(config.get("workers") or ()))
 
 
 def _name(strategy: Any) -> Any:
