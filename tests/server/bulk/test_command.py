@@ -97,6 +97,13 @@ def test_an_own_server_that_does_not_start_says_why(source, monkeypatch, capsys)
     assert capsys.readouterr().err == "bert-serving-encode: error: there is no model\n"
 
 
+def test_an_input_that_goes_away_is_an_error_in_a_line(source, fake_server, monkeypatch, capsys):
+    monkeypatch.setattr(fake_server.client, "fetch", lambda fetch=fake_server.client.fetch: source.unlink() or fetch())
+    assert command.main([str(source), str(source.with_suffix(".npy"))]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"bert-serving-encode: error: {source}: No such file") and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it(source, fake_server, monkeypatch, capsys, number, code):
     monkeypatch.setattr(fake_server.client, "fetch", lambda: os.kill(os.getpid(), number) or iter(()))

@@ -121,6 +121,23 @@ def begin(source, client, output="out.npy", **wishes):
             run(source, client, output, **wishes)
 
 
+def test_another_job_does_not_take_the_files_of_one_that_was_killed_at_its_very_end(source, client, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(places):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "publish", killed)
+        with pytest.raises(Killed):
+            run(source, client)
+    with pytest.raises(BulkError, match="holds the beginning of another job: column was text, and is title"):
+        run(source, FakeClient(), column="title")
+    run(source, FakeClient(), column="title", overwrite=True)
+    np.testing.assert_array_equal(np.load(source.with_name("out.npy")), [vector("title")] * len(TEXTS))
+
+
 def test_a_touched_input_of_the_same_content_is_the_same(source, client):
     begin(source, FakeClient())
     source.touch()

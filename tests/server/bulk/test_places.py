@@ -31,6 +31,19 @@ def test_finished_files_go_to_their_places(finished):
     check(finished)
 
 
+def test_no_rejects_replace_those_of_the_job_before(finished):
+    (finished.directory / "rejects").write_text("")
+    finished.rejects.write_text("older")
+    publish(finished)
+    assert sorted(path.name for path in finished.output.parent.iterdir()) == ["out.npy", "out.npy.job.json"]
+
+
+def test_what_is_not_the_jobs_stays(finished):
+    (finished.directory / "letters").write_text("dear")
+    publish(finished)
+    assert [path.name for path in finished.directory.iterdir()] == ["letters"]
+
+
 def test_a_formats_result_is_what_becomes_the_output(tmp_path):
     there = Places(tmp_path / "out.jsonl")
     there.directory.mkdir()
@@ -59,13 +72,13 @@ class Mortal:
         return limited
 
 
-@pytest.mark.parametrize("changes", range(8))
+@pytest.mark.parametrize("changes", range(12))
 def test_it_may_end_after_any_change_and_goes_on_from_there(finished, monkeypatch, changes):
     mortal = Mortal(changes)
     with monkeypatch.context() as patched:
         for owner, name in ((os, "replace"), (Path, "unlink"), (Path, "rmdir")):
             patched.setattr(owner, name, mortal.limit(getattr(owner, name)))
-        if changes == 7:
+        if changes == 11:
             publish(finished)
             assert not mortal.left, "or there are more places to end at"
         else:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -97,6 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BertServingError as error:
         print(f"bert-serving-encode: error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, StartError) else 1
+    except (OSError, sqlite3.Error) as error:  # what happens to files while they are in use
+        about = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        print(f"bert-serving-encode: error: {about}; the same command goes on from here", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("bert-serving-encode: interrupted; the same command goes on from here", file=sys.stderr)
         return 130

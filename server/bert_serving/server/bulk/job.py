@@ -176,13 +176,10 @@ class Job:
         except OSError as error:
             raise BulkError(f"cannot make {places.directory}: {error.strerror or error}") from error
         with closing(Journal(places.directory / JOURNAL)) as journal:
+            seen, before, seconds = self._agree(journal, server), journal.position.row, 0.0
             if not journal.is_computed:
-                seen = self._agree(journal, server)
-                before = journal.position.row
                 seconds = self._compute(journal, client, server, seen, progress)
-                outcome = Outcome(journal.counts(), journal.position.row - before, seconds)
-            else:
-                outcome = Outcome(journal.counts())
+            outcome = Outcome(journal.counts(), journal.position.row - before, seconds)
             publish(places)
         return outcome
 
@@ -264,22 +261,16 @@ class Job:
         """Write what is still missing, and let the journal say that nothing is."""
         assert journal.job is not None
         places = self.places
-        counts = journal.counts()
-        try:
-            if places.result != VECTORS:
-                outputs.FORMATS[places.output.suffix](places.directory / places.result, vectors, journal.rejects)
-            if counts["rejects"]:
-                write_rejects(places.directory / REJECTS, journal.rejects())
-            else:
-                (places.directory / REJECTS).unlink(missing_ok=True)
-            job = {name: value for name, value in journal.job.items() if name != "stamp"}
-            write_record(places.directory / RECORD, {**job, "counts": counts})
-            if not counts["rejects"]:
-                places.rejects.unlink(missing_ok=True)  # of the job whose output is replaced
-        except OSError as error:
-            raise BulkError(f"cannot write in {places.directory}: {error.strerror or error}; the same command goes on "
-                            "from here") from error
         if places.output.exists() and not self.wish.overwrite:
             raise BulkError(f"{places.output} has come up in the meantime; move it away, or give -overwrite, and the "
                             "same command ends this job")
+        job = {name: value for name, value in journal.job.items() if name != "stamp"}
+        try:
+            if places.result != VECTORS:
+                outputs.FORMATS[places.output.suffix](places.directory / places.result, vectors, journal.rejects)
+            write_rejects(places.directory / REJECTS, journal.rejects())
+            write_record(places.directory / RECORD, {**job, "counts": journal.counts()})
+        except OSError as error:
+            raise BulkError(f"cannot write in {places.directory}: {error.strerror or error}; the same command goes on "
+                            "from here") from error
         journal.set_computed()

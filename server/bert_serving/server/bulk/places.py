@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO, Any
 
 BLOCK = 1 << 20
 
-JOURNAL, VECTORS, RESULT, REJECTS, RECORD = "journal", "vectors", "result", "rejects", "record"
+JOURNAL, VECTORS, RESULT, REJECTS, RECORD, SPOOL = "journal", "vectors", "result", "rejects", "record", "input"
 """Names in a job's directory. ``vectors`` is the result itself, if that is a .npy file."""
 
 
@@ -50,7 +51,7 @@ class Places:
     @property
     def spool(self) -> Path:
         """What came on standard input, kept because it is read twice."""
-        return self.directory / "input"
+        return self.directory / SPOOL
 
     @property
     def result(self) -> str:
@@ -100,7 +101,10 @@ def publish(places: Places) -> None:
     """Move the finished files to their places, and remove the job's directory; may be repeated from any point."""
     for name, target in places.targets().items():
         finished = places.directory / name
-        if finished.exists():
+        if name == REJECTS and finished.exists() and not finished.stat().st_size:
+            target.unlink(missing_ok=True)  # those of the job whose output is replaced
+            finished.unlink()
+        elif finished.exists():
             os.replace(finished, target)
     sync_directory(places.output.parent)
     discard(places.directory)
@@ -116,7 +120,7 @@ def sync_directory(path: Path) -> None:
 
 def discard(directory: Path) -> None:
     """Remove a job's directory: the journal last, so that it says what happened for as long as there is anything."""
-    names = sorted((path.name for path in directory.iterdir()), key=lambda name: name == JOURNAL)
-    for name in names:
+    for name in (VECTORS, RESULT, REJECTS, RECORD, SPOOL, f"{JOURNAL}-wal", JOURNAL):
         (directory / name).unlink(missing_ok=True)
-    directory.rmdir()
+    with suppress(OSError):  # what else is in there is not ours
+        directory.rmdir()
