@@ -2,7 +2,7 @@
 
 It takes a multilingual model; the default one knows English only, and this shows that too.
 
-    bert-serving-start -model_dir /models/multi_cased_L-12_H-768_A-12
+    bert-serving-start -model_dir /models/multi_cased_L-12_H-768_A-12 -cased_tokenization
     python example/cross_lingual.py
 
 Nothing has to be cut into words: every Chinese character is a token of its own.

@@ -1,4 +1,4 @@
-"""A vector index: search in 20,000 sentences by meaning, in well under a millisecond.
+"""A vector index: search in 20,000 sentences by meaning, without comparing with each of them.
 
 The sentences are at hand on every machine: what the functions of Python's standard library and of the installed
 packages say about themselves. So you can look for a function by what it does.
