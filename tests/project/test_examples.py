@@ -268,7 +268,7 @@ def outputs(model_server, token_server, tmp_path_factory):
         command("fine_tuned.py", "-directory", directory, "-num_step", 60, server=None),
     ]
     done = subprocess.run([sys.executable, "-c", ONE_BY_ONE, json.dumps(commands)], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=250)
+                          stderr=subprocess.STDOUT, text=True, timeout=500)
     assert done.returncode == 0, done.stdout
     printed = re.split(r"^== .*/(.*)\n", done.stdout, flags=re.M)
     return {name: "".join(text for other, text in zip(printed[1::2], printed[2::2]) if other == name)
@@ -276,7 +276,7 @@ def outputs(model_server, token_server, tmp_path_factory):
 
 
 @pytest.mark.model
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", TENSORFLOW)
 def test_example_with_tensorflow(name, outputs):
     TENSORFLOW[name](outputs[name])
