@@ -5,7 +5,7 @@
 #   tests/interpreters.sh server python3.10
 #
 # The client's are installed alone, without the server. Tests with the default model are left out. What was installed goes
-# again at the end; the last lines say how each Python did.
+# again at the end. A line for each Python says how it did.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 package=$1
@@ -33,7 +33,6 @@ for python in "$@"; do
     "$environment/bin/python" -m pip --quiet check
     result=$(cd "$folder" && "$environment/bin/python" -m pytest -q -p no:cacheprovider -m "not model" "tests/$package" 2>&1) \
         || echo "$result" | tail -n 60
-    results+=("$package on $("$environment/bin/python" -V): $(echo "$result" | tail -n 1)")
+    echo "$package on $("$environment/bin/python" -V): $(echo "$result" | tail -n 1)"
     rm -rf "$environment"
 done
-printf '%s\n' "${results[@]}"
