@@ -81,8 +81,9 @@ def python2() -> str:
 @pytest.mark.timeout(180)
 def test_the_original_client_on_python_2(python2, echo_server, tmp_path):
     """For those who are still there: ours needs Python 3."""
-    installed = subprocess.run([python2, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target",
-                                str(tmp_path), "bert-serving-client==1.10.0"], capture_output=True, text=True)
+    installed = subprocess.run([python2, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                                "--no-compile", "--target", str(tmp_path), "bert-serving-client==1.10.0"],
+                               capture_output=True, text=True)
     if installed.returncode:
         pytest.skip(f"bert-serving-client 1.10.0 cannot be installed on Python 2.7: {installed.stderr[-500:]}")
     expected = everything("1.10.0")

@@ -16,6 +16,8 @@ from bert_serving.server.proxy.pages import MEDIA_TYPES
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+pytestmark = pytest.mark.timeout(180)  # to build packages takes a busy machine a while
+
 ROOT = Path(__file__).parents[2]
 VERSIONS = {"client": bert_serving.client.__version__, "server": bert_serving.server.__version__}
 
@@ -47,10 +49,11 @@ def folder(tmp_path_factory):
         shutil.copytree(ROOT / package, copy, symlinks=True,
                         ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
     shutil.copytree(ROOT / "plugin", folder / "plugin")
-    for package in VERSIONS:
-        done = subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder),
-                               str(folder / package)], capture_output=True, text=True, timeout=50)
-        assert done.returncode == 0, done.stdout + done.stderr
+    builds = [subprocess.Popen([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, folder / package],
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for package in VERSIONS]
+    for build in builds:
+        output, _ = build.communicate(timeout=170)
+        assert build.returncode == 0, output
     return folder
 
 
