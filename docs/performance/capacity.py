@@ -137,7 +137,7 @@ def measure(case: Case, server: Server, seconds: float) -> Seen:
         width = 4 * observer.encode(requests[0][0][:1]).shape[1]
         status, before, machine_before = observer.server_status, spent(server), machine()
         own = os.times()
-        run = load.run(server.port, server.port_out, requests, seconds)
+        run = load.run(server.port, server.port_out, requests, seconds, warm_up=min(0.5, seconds))
         own_then = os.times()
         then, machine_then, after = spent(server), machine(), observer.server_status
     count, sentences, jobs = (new - old for new, old in zip(_counted(after), _counted(status)))

@@ -2,7 +2,7 @@
 import pytest
 from bert_serving.client import dispatch as dispatch_module
 from bert_serving.client.dispatch import Dispatch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -114,7 +114,29 @@ def test_one_that_declined_is_asked_again_when_it_is_the_only_one_left():
     assert dispatch.next(0.0) == (1, 0) and dispatch.declined(1, 0, 9.0)
     dispatch.next(0.0)
     dispatch.lost(1)
-    assert dispatch.next(0.0) == (1, 0)
+    assert dispatch.next(0.0) is None, "it said when"
+    assert dispatch.next(9.0) == (1, 0)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_one_that_ends_makes_requests_wait_for_one_that_is_away(ends):
+    dispatch = Dispatch(2)
+    dispatch.opened(0)
+    dispatch.add(1, 1)
+    dispatch.next(0.0)
+    assert dispatch.declined(1, 0, 9.0, ends) is ends
+    if ends:
+        assert dispatch.next(0.0) is None
+        dispatch.opened(1)
+        assert dispatch.next(0.0) == (1, 1)
+
+
+def test_when_all_end_that_is_the_answer():
+    dispatch = opened(2)
+    dispatch.add(1, 1)
+    for expected in (True, False):
+        _, server = dispatch.next(0.0)
+        assert dispatch.declined(1, server, 9.0, ends=True) is expected
 
 
 def test_a_late_refusal_of_what_another_one_has_is_none():
@@ -161,6 +183,7 @@ EVENTS = st.lists(st.tuples(st.sampled_from(["add", "answer", "decline", "lose",
 
 
 @pytest.mark.parametrize("num_servers", [1, 3])
+@settings(max_examples=60)
 @given(events=EVENTS)
 def test_each_is_in_one_place_until_it_is_answered(num_servers, events):
     dispatch = Dispatch(num_servers)
@@ -177,7 +200,7 @@ def test_each_is_in_one_place_until_it_is_answered(num_servers, events):
             due.remove(held[which % len(held)])
         elif name == "decline" and held:
             request_id = held[which % len(held)]
-            if not dispatch.declined(request_id, server, 1.0):
+            if not dispatch.declined(request_id, server, 1.0, ends=which % 2 == 0):
                 dispatch.answered(request_id, server)
                 due.remove(request_id)
         elif name == "lose":
@@ -195,5 +218,6 @@ def test_each_is_in_one_place_until_it_is_answered(num_servers, events):
         assert sum(len(lane.unanswered) for lane in dispatch.lanes) == len(holders), "with one server at a time"
         assert set(dispatch.waiting) | set(holders) >= due
         assert not set(dispatch.waiting) & set(holders)
-        assert not dispatch.waiting or not any(lane.open for lane in dispatch.lanes), "nothing waits without need"
         assert all(lane.load == sum(lane.unanswered.values()) for lane in dispatch.lanes)
+    sent(dispatch, float("inf"))
+    assert not dispatch.waiting or not any(lane.open for lane in dispatch.lanes), "nothing waits without need"

@@ -237,6 +237,16 @@ def test_all_gone_is_a_deadline_that_says_what_was_seen_of_each(join, servers):
     assert not client.pending_request and not client._channel.dispatch.waiting
 
 
+def test_what_the_client_asks_by_itself_is_not_pending(join, servers):
+    client = join(*servers)
+    silent = servers[0].handler
+    servers[0].handler = lambda request: [] if request.command else silent(request)
+    servers[0].restart()
+    come_true(client, lambda: client._channel.members[0].hello)
+    assert not client.pending_request and client.status["num_pending_request"] == 0
+    client.encode(["a"])
+
+
 def test_none_there_at_the_beginning(servers):
     for server in servers:
         server.stop()
@@ -317,6 +327,18 @@ def test_what_all_refuse_is_raised(join, servers, error):
         client.encode(["a"])
     assert [len(server.ids()) for server in servers] == [1, 1]
     assert not client.pending_request
+
+
+def test_one_that_stops_while_the_other_is_away(join, servers):
+    """As when servers are restarted one after the other: the request waits for the one that comes back."""
+    client = join(*servers)
+    servers[1].stop()
+    come_true(client, is_open(client, True, False))
+    refusing(servers[0], UnavailableError("stopping"))
+    client.encode(texts(1), blocking=False)
+    come_true(client, lambda: client._channel.dispatch.waiting)
+    servers[1].start()
+    check_answers(client, {client.request_id: 1})
 
 
 def test_other_errors_are_answers(join, servers):

@@ -92,13 +92,14 @@ class Dispatch:
             lane.rests_until = 0.0
         self._forget(request_id)
 
-    def declined(self, request_id: int, server: int, rests_until: float) -> bool:
+    def declined(self, request_id: int, server: int, rests_until: float, ends: bool = False) -> bool:
         """A server sent back a request that is not answered: whether another one gets it, or has it already.
 
         Args:
             request_id: of the request.
             server: index of the server.
             rests_until: time before which others should be preferred to it.
+            ends: it sends everything back, because it ends; then the request can also wait for one that is away.
         """
         lane = self.lanes[server]
         if request_id not in lane.unanswered:
@@ -106,7 +107,7 @@ class Dispatch:
         lane.rests_until = rests_until
         declined = self._declined.setdefault(request_id, set())
         declined.add(server)
-        if not any(other.open for index, other in enumerate(self.lanes) if index not in declined):
+        if not any(other.open or ends for index, other in enumerate(self.lanes) if index not in declined):
             return False
         lane.take(request_id)
         self._wait_first(request_id)
@@ -135,7 +136,8 @@ class Dispatch:
     def _choice(self, request_id: int, now: float) -> Optional[int]:
         able = [index for index, lane in enumerate(self.lanes) if lane.open]
         declined = self._declined.get(request_id, ())
-        free = [index for index in [index for index in able if index not in declined] or able
+        fresh = [index for index in able if index not in declined]
+        free = [index for index in fresh or [index for index in able if self.lanes[index].rests_until <= now]
                 if len(self.lanes[index].unanswered) < MAX_UNANSWERED]
         if not free:
             return None

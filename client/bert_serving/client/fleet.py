@@ -251,8 +251,8 @@ class Fleet(Channel):
         if failure.request_id >= _HELLOS or not isinstance(failure.error, (OverloadedError, UnavailableError)):
             return False
         pause = failure.error.retry_after
-        return self.dispatch.declined(failure.request_id, index,
-                                      time.monotonic() + (_REST if pause is None else pause))
+        return self.dispatch.declined(failure.request_id, index, time.monotonic() + (_REST if pause is None else pause),
+                                      ends=isinstance(failure.error, UnavailableError))
 
     def _look(self) -> None:
         if self._reading:  # its thread looks for all
@@ -283,6 +283,7 @@ class Fleet(Channel):
         member.hello = next(self._hellos)
         frames = encode_command(self.exchange.identity, SHOW_CONFIG, member.hello)
         self.exchange.expect(member.hello, frames)
+        self.exchange.pending.discard(member.hello)  # the user has not asked
         member.links[0].send(frames)
 
     def _meet(self, index: int) -> None:
