@@ -30,9 +30,10 @@ LINES = [
     "from bert_serving.client import BertClient",
     "bc = BertClient()",
     "bc.encode(['First do it', 'then do it right', 'then do it better'])",
-    "cat, kitten, shares = bc.encode(['a cat sat on the mat', 'the kitten is on a rug', 'shares fell on Monday'])",
-    "from sklearn.metrics.pairwise import cosine_similarity as cosine",
-    "cosine([cat], [kitten, shares]).round(2)",
+    "import numpy as np",
+    "vectors = bc.encode(['a cat sat on the mat', 'the kitten is on a rug', 'shares fell on Monday'])",
+    "cat, kitten, shares = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)",
+    "print(f'{cat @ kitten:.2f} {cat @ shares:.2f}')",
 ]
 CURL = ("curl -s http://localhost:8125/tokenize -H 'Content-Type: application/json' "
         "-d '{\"texts\": [\"unaffable embeddings\"]}'")
@@ -204,5 +205,7 @@ text {{ font: {FONT}px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sa
 
 
 if __name__ == "__main__":
+    if subprocess.run(["make", "--question", ".venv/installed"], cwd=ROOT).returncode:
+        sys.exit("make serve would install first, which is not to be in the picture: run `make install`")
     PICTURE.write_text(draw(paced(session()), ["one terminal", "another one"]), encoding="utf-8")
     print(f"wrote {PICTURE}")
