@@ -7,6 +7,7 @@
 """
 import argparse
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,12 @@ def normalized(vectors):
 
 
 def asked():
-    """What the user types, until nothing comes."""
-    while question := input("your question: ").strip():
-        yield question
+    """What the user types, until an empty line."""
+    print("your questions, one a line:", flush=True)
+    for line in sys.stdin:
+        if not line.strip():
+            return
+        yield line.strip()
 
 
 questions = [heading.strip() for heading in re.findall(r"^#{2,}\s+(.+)$", args.faq.read_text(encoding="utf-8"), re.M)]

@@ -152,6 +152,7 @@ print(f"wrote {tuned}/model.ckpt-{args.num_step}")
 logging.basicConfig(level=logging.INFO, format="%(message)s")                    # to see what the server says
 options = ["-model_dir", str(base), "-tuned_model_dir", str(tuned), "-ckpt_name", f"model.ckpt-{args.num_step}",
            "-pooling_strategy", "CLASSIFICATION", "-num_labels", str(len(labels)), "-max_seq_len", str(MAX_LENGTH),
+           "-graph_tmp_dir", str(args.directory / "graphs"),                     # or else the user's cache
            "-host", args.ip, "-port", args.port, "-port_out", args.port_out, "-cpu"]
 with BertServer(get_args_parser().parse_args(options)) as server:
     with BertClient(ip=args.ip, port=server.port, port_out=server.port_out, timeout=60_000) as bc:
