@@ -12,7 +12,8 @@ REJECTS = [(0, 1, "blank"), (4, 5, "é"), (9, 10, "refused")]
 
 @pytest.fixture(params=["<f4", "<f2"])
 def vectors(request, tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "GROUP_BYTES", 4 * WIDTH * int(request.param[-1]))
+    for name in ("GROUP_BYTES", "TEXT_BYTES"):
+        monkeypatch.setattr(outputs, name, 4 * WIDTH * int(request.param[-1]))
     file = VectorFile(tmp_path / "vectors", COUNT, WIDTH, np.dtype(request.param))
     rows = np.random.default_rng(0).standard_normal((COUNT, WIDTH)).astype(request.param)
     rows[[row for row, _, _ in REJECTS]] = np.nan

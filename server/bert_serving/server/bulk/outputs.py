@@ -14,13 +14,16 @@ from .vectors import VectorFile
 Rejects = Callable[[int, int], Iterable[tuple[int, int, str]]]
 """First row, and the row after the last -> row, line and reason of each reject among them."""
 
-GROUP_BYTES = 32_000_000
-"""Of vectors that are handled at once, and make a row group."""
+GROUP_BYTES = 8_000_000
+"""Of vectors that make a row group of Parquet, which takes several times its size to write."""
+
+TEXT_BYTES = 1_000_000
+"""Of vectors that become text at once: as numbers of Python they take eight times that."""
 
 
-def groups(vectors: VectorFile) -> Iterator[tuple[int, int]]:
-    """First row, and the row after the last, of each part that is handled at once."""
-    step = max(1, GROUP_BYTES // max(1, vectors.width * vectors.dtype.itemsize))
+def groups(vectors: VectorFile, size: int) -> Iterator[tuple[int, int]]:
+    """First row, and the row after the last, of each part of about so many bytes."""
+    step = max(1, size // max(1, vectors.width * vectors.dtype.itemsize))
     for first in range(0, vectors.count, step):
         yield first, min(vectors.count, first + step)
 
@@ -32,7 +35,7 @@ def write_json_lines(path: Path, vectors: VectorFile, rejects: Rejects) -> None:
     """
     row_format = '{"row": %d, "vector": [' + ", ".join(["%.9g"] * vectors.width) + "]}\n"
     with open(path, "w", encoding="utf-8") as file:
-        for first, end in groups(vectors):
+        for first, end in groups(vectors, TEXT_BYTES):
             reasons = {row: why for row, _, why in rejects(first, end)}
             for row, vector in enumerate(vectors.read_block(first, end).tolist(), first):
                 if row in reasons:
@@ -49,7 +52,7 @@ def write_parquet(path: Path, vectors: VectorFile, rejects: Rejects) -> None:
     schema = arrow.schema([("row", arrow.int64()), ("vector", arrow.list_(arrow.float32()))])
     with parquet.ParquetWriter(path, schema, compression="none", use_dictionary=False,
                                write_statistics=False) as writer:
-        for first, end in groups(vectors):
+        for first, end in groups(vectors, GROUP_BYTES):
             keep = np.ones(end - first, bool)
             keep[[row - first for row, _, _ in rejects(first, end)]] = False
             numbers = vectors.read_block(first, end)[keep].astype(np.float32, copy=False)
