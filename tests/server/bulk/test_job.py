@@ -1,5 +1,7 @@
 import io
 import json
+import math
+import sqlite3
 
 import numpy as np
 import pytest
@@ -136,6 +138,70 @@ def test_another_job_does_not_take_the_files_of_one_that_was_killed_at_its_very_
         run(source, FakeClient(), column="title")
     run(source, FakeClient(), column="title", overwrite=True)
     np.testing.assert_array_equal(np.load(source.with_name("out.npy")), [vector("title")] * len(TEXTS))
+
+
+def test_a_job_that_is_killed_while_it_forgets_another_takes_nothing_from_it(source, client, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    class Connection(sqlite3.Connection):
+        """Is killed after so many statements."""
+
+        def execute(self, *args):
+            done = super().execute(*args)
+            count()
+            return done
+
+        def executemany(self, *args):
+            done = super().executemany(*args)
+            count()
+            return done
+
+    def killed(*args):
+        raise Killed
+
+    def count():
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+
+    def connect(*args, connect=sqlite3.connect, **kwargs):
+        connections.append(connect(*args, factory=Connection, **kwargs))
+        return connections[-1]
+
+    def agree(*args, agree=Job._agree):
+        nonlocal left
+        left = kills  # from here on
+        seen = agree(*args)
+        left = math.inf
+        return seen
+
+    connections = []
+    kills, ended = 0, False
+    while not ended:
+        left = math.inf
+        write(source, ["a", "b"])
+        with monkeypatch.context() as patched:
+            patched.setattr(jobs, "write_rejects", killed)
+            with pytest.raises(Killed):
+                run(source, FakeClient())
+        write(source, ["x", "y", "a"])
+        with monkeypatch.context() as patched:
+            patched.setattr(sqlite3, "connect", connect)
+            patched.setattr(Job, "_agree", agree)
+            try:
+                run(source, client, overwrite=True)
+                ended = True
+            except Killed:
+                kills += 1
+            connections.pop().close()
+        outcome = run(source, client, overwrite=True)
+        np.testing.assert_array_equal(np.load(source.with_name("out.npy")), [vector(text) for text in "xya"],
+                                      err_msg=f"killed after {kills} statements")
+        assert outcome.counts == {"rows": 3, "texts": 3, "rejects": 0}
+        source.with_name("out.npy").unlink()
+    assert kills == 7, "BEGIN, three tables, the job, COMMIT, and what is read again"
 
 
 def test_a_touched_input_of_the_same_content_is_the_same(source, client):

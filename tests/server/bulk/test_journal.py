@@ -24,10 +24,12 @@ def test_what_was_noted_is_there_after_a_reopening(tmp_path):
     assert journal.counts() == {"rows": 5, "texts": 3, "rejects": 1}
     journal.set_computed()
     assert (tmp_path / "journal-wal").stat().st_size == 0, "all is in the file that is removed last"
-    journal.clear()
-    journal.close()
-    journal = Journal(tmp_path / "journal")
-    assert (journal.job, journal.position, journal.counts()["texts"]) == (None, START, 0)
+    journal.begin({"input": [3]})
+    for _ in range(2):
+        assert (journal.job, journal.position, journal.is_computed) == ({"input": [3]}, START, False)
+        assert journal.counts() == {"rows": 0, "texts": 0, "rejects": 0}, "nothing is left of an earlier job"
+        journal.close()
+        journal = Journal(tmp_path / "journal")
     journal.close()
 
 

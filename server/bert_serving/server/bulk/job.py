@@ -220,7 +220,6 @@ class Job:
             if not self.wish.overwrite:
                 raise BulkError(f"{self.places.directory} holds the beginning of another job: "
                                 f"{'; '.join(different)}; go on with the old ones, or begin anew with -overwrite")
-            journal.clear()
         journal.begin({"input": {**self.wish.about, "digest": content_digest(source.path), "records": source.count()},
                        "output": self.wish.output.suffix, "server": server.facts, "width": server.canaries.shape[1],
                        "dtype": server.canaries.dtype.name, "canaries": server.canaries[:, :SHOWN].tolist(),

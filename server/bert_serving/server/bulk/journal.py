@@ -68,15 +68,16 @@ class Journal:
         self.is_computed = bool(self._fact("computed"))
 
     def begin(self, job: Mapping[str, Any]) -> None:
-        """Note what the job is, before anything is done."""
-        self._note(job=job)
-        self.job = self._fact("job")
+        """Note what the job is, before anything is done, and forget an earlier one: both or neither.
 
-    def clear(self) -> None:
-        """Forget all of it."""
+        A text of the earlier one that was still known would get a vector of this one's rows.
+        """
+        self._database.execute("BEGIN IMMEDIATE")
         for table in ("facts", "texts", "rejects"):
             self._database.execute(f"DELETE FROM {table}")
-        self.job, self.position, self.is_computed = None, START, False
+        self._note(job=job)
+        self._database.execute("COMMIT")
+        self.job, self.position, self.is_computed = self._fact("job"), START, False
 
     def rows_of(self, digests: Iterable[bytes]) -> dict[bytes, int]:
         """Digest -> the row that has its vector, for texts of the records that are done."""
