@@ -12,6 +12,8 @@ from bert_serving.client.errors import DeadlineError
 from bert_serving.server.bulk import command
 from bert_serving.server.errors import ModelError
 
+from .conftest import vector
+
 
 @pytest.fixture
 def fake_server(client, monkeypatch):
@@ -58,6 +60,24 @@ def test_standard_input_is_kept_while_it_is_needed(fake_server, tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "out.npy.job.json"]
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"text": "another"}')))
     assert command.main(["-", str(tmp_path / "out.npy"), "-format", "jsonl"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "out.npy.job.json"]
+
+
+def test_a_second_process_does_not_write_over_the_standard_input_of_a_first(fake_server, tmp_path, monkeypatch, capsys):
+    arguments, second = ["-", str(tmp_path / "out.npy")], []
+
+    def fetch(fetch=fake_server.client.fetch):
+        if not second:
+            monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"three\n")))
+            second.append(command.main(arguments))
+        return fetch()
+
+    monkeypatch.setattr(fake_server.client, "fetch", fetch)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"one\ntwo\n")))
+    assert command.main(arguments) == 0 and second == [1]
+    error, summary = capsys.readouterr().err.splitlines()
+    assert "another process is at this job" in error and "2 rows" in summary
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), [vector("one"), vector("two")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "out.npy.job.json"]
 
 

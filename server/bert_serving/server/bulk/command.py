@@ -1,12 +1,14 @@
 """The command ``bert-serving-encode``."""
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import signal
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -56,19 +58,28 @@ def connect(address: dict[str, Any]) -> BertClient:
         raise BulkError(str(error)) from error
 
 
-def spool(places: Places) -> Path:
-    """Keep what comes on standard input, because it is read twice, and again after a kill.
+@contextmanager
+def spooled(places: Places) -> Iterator[Path]:
+    """Keep what comes on standard input, because it is read twice; no other process writes there in the meantime.
 
     Raises:
-        BulkError: there is no room for it.
+        BulkError: there is no room for it, or another process is at it.
     """
-    try:
-        places.directory.mkdir(exist_ok=True)
-        with open(places.spool, "wb") as file:
+    with ExitStack() as held:
+        try:
+            places.directory.mkdir(exist_ok=True)
+            file = held.enter_context(open(places.spool, "ab"))  # it may be another's: not emptied before it is locked
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(places.spool)):
+                raise BlockingIOError  # another one was put in its place before it was locked
+            file.truncate(0)
             shutil.copyfileobj(sys.stdin.buffer, file)
-    except OSError as error:
-        raise BulkError(f"cannot keep standard input in {places.spool}: {error.strerror or error}") from error
-    return places.spool
+            file.flush()
+        except BlockingIOError as error:
+            raise BulkError(f"another process is at this job; {places.directory} is its directory") from error
+        except OSError as error:
+            raise BulkError(f"cannot keep standard input in {places.spool}: {error.strerror or error}") from error
+        yield places.spool
 
 
 def run(order: Order) -> Outcome:
@@ -77,15 +88,15 @@ def run(order: Order) -> Outcome:
     Raises:
         BertServingError: it cannot be done.
     """
-    path = order.input or spool(Places(order.output))
-    source = open_input(path, order.format, order.column)
-    job = Job(Wish(source, about(order.format, order.column), order.output, order.overwrite, order.in_flight,
-                   order.patience))
-    with connected(order) as client:
-        client.timeout = int(max(order.patience * 1000, CONNECT_MS))
-        server = meet(client)
-        client.timeout = TICK_MS
-        return job.run(client, server, Progress)
+    with nullcontext(order.input) if order.input else spooled(Places(order.output)) as path:
+        source = open_input(path, order.format, order.column)
+        job = Job(Wish(source, about(order.format, order.column), order.output, order.overwrite, order.in_flight,
+                       order.patience))
+        with connected(order) as client:
+            client.timeout = int(max(order.patience * 1000, CONNECT_MS))
+            server = meet(client)
+            client.timeout = TICK_MS
+            return job.run(client, server, Progress)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
