@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from bert_serving.server.bulk.records import START, BulkError
+from bert_serving.server.bulk.records import MAX_BYTES, START, BulkError
 from bert_serving.server.bulk.tables import ArrowInput, ParquetInput, need_arrow
 
 arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -54,6 +54,14 @@ def test_bytes_that_are_no_text_are_a_reject(tmp_path, kind, write):
     write(arrow.table({"text": column}), tmp_path / "in")
     records = [record for record, _ in kind(tmp_path / "in", "text").records(START)]
     assert [record.text for record in records] == ["fine", None, None] and "UTF-8" in records[1].reason
+
+
+@pytest.mark.parametrize("kind, write", KINDS[:2])
+def test_texts_that_are_too_long_are_rejects(tmp_path, kind, write):
+    write(arrow.table({"text": ["fine", "x" * MAX_BYTES, "x" * (MAX_BYTES + 1)]}), tmp_path / "in")
+    records = [record for record, _ in kind(tmp_path / "in", "text").records(START)]
+    assert [len(record.text or "") for record in records] == [4, MAX_BYTES, 0]
+    assert records[2].reason == "the text is longer than 8 MB"
 
 
 @pytest.mark.parametrize("kind, write", KINDS[:2])

@@ -13,7 +13,7 @@ CHUNK_CHARACTERS = 4_000_000
 """A chunk ends with the record that reaches either, so that its end depends on nothing but the input."""
 
 MAX_BYTES = 8 << 20
-"""A longer line is no text for a model; it is not even held in memory."""
+"""A longer line, or text of a table, is no text for a model; such a line is not even held in memory."""
 
 
 class BulkError(BertServingError):

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .records import CHUNK_RECORDS, BulkError, Position, Record, no_column, text_record
+from .records import CHUNK_RECORDS, MAX_BYTES, BulkError, Position, Record, no_column, text_record
 
 BUFFER_BYTES = 1 << 20
 
@@ -60,8 +60,14 @@ class TableInput:
                 for first in range(0, len(column), CHUNK_RECORDS):
                     for raw in self._texts(column.slice(first, CHUNK_RECORDS)):
                         row += 1
-                        record = Record(row, None, "the text is null") if raw is None else text_record(row, raw)
-                        yield record, Position(row, row, row + 1)
+                        yield self._record(row, raw), Position(row, row, row + 1)
+
+    def _record(self, row: int, raw: bytes | None) -> Record:
+        if raw is None:
+            return Record(row, None, "the text is null")
+        if len(raw) > MAX_BYTES:
+            return Record(row, None, f"the text is longer than {MAX_BYTES >> 20} MB")
+        return text_record(row, raw)
 
     def _schema(self) -> Any:
         raise NotImplementedError
