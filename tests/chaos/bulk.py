@@ -4,7 +4,7 @@
 
 The server, with the echo engine, stays; the job is killed with SIGKILL at random moments, and started again with the
 same command. Should it finish before it was killed often enough, it begins anew. Prints how much memory the undisturbed
-job's process took at most, and whether all files were the same each time.
+job's process took at most, and whether all files were the same each time. Neither may fail: its exit code says so.
 """
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ from bert_serving.server.service import BertServer
 
 POISON = "__raise__ number"
 """Begins a text that the echo engine refuses."""
+
+MOST_BYTES = 300_000_000
+"""More memory than this no job's process may take, however long its input is."""
 
 
 def write_input(path: Path, lines: int, seed: int, poison: int = 3) -> None:
@@ -110,14 +113,14 @@ def kill_until(source: Path, output: Path, ports: Sequence[int], kills: int, sec
             output.with_name(output.name + suffix).unlink()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Kill a bulk job again and again.")
     parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="out.npy", help="its suffix is the format")
     parser.add_argument("--directory", help="for the files, which need twice the room of the vectors")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     echo = ServerConfig(engine="echo", port=0, port_out=0)
     with tempfile.TemporaryDirectory(dir=args.directory) as directory, BertServer(echo) as server:
         ports, source, drawn = (server.port, server.port_out), Path(directory) / "in.txt", random.Random(args.seed)
@@ -131,6 +134,9 @@ def main() -> None:
         most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # the server's own have not ended
         print(f"{args.lines} lines undisturbed: {seconds:.0f} s, {args.lines / seconds:.0f} a second, at most "
               f"{most / 1e6:.0f} MB of memory", flush=True)
+        if most > MOST_BYTES:
+            raise SystemExit(f"the job's process took {most / 1e6:.0f} MB of memory; {MOST_BYTES / 1e6:.0f} MB are "
+                             "the most that it may take")
         begun = time.monotonic()
         killed, ended = kill_until(source, disturbed / args.output, ports, args.kills, seconds,
                                    digests(alone / args.output), drawn)

@@ -3,6 +3,7 @@ import random
 
 import pytest
 
+from . import bulk
 from .bulk import digests, finish, kill_until, start, write_input
 
 
@@ -20,3 +21,10 @@ def test_a_killed_job_makes_the_same_files(echo_server, tmp_path):
     with pytest.raises(AssertionError, match="after 0 kills"):
         kill_until(source, tmp_path / "disturbed" / "other.npy", ports, 0, 1.0, {**expected, "": "other"},
                    random.Random(1))
+
+
+def test_a_job_that_takes_too_much_memory_fails(monkeypatch, capsys):
+    monkeypatch.setattr(bulk, "MOST_BYTES", 1_000_000)
+    with pytest.raises(SystemExit, match="MB of memory; 1 MB are the most that it may take"):
+        bulk.main(["--lines", "10", "--kills", "0"])
+    assert "10 lines undisturbed" in capsys.readouterr().out
