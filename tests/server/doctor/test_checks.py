@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zmq
 from bert_serving.server import keys, machine
-from bert_serving.server.config import ServerConfig
+from bert_serving.server.config import ServerConfig, WorkerRange
 from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
 from bert_serving.server.doctor.findings import Level
@@ -153,6 +153,12 @@ def test_an_http_port_in_use(taken):
     assert f"(process {os.getpid()}, " in problem
 
 
+def test_a_port_for_workers_in_use(taken):
+    problem, = said(examine(worker_port=taken), Level.PROBLEM)
+    assert problem.startswith(f"port {taken} (-worker_port) is in use on 127.0.0.1")
+    assert f"(process {os.getpid()}, " in problem
+
+
 def test_a_server_that_runs_there_already_is_asked(echo_server):
     findings = examine(port=echo_server.port, port_out=echo_server.port_out)
     assert len(said(findings, Level.PROBLEM)) == 2
@@ -255,6 +261,44 @@ def test_a_model_of_the_hub_would_be_fetched(monkeypatch):
     monkeypatch.setattr(library, "is_at_hand", lambda name: False)
     assert about(examine(engine="auto", model_dir="some/model"), "model") == (
         Level.WARNING, "some/model is not on this machine; the first start fetches it from the Hugging Face Hub")
+
+
+# ---- no workers on this host -----------------------------------------------------------------------------------------
+
+ELSEWHERE = [{"num_worker": 0, "worker_port": 0}, {"launcher": "ray", "num_worker": WorkerRange(2, 8)}]
+
+
+@pytest.mark.parametrize("options", ELSEWHERE, ids=["remote", "ray"])
+@pytest.mark.parametrize("engine", ["echo", "lite"])
+def test_workers_of_other_hosts_alone(plain, monkeypatch, options, engine):
+    """Nothing that only workers need is asked of this host."""
+    monkeypatch.setattr(checks, "find_spec", lambda name: True)
+    monkeypatch.setattr(checks, "litert_version", raise_start_error)
+    monkeypatch.setattr(checks.freeze, "tensorflow_version", raise_start_error)
+    findings = examine(**{**plain, **options, "engine": engine} if engine == "lite" else options)
+    assert not said(findings, Level.PROBLEM)
+    assert about(findings, "devices")[1].startswith("none (")
+    assert "(no workers on this host)" in about(findings, "memory")[1]
+    assert "any free one (-worker_port) can be bound on 127.0.0.1" in said(findings, Level.OK)
+    if engine == "lite":
+        assert about(findings, "cache") == (Level.OK, "nothing is converted on this host, which has no workers")
+
+
+def test_ray_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    assert said(examine(launcher="ray"), Level.PROBLEM) == [
+        "-launcher ray takes Ray, which is missing: pip install './server[ray]'"]
+
+
+def test_workers_who_have_no_key_yet(tmp_path):
+    directory = tmp_path / "keys"
+    keys.make(directory, ["alice"])
+    (directory / "workers").mkdir()
+    line = f"no worker of another host is let in yet: bert-serving-keygen {directory} NAME -worker adds one"
+    options = {"curve_dir": str(directory), "worker_port": 0}
+    assert line in said(examine(**options), Level.WARNING)
+    keys.make(directory, ["bob"], are_workers=True)
+    assert line not in said(examine(**options), Level.WARNING)
 
 
 # ---- what a start only warns of --------------------------------------------------------------------------------------

@@ -5,8 +5,10 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 import zmq
@@ -41,7 +43,7 @@ class Examination:
     """One planned start, looked at.
 
     Attributes:
-        config: what the server is told; the number of workers is settled by the check of cores.
+        config: what the server is told; the check of cores gives it the port for workers that Ray's need.
     """
 
     def __init__(self, config: ServerConfig) -> None:
@@ -49,6 +51,7 @@ class Examination:
         self._placement: Placement | None = None
         self._plan: Plan | None = None
         self._allow_list: keys.AllowList | None = None
+        self._workers_list: keys.AllowList | None = None
         self._model: Model | None = None
         self._is_converted = True
         self._checks: dict[str, Callable[[], Iterator[Finding]]] = {
@@ -79,9 +82,15 @@ class Examination:
         yield (warning if self._plan.warning else ok)("cores", self._plan.reason)
         devices = sorted(set(self._placement.devices))
         shown = ", ".join("CPU" if device == CPU else f"GPU {device}" for device in devices)
-        yield (warning if self._placement.warning else ok)("devices", f"{shown} ({self._placement.reason})")
-        if devices[-1] != CPU:
+        yield (warning if self._placement.warning else ok)("devices", f"{shown or 'none'} ({self._placement.reason})")
+        if devices and devices[-1] != CPU:
             yield from self._gpu(devices[-1], self._placement.explicit)
+        if self.config.launcher == "ray":
+            if self.config.worker_port is None:
+                self.config = replace(self.config, worker_port=0)
+            if find_spec("ray") is None:
+                yield problem("libraries", "-launcher ray takes Ray, which is missing: pip install './server[ray]'")
+            yield from check_extra("ray")
 
     @staticmethod
     def _gpu(device: int, is_a_must: bool) -> Iterator[Finding]:
@@ -116,6 +125,9 @@ class Examination:
             return
         self._allow_list = keys.AllowList(keys.load(self.config.curve_dir).directory)
         self._allow_list.refresh()
+        if self.config.worker_port is not None:
+            self._workers_list = keys.AllowList(self._allow_list.directory.parent, keys.WORKERS)
+            self._workers_list.refresh()
         yield ok("keys", f"the server's are in {self.config.curve_dir}")
 
     def _ports(self) -> Iterator[Finding]:
@@ -123,7 +135,10 @@ class Examination:
         try:
             for option, port, bind in (
                     ("-port", config.port, partial(endpoints.front, max_message_bytes=MB)),
-                    ("-port_out", config.port_out, endpoints.outlet)):
+                    ("-port_out", config.port_out, endpoints.outlet),
+                    ("-worker_port", config.worker_port, partial(endpoints.annex, largest=MB))):
+                if port is None:
+                    continue
                 try:
                     bind(context, config.host, port)[0].close(linger=0)
                 except PortError as error:
@@ -166,7 +181,7 @@ class Examination:
 
     def _doors(self) -> Iterator[Finding]:
         found = api_keys.collect(self.config.api_key, self.config.api_key_file)
-        lines = list(service.who_may_come(self.config, self._allow_list, bool(found)))
+        lines = list(service.who_may_come(self.config, self._allow_list, bool(found), self._workers_list))
         if found:
             yield ok("doors", f"callers of the HTTP port need one of {len(found)} keys")
         elif not lines:
@@ -179,6 +194,11 @@ class Examination:
     @property
     def _on_gpu(self) -> bool:
         return self._placement is not None and any(device != CPU for device in self._placement.devices)
+
+    @property
+    def _computes_here(self) -> bool:
+        """Whether this host has workers; those of others convert and compute with what is there."""
+        return self._plan is None or bool(self._plan.threads)
 
     def _find_model(self) -> Iterator[Finding]:
         engine, _ = models.choose_engine(self.config, self._on_gpu)
@@ -199,9 +219,11 @@ class Examination:
         if (model := self._model) is None:
             return
         settings = model.settings
-        if settings.engine == "lite":
+        if settings.engine == "lite" and self._computes_here:
             litert_version()
         yield ok("engine", f"{settings.engine} ({model.engine_reason}), {settings.precision}")
+        if not self._computes_here:
+            return
         slow = None if self._on_gpu else crew.slow_precision(settings.precision)
         if slow:
             yield warning("engine", slow)
@@ -210,6 +232,9 @@ class Examination:
 
     def _cache(self) -> Iterator[Finding]:
         if (model := self._model) is None or model.settings.engine == "echo":
+            return
+        if not self._computes_here:
+            yield ok("cache", "nothing is converted on this host, which has no workers")
             return
         graph = freeze.cached_graph(model.settings, model.cache_dir)
         self._is_converted = graph is not None

@@ -52,10 +52,12 @@ class Need:
 
 
 def estimate(model: Model, num_worker: int) -> Need:
-    """For workers on CPUs."""
+    """For workers on CPUs of this host; there may be none."""
     config, settings = model.config, model.settings
     waiting = int((config.max_queue_mb + config.max_held_mb) * MB)
     processes = SERVER + (PROXY if config.http_port is not None else 0)
+    if num_worker == 0:
+        return Need(processes, 0, waiting, 0, "no workers on this host")
     if settings.engine == "echo":
         return Need(processes + num_worker * LITE_WORKER, 0, waiting, 0,
                     f"{num_worker} x {_mb(LITE_WORKER)} for workers without a model, {_mb(processes)} for the rest")
