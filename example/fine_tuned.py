@@ -1,6 +1,6 @@
 """Fine-tune a BERT on news titles, save it as TensorFlow 1 does, and serve it.
 
-    pip install 'bert-serving-server[cpu]'
+    pip install './server[cpu]'
     python example/fine_tuned.py -directory /tmp/news
 
 It writes a tiny BERT to /tmp/news/base and the tuned one to /tmp/news/tuned, and serves it on free ports.

@@ -3,7 +3,7 @@
 (1.x showed this with tf.estimator, which TensorFlow 2.16 removed.)
 
     bert-serving-start
-    pip install 'bert-serving-server[cpu]'
+    pip install './server[cpu]'
     python example/news_classifier.py
     python example/news_classifier.py -titles MINE.tsv       whose lines are: class, tab, title
 """

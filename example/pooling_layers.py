@@ -1,7 +1,7 @@
 """Which layer, which pooling? News titles of four classes, through every layer and several ways to pool, drawn in 2D.
 
     bert-serving-start -pooling_strategy NONE -max_seq_len 25 -pooling_layer -1 -2 -3 -4 -5 -6
-    pip install 'bert-serving-server[plot]'
+    pip install './server[plot]'
     python example/pooling_layers.py
 
 The server gives one vector a token and layer, and the pooling is done here, so that one server will do for all. A model

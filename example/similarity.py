@@ -1,7 +1,7 @@
 """How well does the cosine of two vectors agree with people? Draws pairs of sentences that people have judged.
 
     bert-serving-start
-    pip install 'bert-serving-server[plot]' scipy
+    pip install './server[plot]' scipy
     python example/similarity.py -pairs stsb-en-test.csv -picture similarity.png
 
 The file's lines are: sentence, sentence, score from 0 (unlike) to 5 (the same). That of the STS Benchmark, in English

@@ -1,7 +1,7 @@
 """End to end: one Keras model from text to class, whose first layer is the server.
 
     bert-serving-start
-    pip install 'bert-serving-server[cpu]'
+    pip install './server[cpu]'
     python example/text_to_class.py
     python example/text_to_class.py -text "The football season begins" "Oil gets cheaper"
 """

@@ -1,7 +1,7 @@
 """Feed a Keras model through tf.data: a pool of clients turns titles into vectors while the model trains.
 
     bert-serving-start
-    pip install 'bert-serving-server[cpu]'
+    pip install './server[cpu]'
     python example/tf_data.py
 """
 import argparse

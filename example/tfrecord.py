@@ -1,7 +1,7 @@
 """Keep vectors in a TFRecord file, and read them back for training: one a sentence, or one a token.
 
     bert-serving-start
-    pip install 'bert-serving-server[cpu]'
+    pip install './server[cpu]'
     python example/tfrecord.py -file /tmp/news.tfrecord
 
 With one vector a token it is the same program, and another server:

@@ -14,9 +14,13 @@ import sysconfig
 import time
 from pathlib import Path
 
-import faiss
 import numpy as np
 from bert_serving.client import BertClient
+
+try:
+    import faiss
+except ImportError as error:
+    raise SystemExit(f"This example needs faiss ({error}): pip install faiss-cpu") from error
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("-ip", default="localhost")

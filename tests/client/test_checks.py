@@ -106,6 +106,7 @@ def test_length_counts_words_or_tokens(text, is_tokenized, short):
     ("10.0.0.7", ("10.0.0.7", 5, 6)),
     ("bert.example.org:7", ("bert.example.org", 7, 8)),
     ("localhost:7:9", ("localhost", 7, 9)),
+    ("localhost:65535:9", ("localhost", 65535, 9)),
     ("[fe80::1]", ("[fe80::1]", 5, 6)),
     ("[::1]:7", ("[::1]", 7, 8)),
     ("::1", ("::1", 5, 6)),
@@ -126,7 +127,7 @@ def test_where_servers_are(entry, address):
     (["10.0.0.7", ("10.0.0.7", 5, 6)], "servers has 10.0.0.7, ports 5 and 6, twice"),
     *[([entry], "expected \"host\", \"host:port\" or") for entry in (
         "", ":5", "host:", "host:x", "host:0", "host:65536", "host:1:2:3", "host:-1", 5, None, (), ("", 5),
-        ("host", "5"), (5, "host"), ("host", 1, 2, 3))],
+        ("host", "5"), ("host", True), "host:65535", (5, "host"), ("host", 1, 2, 3))],
 ])
 def test_no_list_of_servers(servers, complaint):
     with pytest.raises((TypeError, ValueError), match=complaint):

@@ -11,7 +11,7 @@ import pytest
 from .conftest import eventually
 from .test_remote import Traffic
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'bert-serving-server[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install './server[ray]'")
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 

@@ -96,6 +96,19 @@ def check_pip(words, command, request):
             assert f"\n{extra} = [" in project
 
 
+def check_activate(words, command, request):
+    """Of the environment that the Makefile makes."""
+    assert words[1:] == [".venv/bin/activate"]
+    assert re.search(r"^VENV\s*[:?]?=\s*\.venv$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def check_printf(words, command, request):
+    """It writes the file that it names, which a command after it reads."""
+    directory = request.getfixturevalue("tmp_path")
+    subprocess.run(["sh", "-c", command], cwd=directory, check=True, timeout=20)
+    assert words[-2] == ">" and (directory / words[-1]).read_text(encoding="utf-8").endswith("\n")
+
+
 def check_start(words, command, request):
     ServerConfig.from_args(get_args_parser({}).parse_args(words[1:]))
 
@@ -185,7 +198,8 @@ def check_ssh(words, command, request):
     assert forwarded == {str(options.port), str(options.port_out)}
 
 
-CHECKS = {"make": check_make, "pip": check_pip, "bert-serving-start": check_start,
+CHECKS = {".": check_activate, "printf": check_printf, "make": check_make, "pip": check_pip,
+          "bert-serving-start": check_start,
           "bert-serving-doctor": check_start,
           "bert-serving-benchmark": check_benchmark, "bert-serving-encode": check_encode,
           "bert-serving-keygen": check_keygen, "bert-serving-worker": check_worker, "ssh": check_ssh,

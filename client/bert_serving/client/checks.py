@@ -71,9 +71,10 @@ def _address(entry: Union[str, Sequence[Any]], port: int, port_out: int) -> Addr
     elif isinstance(entry, Sequence):
         parts = entry
     if (not 1 <= len(parts) <= 3 or not isinstance(parts[0], str) or not parts[0].strip()
-            or not all(isinstance(part, int) and 0 < part < 65536 for part in parts[1:])):
-        raise ValueError('servers has %r; expected "host", "host:port" or "host:port:port_out", or a tuple of these'
-                         % (entry,))
+            or not all(type(part) is int and 0 < part < 65536 for part in parts[1:])  # True is an int, too
+            or len(parts) == 2 and parts[1] == 65535):
+        raise ValueError('servers has %r; expected "host", "host:port" or "host:port:port_out", or a tuple of these; '
+                         "ports are up to 65535, after a port alone port_out is the next" % (entry,))
     host, given = parts[0], list(parts[1:])
     if not given:
         return host, port, port_out

@@ -103,5 +103,5 @@ def test_without_flask(start, tmp_path):
     (tmp_path / "flask.py").write_text("raise ImportError('No module named flask', name='flask')")
     child = start(environ={"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])})
     assert says(child) == {"error": {"name": "StartError", "message": (
-        '-http_port needs the package flask; install it with: pip install "bert-serving-server[http]"')}}
+        "-http_port needs the package flask; install it with: pip install './server[http]'")}}
     assert child.popen.wait(20) == 1

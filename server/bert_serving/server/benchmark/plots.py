@@ -23,7 +23,7 @@ def check() -> None:
         BenchmarkError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise BenchmarkError("-plot needs matplotlib; install it, or bert-serving-server[plot]")
+        raise BenchmarkError("-plot needs matplotlib; install it, or './server[plot]'")
 
 
 def draw(result: Result, about: str, path: Path) -> None:

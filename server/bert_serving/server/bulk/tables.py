@@ -21,7 +21,7 @@ def need_arrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise BulkError(f"Parquet and Arrow files need pyarrow ({error}); pip install 'bert-serving-server[bulk]'"
+        raise BulkError(f"Parquet and Arrow files need pyarrow ({error}); pip install './server[bulk]'"
                         ) from error
     return pyarrow, pyarrow.parquet
 

@@ -106,7 +106,7 @@ def tensorflow_version() -> str:
             return metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    raise EngineError("TensorFlow is not installed; install bert-serving-server[tf] (or [tf-gpu])")
+    raise EngineError("TensorFlow is not installed; install './server[cpu]' (or [gpu])")
 
 
 def check_weights(settings: EngineSettings, checkpoint: Checkpoint, config: BertConfig) -> None:

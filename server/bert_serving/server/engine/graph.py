@@ -153,7 +153,7 @@ def tensorflow_on(device: int) -> Any:
     try:
         tf = import_tensorflow()
     except ImportError as error:
-        raise EngineError(f"TensorFlow cannot be imported: {error}; install bert-serving-server[tf]") from error
+        raise EngineError(f"TensorFlow cannot be imported: {error}; install './server[cpu]' (or [gpu])") from error
     if device >= 0 and not tf.config.list_physical_devices("GPU"):
         raise EngineError(f"TensorFlow {tf.__version__} sees no GPU {device}; check its driver and that this "
                           "TensorFlow is built for GPUs, or run with -cpu")

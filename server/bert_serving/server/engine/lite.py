@@ -136,7 +136,7 @@ def litert_version() -> str:
     try:
         return metadata.version("ai-edge-litert")
     except metadata.PackageNotFoundError:
-        raise EngineError("LiteRT is not installed; install ai-edge-litert or bert-serving-server[cpu]") from None
+        raise EngineError("LiteRT is not installed; install ai-edge-litert or './server[cpu]'") from None
 
 
 def has_litert() -> bool:

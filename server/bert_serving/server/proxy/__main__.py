@@ -75,7 +75,7 @@ def load() -> ModuleType:
         from . import wsgi
     except ImportError as error:
         raise StartError(f"-http_port needs the package {error.name}; "
-                         "install it with: pip install \"bert-serving-server[http]\"") from error
+                         "install it with: pip install './server[http]'") from error
     return wsgi
 
 
