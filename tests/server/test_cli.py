@@ -36,7 +36,7 @@ def test_start_serves_what_it_is_told_and_exits_with_the_servers_code(served):
 
 @pytest.mark.parametrize("words, told", [
     (["-port", "9", "-port_out", "9"], "-port and -port_out are both 9"),
-    (["-num_worker", "none"], "invalid whole number value: 'none'"),
+    (["-num_threads", "none"], "invalid whole number value: 'none'"),
     (["-no_such_option"], "unrecognized arguments: -no_such_option"),
 ], ids=" ".join)
 def test_wrong_options_are_one_line_and_exit_code_2(served, capsys, words, told):
@@ -98,6 +98,12 @@ def test_keygen_makes_keys_and_says_for_whom(tmp_path, capsys):
         f"made {tmp_path / 'keys' / 'alice'}: for the client alice"]
     assert cli.keygen([str(tmp_path / "keys"), "bob"]) == 0
     assert capsys.readouterr().out == f"made {tmp_path / 'keys' / 'bob'}: for the client bob\n"
+
+
+def test_keygen_makes_keys_of_hosts_with_workers(tmp_path, capsys):
+    assert cli.keygen([str(tmp_path / "keys"), "gpu-7", "-worker"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"made {tmp_path / 'keys' / 'gpu-7'}: for the worker host gpu-7"
+    assert (tmp_path / "keys" / "workers" / "gpu-7.key").exists()
 
 
 def test_keygen_writes_over_nothing(tmp_path, capsys):

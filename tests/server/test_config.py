@@ -142,6 +142,11 @@ def test_a_bad_value_is_named_with_what_is_expected(capsys, name, given, expecte
     (["-port", "7", "-port_out", "7"], "-port and -port_out are both 7"),
     (["-http_port", "5555"], "-http_port is 5555"),
     (["-http_port", "5556"], "-http_port is 5556"),
+    (["-worker_port", "5555"], "-worker_port is 5555, as another port is"),
+    (["-worker_port", "5556"], "-worker_port is 5556"),
+    (["-worker_port", "8125", "-http_port", "8125"], "-worker_port is 8125"),
+    (["-num_worker", "0"], "nobody would compute; give -worker_port"),
+    (["-worker_timeout", "0.1"], "-worker_timeout is 0.1; expected 0.2 seconds or more"),
     (["-cpu", "-device_map", "0"], "exclude each other"),
     (["-max_queue_mb", "0"], "-max_queue_mb is 0"),
     (["-max_message_mb", "-1"], "-max_message_mb is -1"),
@@ -153,8 +158,12 @@ def test_options_that_do_not_go_together(words, told):
         configure(*words)
 
 
-def test_ports_may_both_be_any():
-    assert configure("-port", "0", "-port_out", "0", "-http_port", "0").port == 0
+def test_ports_may_all_be_any():
+    assert configure("-port", "0", "-port_out", "0", "-http_port", "0", "-worker_port", "0").port == 0
+
+
+def test_a_server_may_do_without_workers_of_its_own_where_others_may_join():
+    assert configure("-num_worker", "0", "-worker_port", "0").num_worker == 0
 
 
 def test_fast_requests_fit_into_a_batch():
@@ -324,3 +333,51 @@ def test_paths_are_private():
     """So that nobody elsewhere learns what is where on the server's host."""
     names = {name for name in configure().to_status() if name.endswith("_dir")}
     assert set(ServerConfig.private_names()) == names == {"model_dir", "tuned_model_dir", "graph_tmp_dir", "curve_dir"}
+
+
+# ---- for workers of other hosts --------------------------------------------------------------------------------------
+
+HOSTS_OWN = {"num_worker": 3, "num_threads": 2, "cpu": True, "graph_tmp_dir": "/tmp/x"}
+
+
+@pytest.mark.parametrize("words", [
+    [], ["-max_seq_len", "NONE", "-pooling_layer", "-1", "-2", "-pooling_strategy", "REDUCE_MEAN_MAX"],
+    ["-precision", "fp16", "-engine", "graph", "-model_dir", "bert-base", "-cased_tokenization", "-mask_cls_sep"],
+    ["-max_batch_size", "7", "-no_special_token", "-xla"]], ids=" ".join)
+def test_another_host_computes_what_this_one_does(words):
+    config = configure("-port", "7", "-num_worker", "9", *words)
+    config = replace(config, max_seq_len=11 if isinstance(config.max_seq_len, FromModel) else config.max_seq_len)
+    config = replace(config, **{f.name: getattr(config, f.name).fallback for f in fields(config)
+                                if isinstance(getattr(config, f.name), FromModel)})
+    sent = json.loads(json.dumps(config.of_the_model("auto")))
+    there = ServerConfig.from_the_model(sent, **HOSTS_OWN)
+    assert there.of_the_model("auto") == config.of_the_model("auto")
+    assert {name: getattr(there, name) for name in HOSTS_OWN} == HOSTS_OWN
+    assert (there.engine, there.port) == ("auto", 5555), "ports are not of the model"
+
+
+def test_secrets_and_places_of_the_server_are_not_of_the_model():
+    config = configure("-terminate_token", "secret", "-curve_dir", "/keys", "-graph_tmp_dir", "/graphs")
+    sent = config.of_the_model("echo")
+    assert "secret" not in str(sent) and "/keys" not in str(sent) and "/graphs" not in str(sent)
+
+
+def test_a_host_may_have_the_model_elsewhere():
+    sent = configure("-model_dir", "/theirs").of_the_model("lite")
+    assert ServerConfig.from_the_model(sent, model_dir="/ours").model_dir == "/ours"
+
+
+def test_what_are_no_options_of_a_model():
+    with pytest.raises(ConfigError, match="differ from this version's: .'more'"):
+        ServerConfig.from_the_model({**configure().of_the_model("echo"), "more": 1})
+    with pytest.raises(ConfigError, match="differ from this version's: .'engine'"):
+        ServerConfig.from_the_model({name: value for name, value in configure().of_the_model("echo").items()
+                                     if name != "engine"})
+
+
+def test_another_command_may_have_some_of_the_options(capsys):
+    parser = get_args_parser({"BERT_SERVING_NUM_WORKER": "4"}, only=("num_worker", "cpu"))
+    assert vars(parser.parse_args(["-cpu"])) == {"num_worker": 4, "cpu": True}
+    with pytest.raises(SystemExit):
+        parser.parse_args(["-port", "1"])
+    assert "unrecognized arguments: -port" in capsys.readouterr().err

@@ -65,6 +65,7 @@ def test_options_may_be_in_the_environment(monkeypatch):
 @pytest.mark.parametrize("words, told", [
     ([], "the following arguments are required: -connect"), (["-connect", "host"], "'host' is no address"),
     (["-connect", "h:1", "-num_worker", "0"], "-num_worker is 0, so nobody would compute"),
+    (["-connect", "h:1", "-num_worker", "1-2"], "-num_worker is the range 1-2"),
     (["-connect", "h:1", "-patience", "-1"], "-patience"), (["-connect", "h:1", "-cpu", "-device_map", "0"], "-cpu"),
     (["-connect", "h:1", "-curve_dir", "/no/such"], "cannot read /no/such/client.key_secret")],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "")

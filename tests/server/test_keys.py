@@ -55,6 +55,26 @@ def test_clients_are_added_later(directory):
     assert {name: after[name] for name in before} == before
 
 
+def test_hosts_with_workers_have_a_list_of_their_own(directory):
+    before = contents(directory)
+    assert keys.make(directory, ["gpu-7"], are_workers=True) == [directory / "gpu-7"]
+    assert set(contents(directory)) - set(before) == {"workers/gpu-7.key", "gpu-7/server.key", "gpu-7/client.key_secret"}
+    for path in (directory / "workers", directory / "gpu-7"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    own = find(directory / "gpu-7")
+    workers, clients = keys.AllowList(directory, keys.WORKERS), keys.AllowList(directory)
+    assert workers.refresh() and clients.refresh()
+    assert workers.names == {key_of(own): "gpu-7"} and key_of(own) not in clients.names
+    with pytest.raises(ConfigError, match="gpu-7 is there already"):
+        keys.make(directory, ["gpu-7"])
+
+
+@pytest.mark.parametrize("are_workers", [False, True])
+def test_workers_is_no_name(directory, are_workers):
+    with pytest.raises(ConfigError, match="'workers' is no name"):
+        keys.make(directory, ["workers"], are_workers)
+
+
 @pytest.mark.parametrize("names, told", [
     ([], "server.key_secret is there already; give the name of a client to add"), (["alice"], "alice is there already"),
     (["bob", "alice"], "alice is there already"), (["bob", "bob"], "'bob' is no name for another client"),

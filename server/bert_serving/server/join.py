@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         if options.num_worker == 0:
             raise ConfigError("-num_worker is 0, so nobody would compute; give a number from 1")
-        ServerConfig(cpu=options.cpu, device_map=options.device_map)
+        ServerConfig(cpu=options.cpu, device_map=options.device_map, num_worker=options.num_worker)
         if options.orders:
             own = read_orders("bert-host")["curve"]
             keys = Keys.from_json(own) if own else None

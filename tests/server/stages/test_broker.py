@@ -409,6 +409,81 @@ def test_the_keeper_hears_of_workers_that_get_ready_or_do_not(setup):
     assert setup.fleet.workers[0].state is WorkerState.READY
 
 
+class FakeAnnex:
+    """Workers of other hosts: remembers what it was given."""
+
+    def __init__(self, context):
+        self.given, self.learned, self.ticks, self.is_there = [], [], 0, True
+        self.socket, self.other = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        self.socket.bind("inproc://annex")
+        self.other.connect("inproc://annex")
+
+    def give(self, job):
+        self.given.append(job)
+        return self.is_there
+
+    def learn(self, about):
+        self.learned.append(about)
+
+    def tick(self, now):
+        self.ticks += 1
+
+    def on_message(self, take):
+        take(messages.decode_from_worker(self.socket.recv_multipart()))
+
+
+@pytest.fixture
+def annex(setup):
+    annex = FakeAnnex(setup.context)
+    setup.broker.join(setup.ventilator, setup.outlet, setup.keeper, annex)
+    slot = setup.fleet.add()
+    setup.fleet.started(slot)
+    setup.fleet.ready(slot)
+    return annex
+
+
+def test_jobs_of_workers_elsewhere_go_there_and_their_answers_count(setup, annex):
+    client = setup.client(b"a")
+    client.ask(["x"], 7)
+    setup.until(lambda: annex.given, "the job")
+    job, = annex.given
+    annex.other.send_multipart(messages.encode_from_worker(
+        Rows(job.slot, job.incarnation, job.job, vectors(["x"]), num_tokens=3, seconds={"compute": 0.1})))
+    assert setup.reply(client).request_id == 7 and annex.ticks
+
+
+def test_a_fault_of_a_worker_elsewhere_counts_too(setup, annex):
+    client = setup.client(b"a")
+    client.ask(["x"])
+    setup.until(lambda: annex.given, "the job")
+    job, = annex.given
+    annex.other.send_multipart(messages.encode_from_worker(Fault(job.slot, 1, job.job, "internal", "it fails")))
+    assert isinstance(setup.reply(client).error, UnprocessableError)
+
+
+def test_a_job_that_cannot_be_handed_over_is_no_fault_of_its_text(setup, annex):
+    client = setup.client(b"a")
+    annex.is_there = False
+    client.ask(["x"])
+    setup.until(lambda: annex.given, "the job")
+    flight, = setup.fleet.flights.values()
+    assert not flight.alone
+    setup.fleet.lost(flight.slot)
+    setup.with_worker()
+    setup.do(setup.next_job())
+    assert setup.reply(client).request_id == 1
+
+
+def test_what_a_worker_of_this_host_has_proved_is_the_measure_elsewhere(setup, annex):
+    setup.say(Ready(0, 1, {"proof": "golden"}))
+    setup.until(lambda: annex.learned, "the news")
+    assert annex.learned == [{"proof": "golden"}]
+
+
+def test_without_others_nobody_takes_their_jobs(setup):
+    assert not setup.broker.give(Job(9, 1, 1, ["x"]))
+
+
 def test_words_of_an_earlier_process_are_not_heard(setup):
     client = setup.client(b"a")
     setup.fleet.lost(0)

@@ -18,6 +18,7 @@ class House:
         self.keys = keys.load(str(directory))
         self.door = Door(context, self.keys)
         self.front, self.port = endpoints.front(context, "127.0.0.1", 0, 1000, self.door.guard)
+        self.annex, self.worker_port = endpoints.annex(context, "127.0.0.1", 0, 1000, self.door.guard_workers)
         self.poller = zmq.Poller()
         self.handlers = dict(self.door.sources())
         for source in self.handlers:
@@ -42,10 +43,21 @@ class House:
         pusher.connect(f"tcp://127.0.0.1:{self.port}")
         pusher.send(b"in", zmq.NOBLOCK)
 
+    def knock_as_worker(self, own):
+        """Likewise at the port for workers of other hosts."""
+        dealer = self.context.socket(zmq.DEALER)
+        dealer.curve_serverkey, dealer.curve_publickey, dealer.curve_secretkey = own.server, own.public, own.secret
+        dealer.connect(f"tcp://127.0.0.1:{self.worker_port}")
+        dealer.send(b"in", zmq.NOBLOCK)
+
     def heard(self):
         """The first frame of a message that has come in."""
         if self.front.poll(0):
             return self.front.recv(copy=False)
+
+    def heard_of_workers(self):
+        if self.annex.poll(0):
+            return self.annex.recv_multipart(copy=False)[0]
 
 
 @pytest.fixture
@@ -135,6 +147,55 @@ def test_who_is_put_on_the_list_gets_in_and_who_is_taken_off_does_not(house, cap
     house.until(lambda: house.door.clients.admission.num_refused > refused, "the refusal")
     told = [record.getMessage() for record in caplog.records]
     assert told[:2] == ["client bob is let in from now on", "client bob is not let in any more"]
+
+
+# ---- workers of other hosts ------------------------------------------------------------------------------------------
+
+def test_a_workers_key_is_let_in_at_its_port_and_known_there(house):
+    keys.make(house.directory, ["gpu"], are_workers=True)
+    own = find(house.directory / "gpu")
+    house.door.tick(0.0)
+    house.knock_as_worker(own)
+    frame = house.until(house.heard_of_workers, "the message")
+    assert house.door.key_of(frame) == own.public.decode() and house.door.workers.admits(house.door.key_of(frame))
+
+
+def test_a_host_that_the_server_has_started_is_let_in_though_it_is_on_no_list(house):
+    house.knock_as_worker(house.keys.launched)
+    house.until(house.heard_of_workers, "the message")
+
+
+@pytest.mark.parametrize("who", ["", "alice", "proxy"])
+def test_a_client_is_no_worker(house, caplog, who):
+    own = house.keys.proxy if who == "proxy" else find(house.directory / who)
+    house.knock_as_worker(own)
+    house.until(lambda: caplog.records, "the line")
+    assert not house.heard_of_workers()
+    assert f"its key {own.public.decode()} is not in {house.directory / 'workers'}" in caplog.text
+
+
+@pytest.mark.parametrize("who", ["gpu", "launched"])
+def test_a_worker_is_no_client(house, caplog, who):
+    keys.make(house.directory, ["gpu"], are_workers=True)
+    house.door.tick(0.0)
+    own = house.keys.launched if who == "launched" else find(house.directory / who)
+    house.knock(own)
+    house.until(lambda: caplog.records, "the line")
+    assert not house.heard()
+    assert f"its key {own.public.decode()} is not in {house.directory / 'clients'}" in caplog.text
+
+
+def test_workers_come_and_go_by_their_list(house, caplog):
+    caplog.set_level("INFO")
+    keys.make(house.directory, ["gpu"], are_workers=True)
+    own = find(house.directory / "gpu").public.decode()
+    house.door.tick(0.0)
+    assert house.door.workers.admits(own) and not house.door.clients.admits(own)
+    (house.directory / "workers" / "gpu.key").unlink()
+    house.door.tick(module.LOOK_SECONDS)
+    assert not house.door.workers.admits(own)
+    assert [line for line in caplog.messages if "gpu" in line] == [
+        "worker host gpu is let in from now on", "worker host gpu is not let in any more"]
 
 
 def test_many_at_once(house):

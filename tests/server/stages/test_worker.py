@@ -4,8 +4,9 @@ import pytest
 import zmq
 from bert_serving.client.errors import UnprocessableError
 from bert_serving.server.core import messages
+from bert_serving.server.core.membership import decode_proof
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
-from bert_serving.server.engine.base import EngineSettings, features
+from bert_serving.server.engine.base import PROOF, EngineSettings, features
 from bert_serving.server.engine.echo import EchoEngine
 from bert_serving.server.errors import EngineError
 from bert_serving.server.stages import worker as module
@@ -75,6 +76,14 @@ def test_it_says_when_it_is_ready_and_what_it_is(bench):
     assert (ready.slot, ready.incarnation) == (3, 7)
     assert {"pid", "device", "num_threads", "about", "seconds"} <= set(ready.about)
     assert "echo" in ready.about["about"]
+
+
+def test_its_vectors_of_the_golden_sentences_are_its_proof(bench):
+    one = bench(load=False)
+    one.worker.load()
+    about = one.heard().about
+    np.testing.assert_array_equal(decode_proof(about["proof"]), one.expected(PROOF))
+    assert (about["device"], about["num_threads"]) == (one.settings.device, one.settings.num_threads)
 
 
 def test_rows_in_the_jobs_order(bench):
