@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from bert_serving.client.errors import UnauthorizedError
+from bert_serving.server import keys
 
 from ..conftest import RunningProgram
+from ..server.engine.conftest import WORDS, TinyBert
 from .conftest import eventually
 
 CUTS = int(os.environ.get("BERT_SERVING_TEST_CUTS", "4"))
@@ -184,3 +188,79 @@ def test_a_host_that_is_killed_and_one_that_leaves_lose_nothing(serve_echo, join
     with server.client() as client:
         status = client.server_status
     assert [worker["remote"] for worker in status["workers"]] == [False]
+
+
+# ---- who may join ----------------------------------------------------------------------------------------------------
+
+def test_only_hosts_with_a_listed_workers_key_join(serve_echo, join, tmp_path):
+    directory = tmp_path / "keys"
+    keys.make(directory, ["alice"])
+    keys.make(directory, ["gpu", "forgotten"], are_workers=True)
+    (directory / "workers" / "forgotten.key").unlink()
+    server = serve_echo("-worker_port", "0", "-num_worker", "0", "-curve_dir", str(directory))
+    with server.client(curve_dir=directory) as client:
+        connect = f"127.0.0.1:{client.server_status['worker_port']}"
+        refused = {who: join(connect, "-patience", "30", "-curve_dir", who and str(directory / who))
+                   for who in ("alice", "forgotten", "")}
+        listed = join(connect, "-num_worker", "1", "-curve_dir", str(directory / "gpu"))
+        for who, host in refused.items():
+            assert host.process.wait(40) == 1, host.log
+            told = "does not know this client's key, .*workers/" if who else "lets in only clients with a key"
+            error, = [line for line in host.lines if line.startswith("E ")]
+            assert re.search(told, error), host.log
+        server.wait_for(READY)
+        assert client.encode(["a text"]).shape == (1, 768)
+        with pytest.raises(UnauthorizedError):
+            server.client(curve_dir=directory / "gpu").fetch()
+        assert len([line for line in server.lines if "is not in" in line and "/workers" in line]) == 2, server.log
+        assert len([line for line in server.lines if "is not in" in line and "/clients" in line]) == 1, server.log
+    assert listed.stop() == 0, listed.log
+
+
+def tiny_model(path, words: str) -> str:
+    """A model whose echo depends on the order of its words."""
+    return str(TinyBert([*WORDS[:5], *words.split()]).write_hugging_face(path))
+
+
+def test_a_host_with_another_model_is_refused_in_one_line(serve_echo, join, tmp_path):
+    ours = tiny_model(tmp_path / "ours", "first do it then right hello world")
+    other = tiny_model(tmp_path / "other", "world hello right then it do first")
+    server = serve_echo("-worker_port", "0", "-num_worker", "1", "-model_dir", ours)
+    connect = f"127.0.0.1:{port_of(server)}"
+    wrong, right = join(connect, "-model_dir", other, "-num_worker", "1"), join(connect, "-num_worker", "1")
+    assert wrong.process.wait(40) == 1, wrong.log
+    error, = [line for line in wrong.lines if line.startswith("E ")]
+    assert "its vectors of the golden sentences are not this server's: the least alike have a cosine of" in error
+    assert "refused worker 0 of" in server.log
+    assert f"process {right.process.pid}" in server.wait_for(READY)[0]
+
+
+# ---- who comes back --------------------------------------------------------------------------------------------------
+
+def test_a_host_replaces_its_workers_and_finds_its_server_again(serve_echo, join):
+    options = "-num_worker", "0", "-job_timeout", "1", "-worker_timeout", "2"
+    server = serve_echo("-worker_port", "0", *options)
+    port = port_of(server)
+    host = join(f"127.0.0.1:{port}", "-num_worker", "1")
+    with server.client(timeout=40_000) as client:
+        expected = client.encode(["a text", "another"])
+        server.wait_for(READY)
+        for signum, told in ((signal.SIGKILL, "was lost"), (signal.SIGSTOP, "hangs")):
+            worker, = host.workers()
+            os.kill(worker, signum)
+            np.testing.assert_array_equal(client.encode(["a text", "another"]), expected)
+            server.wait_for(told)
+            server.wait_for(READY)
+            assert host.workers() not in ([], [worker])
+    before = host.workers()
+    server.process.kill()  # it has no time for a goodbye
+    server.process.wait(10)
+    again = serve_echo("-port", str(server.port), "-port_out", str(server.port_out), "-worker_port", str(port),
+                       *options)
+    again.wait_for(READY)
+    with again.client(timeout=40_000) as client:
+        np.testing.assert_array_equal(client.encode(["a text", "another"]), expected)
+    assert host.workers() == before
+    assert again.stop() == 0, again.log
+    host.wait_for("goodbye from the server: the server stops")
+    assert host.stop() == 0, host.log

@@ -58,7 +58,8 @@ def test_clients_are_added_later(directory):
 def test_hosts_with_workers_have_a_list_of_their_own(directory):
     before = contents(directory)
     assert keys.make(directory, ["gpu-7"], are_workers=True) == [directory / "gpu-7"]
-    assert set(contents(directory)) - set(before) == {"workers/gpu-7.key", "gpu-7/server.key", "gpu-7/client.key_secret"}
+    assert set(contents(directory)) - set(before) == {
+        "workers/gpu-7.key", "gpu-7/server.key", "gpu-7/client.key_secret"}
     for path in (directory / "workers", directory / "gpu-7"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
     own = find(directory / "gpu-7")

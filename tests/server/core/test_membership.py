@@ -580,4 +580,4 @@ class HostsMachine(RuleBasedStateMachine):
 
 
 TestHosts = HostsMachine.TestCase
-TestHosts.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestHosts.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
