@@ -10,6 +10,7 @@ the input that is being looked at, for the case that the process does not surviv
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import os
 import random
@@ -24,11 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zmq
 from bert_serving.client import protocol
 from bert_serving.client.errors import BertServingError
+from bert_serving.server import __version__
 from bert_serving.server.api_keys import Keys
-from bert_serving.server.core import messages
+from bert_serving.server.core import membership, messages
+from bert_serving.server.core.batching import Backlog
+from bert_serving.server.core.membership import Kind, Members
 from bert_serving.server.core.outlet import Outlet
+from bert_serving.server.core.recovery import Fleet
+from bert_serving.server.core.sink import Sink
+from bert_serving.server.core.statistics import Statistics
+from bert_serving.server.core.ventilator import Caller, Limits, Ventilator
+from bert_serving.server.stages.annex import Annex
 from bert_serving.server.proxy.connections import HEAD_BYTES, Parser, Room
 from waitress.adjustments import Adjustments
 
@@ -198,6 +208,117 @@ def check_rows(frames: Frames, right: Any) -> None:
         assert messages.encode_from_worker(decoded) == frames
 
 
+def make_host(rng: Random) -> tuple[Frames, Any]:
+    frames = generate.host(rng)
+    if rng.random() < 0.2:
+        return frames, frames[0] == membership.ANSWER and len(frames) == 4
+    return generate.spoil(rng, frames), None
+
+
+class Port:
+    """The socket of an annex: what comes in, and nobody who hears what goes out."""
+
+    class Frame(bytes):
+        more, bytes, buffer = False, property(bytes), property(memoryview)
+
+        def get(self, name: str) -> str:
+            return "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.waiting: list[Port.Frame] = []
+
+    def put(self, frames: Frames) -> None:
+        self.waiting = [self.Frame(frame) for frame in frames]
+        for frame in self.waiting[:-1]:
+            frame.more = True
+
+    def recv(self, flags: int, copy: bool) -> Port.Frame:
+        if not self.waiting:
+            raise zmq.Again
+        return self.waiting.pop(0)
+
+    def send_multipart(self, frames: Frames, flags: int, copy: bool) -> None:
+        assert all(isinstance(frame, bytes) for frame in frames)
+
+
+class Work:
+    """A server's decisions, with one worker, of a host called ``peer``, that has job 1: the two texts of a request."""
+
+    def __init__(self, is_token_level: bool) -> None:
+        self.replies: list[Any] = []
+        backlog = Backlog(8, 4, 25)
+        self.fleet = Fleet(0, backlog, 60.0)
+        outlet = Outlet(lambda frames: self.replies.append(protocol.decode_reply([bytes(part) for part in frames]))
+                        is None, 1 << 20, 1 << 20, 30.0)
+        outlet.subscription(b"\1a", 0.0)
+        self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
+                                     self.fleet, Sink(outlet, None, 512), Statistics(0.0), lambda *_: {})
+        self.members = Members(self.fleet, 10.0, Kind(token_level=is_token_level), __version__, 2,
+                               lambda slot: self.ventilator.lost(slot, 2.0))
+        self.port = Port()
+        self.annex = Annex(self.port, self.members, {"timeout": 10.0}, lambda frame: True)  # type: ignore[arg-type]
+        who = {"host": "a", "name": "a", "pid": 1, "version": __version__, "protocol": membership.PROTOCOL}
+        assert self.members.join(b"peer", who, 0.0) is None
+        self.members.ready(self.members.hosts[b"peer"],
+                           {"worker": 0, "proof": membership.encode_proof(generate.GOLDEN)})
+        self.ventilator.receive(protocol.encode_request(b"a", 1, ["x", "yy"], {"tokens": is_token_level}), 0.0,
+                                Caller())
+        assert self.ventilator.next_job(1.0) is not None
+
+    def hear(self, peer: bytes, frames: Frames) -> None:
+        self.port.put([peer, *frames])
+        self.annex.on_message(self._take)
+        assert not self.port.waiting
+        self.ventilator.next_job(2.0)
+
+    def close(self) -> None:
+        """Let nothing hold anything: what is left for the garbage collector looks like a leak for too long."""
+        vars(self.ventilator).clear()
+        vars(self).clear()
+
+    def _take(self, answer: messages.Rows | messages.Fault) -> None:
+        if isinstance(answer, messages.Rows):
+            self.ventilator.rows(answer, 2.0)
+        else:
+            self.ventilator.fault(answer, 2.0)
+
+
+def check_host(frames: Frames, right: Any) -> None:
+    """It is answered, or whoever sent it is expelled; nothing is lost by it, and nothing poisoned."""
+    logging.disable(logging.CRITICAL)
+    try:
+        for is_token_level in (False, True):
+            work = Work(is_token_level)
+            for peer in (b"stranger", b"peer"):
+                work.hear(peer, frames)
+            _check_work(work, is_token_level)
+            # The request of the second one is for tokens, too.
+            if right and (b'"lengths"' in frames[2]) == is_token_level <= (b'"tokens"' in frames[2]):
+                reply, = work.replies
+                assert reply.embedding.shape[::2] == (2, 4)[:reply.embedding.ndim - 1], reply.embedding.shape
+            work.close()
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _check_work(work: Work, is_token_level: bool) -> None:
+    members, fleet = work.members, work.fleet
+    for reply in work.replies:
+        if isinstance(reply, protocol.Result):
+            assert reply.embedding.ndim == 2 + is_token_level and len(reply.embedding) == 2
+            assert reply.embedding.shape[-1] == 4 and reply.embedding.dtype == np.float32
+    assert len(work.replies) + len(work.ventilator.pending) == 1, "answered once, or still to be answered"
+    if work.ventilator.pending:
+        assert fleet.flights or fleet.suspects or fleet.backlog, "it is lost"
+    for flight in fleet.flights.values():
+        assert flight.slot in members.places, "it is with nobody"
+    for worker in fleet.workers:
+        assert 0 <= worker.tokens_per_second < 1e12 and 0 <= worker.overhead < 1e12
+    assert 0 <= fleet.tokens_per_second < 1e12
+    assert len(json.dumps([*members.about.values(), *(host.name for host in members.hosts.values())])) < 2000
+    json.dumps([work.ventilator.statistics.to_ours(), work.ventilator.statistics.to_status(3.0)], allow_nan=False)
+
+
 def make_http(rng: Random) -> tuple[Frames, Any]:
     """A connection's bytes, in the pieces in which they come."""
     sent = generate.http(rng)
@@ -249,6 +370,7 @@ TARGETS = {
     "subscriptions": Target(make_subscriptions, check_subscriptions),
     "jobs": Target(make_job, check_job),
     "rows": Target(make_rows, check_rows),
+    "hosts": Target(make_host, check_host),
     "http parser": Target(make_http, check_http),
 }
 

@@ -30,11 +30,12 @@ from .codecs import Found
 
 HERE = Path(__file__).parent
 HTTP_PORT = re.compile(r"ready: .* http_port=(\d+)")
+WORKER_PORT = re.compile(r"workers of other hosts join on port (\d+)")
 LOST = re.compile(r"(worker \d+|the HTTP proxy) was lost|Traceback|a reason of our own|ended by itself")
 """In the server's log: what hostile input must not bring about."""
 
 OPTIONS = ("-http_port", "0", "-max_message_mb", "2", "-max_queue_mb", "64", "-max_held_mb", "16",
-           "-max_held_client_mb", "4", "-hold_timeout", "2")
+           "-max_held_client_mb", "4", "-hold_timeout", "2", "-worker_port", "0", "-worker_timeout", "3")
 """Small limits, so that a short run reaches them, and memory its size."""
 
 DOORS = {  # row of the table: (door of flood.py, whose port)
@@ -42,6 +43,8 @@ DOORS = {  # row of the table: (door of flood.py, whose port)
     "port for results": ("subscriptions", "port_out"),
     "ZMTP, requests": ("raw", "port"),
     "ZMTP, results": ("raw", "port_out"),
+    "port for workers": ("hosts", "worker_port"),
+    "ZMTP, workers": ("raw", "worker_port"),
     "HTTP": ("http", "http_port"),
 }
 
@@ -150,6 +153,34 @@ class Flooder:
             raise RuntimeError(f"what floods the {self.row} ended with code {has_ended}")
 
 
+class Host:
+    """An ordinary ``bert-serving-worker`` that joins the server and works for it, whatever others do at that port."""
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.log = log
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bert_serving.server.join", "-connect", f"127.0.0.1:{port}", "-num_worker", "1"],
+                stdin=subprocess.DEVNULL, stderr=file)
+
+    def stop(self) -> list[str]:
+        """Let it leave; what went wrong with it, in lines."""
+        has_ended = self.process.poll()
+        if has_ended is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        log = self.log.read_text(errors="replace")
+        troubles = [f"the host: {line}" for line in log.splitlines() if line.startswith("E ") or LOST.search(line)]
+        if has_ended is not None or code:
+            how = "by itself " if has_ended is not None else ""
+            troubles.append(f"the host ended {how}with code {code}: {log[-300:]}")
+        return troubles
+
+
 class HttpClient:
     """An ordinary caller of ``/encode``, whose answers go to the checker, too."""
 
@@ -209,7 +240,9 @@ def besiege(seconds: float, messages: int, seed: int, directory: str, *, rows: S
     with Stage(settings, "siege", *OPTIONS, program=program) as stage:
         server = stage.server
         http_port = int(HTTP_PORT.findall(server.log.read_text(errors="replace"))[-1])
-        ports = {"port": server.port, "port_out": server.port_out, "http_port": http_port}
+        worker_port = int(WORKER_PORT.findall(server.log.read_text(errors="replace"))[-1])
+        ports = {"port": server.port, "port_out": server.port_out, "http_port": http_port, "worker_port": worker_port}
+        host = Host(worker_port, Path(directory) / "host.log")
         stage.start("ours", "mixed", ["ours0", "ours1"], largest=64)
         stage.start("raw", "", ["raw0"], window=2, largest=64)
         caller = HttpClient("http0", http_port, stage.take, seed)
@@ -228,6 +261,7 @@ def besiege(seconds: float, messages: int, seed: int, directory: str, *, rows: S
                 f"{stage.answered():,} sentences answered")
         siege.seconds = time.monotonic() - start
         caller.stop()
+        siege.crashes += host.stop()
         try:
             siege.verdict = stage.finish()
         except RuntimeError as error:

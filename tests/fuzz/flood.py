@@ -21,8 +21,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+import numpy as np
 import zmq
 from bert_serving.client import protocol
+from bert_serving.server.core import membership
+from bert_serving.server.engine import base
+from bert_serving.server.engine.base import EngineSettings
 
 from . import generate
 from .generate import IDENTITIES, Frames, Random
@@ -141,6 +145,65 @@ def _listen(end: zmq.Socket[bytes], report: Reporter) -> None:
                     report.wrong(f"a reply that is none: {error}", frames)
 
 
+def hosts(rng: Random, port: int, report: Reporter) -> Iterator[None]:
+    """Strangers at the port for workers, and hosts that join, bring a worker that seems right, and talk nonsense.
+
+    No answer of theirs is to be taken: they have no vectors, and do not say that a text is to blame.
+    """
+    context = zmq.Context()
+    golden = membership.encode_proof(_golden())
+    while True:
+        dealer = context.socket(zmq.DEALER)
+        dealer.linger, dealer.sndtimeo = 0, STUCK_SECONDS * 1000
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        is_member = rng.random() < 0.5
+        if is_member:
+            dealer.send_multipart(generate.joining(rng))
+            if not dealer.poll(STUCK_SECONDS * 1000) or dealer.recv_multipart()[0] != membership.WELCOME:
+                report.wrong("who joins as it should is not welcome", [])
+                return
+            if rng.random() < 0.1:
+                dealer.send_multipart(membership.encode(membership.READY, worker=0, device=-1, about="fuzz",
+                                                        proof=golden))
+                dealer.poll(50)  # ordinary clients' jobs may come
+        for _ in range(rng.choice((1, 10, 100))):
+            frames = generate.host(rng)
+            if frames[0] == membership.ANSWER:
+                if len(frames) < 4:
+                    continue
+                frames[-1] = frames[-1][:rng.randrange(100)]
+            if rng.random() < 0.9:
+                frames = generate.spoil(rng, frames) or [b""]
+            try:
+                dealer.send_multipart(frames)
+            except zmq.Again:
+                report.wrong(f"nothing was taken for {STUCK_SECONDS} seconds", frames)
+                return
+            report.sent(frames)
+            yield
+            if rng.random() < 0.9:
+                with suppress(zmq.Again):  # some do not read
+                    while dealer.recv_multipart(zmq.NOBLOCK):
+                        pass
+        if rng.random() < 0.95:
+            dealer.close()
+        else:
+            _forgotten.append(dealer)
+            if len(_forgotten) > 20:
+                _forgotten.popleft().close()
+
+
+_forgotten: deque[zmq.Socket[bytes]] = deque()
+"""Connections that say nothing any more."""
+
+
+def _golden() -> np.ndarray:
+    """What the server that is under fire expects of a worker's vectors."""
+    settings = EngineSettings(engine="echo")
+    engine = base.create(settings)
+    return base.prove(engine, base.create_tokenizer(settings), settings)
+
+
 def raw(rng: Random, port: int, report: Reporter) -> Iterator[None]:
     """Bytes that are, or look like, those of ZeroMQ's own protocol."""
     for frames in _connections(rng, port, report, lambda: generate.zmtp(rng)):
@@ -192,7 +255,7 @@ def _connections(rng: Random, port: int, report: Reporter, make: Callable[[], by
         yield answer, sent
 
 
-DOORS = {"requests": requests, "subscriptions": subscriptions, "raw": raw, "http": http}
+DOORS = {"requests": requests, "subscriptions": subscriptions, "hosts": hosts, "raw": raw, "http": http}
 
 
 def main(order: dict[str, object]) -> None:

@@ -9,9 +9,11 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from bert_serving.client import protocol
 from bert_serving.client.errors import BY_CODE
-from bert_serving.server.core import messages
+from bert_serving.server import __version__
+from bert_serving.server.core import membership, messages
 
 Frames = list[bytes]
 
@@ -64,7 +66,7 @@ def value(rng: Random, depth: int = 0) -> Any:
 
 
 KEYS = ["dtype", "shape", "tokens", "error", "code", "message", "index", "retry_after", "timeout", "", "a", "lengths",
-        "seconds", "num_tokens", "bad", "counts", "statistic"]
+        "seconds", "num_tokens", "bad", "counts", "statistic", "contents", "specials", "worker", "proof"]
 SCALARS = [None, True, False, 0, 1, -1, 2 ** 31, 2 ** 63, 2 ** 64, -2 ** 63, 0.5, -0.0, 1e308, float("inf"),
            float("nan"), "", "a", "float32", "<f4", "O", "object", "V8", "U1000000000", "M8[ns]", "f4,f4",
            "1000000000f4", "bad_request", "no_such_code", "\ud800", "x" * 500]
@@ -121,6 +123,44 @@ def to_worker(rng: Random) -> messages.ToWorker:
     if rng.random() < 0.1:
         return messages.Stop(slot, incarnation)
     return messages.Job(slot, incarnation, rng.randrange(2 ** 64), texts(rng), rng.random() < 0.3)
+
+
+GOLDEN = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
+"""Vectors of the golden sentences at the server that a host has joined; see codecs.check_host."""
+
+
+def joining(rng: Random, name: str = "fuzz") -> Frames:
+    """How a host joins."""
+    return membership.encode(membership.JOIN, host=f"{name}{int(5 * rng.random())}", name=name, pid=7,
+                             version=__version__, protocol=membership.PROTOCOL)
+
+
+def host(rng: Random) -> Frames:
+    """What a host says to the server that it works for; answers are to job 1, of two texts."""
+    kind = rng.random()
+    if kind < 0.5:
+        return [membership.ANSWER, *answer(rng, kind < 0.25)]
+    if kind < 0.6:
+        return joining(rng)
+    if kind < 0.75:
+        return membership.encode(membership.READY, worker=int(3 * rng.random()), device=-1, num_threads=1,
+                                 about="echo", proof=membership.encode_proof(GOLDEN))
+    if kind < 0.85:
+        return membership.encode(membership.GONE, worker=int(2 * rng.random()), how="killed")
+    if kind < 0.9:
+        return [membership.ANSWER, *map(bytes, messages.encode_from_worker(
+            messages.Fault(0, 1, 1, "internal", "why", rng.choice((None, 1)))))]
+    return membership.encode(rng.choice((membership.ALIVE, membership.LEAVE)))
+
+
+def answer(rng: Random, is_token_level: bool) -> Frames:
+    """A worker's right answer to a job of two texts."""
+    lengths = [1 + int(4 * rng.random()) for _ in range(2)]
+    array = np.frombuffer(rng.randbytes(16 * (sum(lengths) if is_token_level else 2)), np.float32).reshape(-1, 4)
+    more: dict[str, Any] = {"lengths": lengths, "contents": lengths, "specials": [2, 2]} if is_token_level else {}
+    rows = messages.Rows(0, 1, 1, array, num_tokens=sum(lengths), seconds={"tokenize": 0.001, "compute": 0.5},
+                         counts=lengths, tokens=[["a"], []] if rng.random() < 0.3 else None, **more)
+    return [bytes(frame) for frame in messages.encode_from_worker(rows)]
 
 
 # ---- what is spoiled -------------------------------------------------------------------------------------------------
@@ -301,13 +341,16 @@ def zmtp(rng: Random) -> bytes:
                            b"SSH-2.0-x\r\n"))
     greeting = b"\xff" + b"\0" * 8 + b"\x7f" + rng.choice((b"\3\0", b"\3\1", b"\2\0", b"\1\0", b"\xff\xff")) + \
         rng.choice((b"NULL", b"NULL", b"NULL", b"PLAIN", b"CURVE", b"GSSAPI", b"X" * 20)).ljust(20, b"\0") + b"\0" * 32
-    kind_of_socket = rng.choice((b"PUSH", b"SUB", b"XSUB", b"PUSH", b"SUB", b"PAIR", b"", b"Y" * 300))
+    kind_of_socket = rng.choice((b"PUSH", b"SUB", b"XSUB", b"PUSH", b"SUB", *[b"DEALER"] * 2, b"PAIR", b"", b"Y" * 300))
     ready = b"\5READY" + b"\x0bSocket-Type" + len(kind_of_socket).to_bytes(4, "big") + kind_of_socket
     if rng.random() < 0.2:
         ready += b"\x08Identity" + rng.choice((b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\3abc"))
     parts = [greeting, _frame(rng, ready, 4)]
     for _ in range(int(6 * rng.random())):
-        frames = spoil(rng, request(rng)) if rng.random() < 0.5 else [subscription(rng)]
+        if kind_of_socket == b"DEALER":
+            frames = host(rng)
+        else:
+            frames = spoil(rng, request(rng)) if rng.random() < 0.5 else [subscription(rng)]
         frames = without_termination(frames)
         parts += [_frame(rng, frame, int(place + 1 < len(frames))) for place, frame in enumerate(frames)]
         if rng.random() < 0.2:

@@ -316,6 +316,22 @@ def test_a_worker_that_is_gone_gives_back_its_place_and_what_it_held(room):
         room.members.gone(host, {})
 
 
+def test_a_text_is_no_reason_for_a_link_that_breaks_however_often(room):
+    """A worker that ends is: see recovery."""
+    for number in range(5):
+        host = room.host(f"{number}")
+        room.members.ready(host, about())
+        flight = room.flight(1) if not number else room.fleet.next_flight(0.0)
+        assert flight.pieces[0].strikes == 0 and flight.alone == bool(number)
+        room.members.forget(host.peer)
+    for number in range(5, 7):
+        host = room.host(f"{number}")
+        room.members.ready(host, about())
+        flight = room.fleet.next_flight(0.0)
+        room.members.gone(host, about())
+        assert flight.pieces[0].strikes == number - 4
+
+
 def test_who_takes_a_place_that_was_anothers_begins_anew(room):
     host = room.host()
     slot = room.members.ready(host, about())
@@ -431,7 +447,7 @@ TOKEN_LEVEL = Kind(token_level=True, longest=4)
     ({"array": np.ones((2, 2, 2), np.float32)}, "vectors"),
     ({"counts": [3]}, "counts"), ({"counts": [3, -1]}, "counts"), ({"counts": [3, 1.0]}, "counts"),
     ({"counts": [3, True]}, "counts"), ({"counts": "ab"}, "counts"), ({"counts": [3, 10 ** 400]}, "counts"),
-    ({"lengths": [1, 1]}, "NONE"), ({"specials": [1, 1]}, "NONE"),
+    ({"lengths": [1, 1]}, "NONE"), ({"specials": [1, 1]}, "NONE"), ({"lengths": []}, "NONE"), ({"contents": 0}, "NONE"),
     ({"bad": [2]}, "places"), ({"bad": [-1]}, "places"), ({"bad": ["0"]}, "places"), ({"bad": {"0": 1}}, "places"),
     ({"num_tokens": -1}, "measurements"), ({"num_tokens": 10 ** 400}, "measurements"),
     ({"num_tokens": None}, "measurements"), ({"seconds": {"compute": float("nan")}}, "measurements"),
@@ -465,6 +481,13 @@ def test_tokens_that_are_wanted_have_to_be_there(tokens):
     check_rows(rows(FLIGHT, tokens=[["a"], []]), PIECE_WITH_TOKENS, WIDTH, Kind())
     with pytest.raises(MembershipError, match="the tokens"):
         check_rows(rows(FLIGHT, tokens=tokens), PIECE_WITH_TOKENS, WIDTH, Kind())
+
+
+@pytest.mark.parametrize("tokens", [[["a"]], float("inf"), 7, "ab", [], 0], ids=repr)
+def test_tokens_that_nobody_wants_may_be_missing_but_not_anything(tokens):
+    check_rows(rows(FLIGHT), PIECE, WIDTH, Kind())
+    with pytest.raises(MembershipError, match="the tokens"):
+        check_rows(rows(FLIGHT, tokens=tokens), PIECE, WIDTH, Kind())
 
 
 # ---- whatever comes --------------------------------------------------------------------------------------------------

@@ -333,10 +333,15 @@ class Members:
         return host.leaving and not any(self.fleet.workers[slot].flights for slot in host.slots.values())
 
     def forget(self, peer: bytes) -> list[int]:
-        """A host is gone, however that came; the slots that its workers had."""
+        """A host is gone, however that came; the slots that its workers had.
+
+        Links break, and hosts are expelled: that says nothing of the texts that were there.
+        """
         host = self.hosts.pop(peer)
         slots = list(host.slots.values())
         for slot in slots:
+            for job in self.fleet.workers[slot].flights:
+                self.fleet.unsent(job)
             self._lose(slot)
         return slots
 
@@ -402,9 +407,10 @@ def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> N
     elif rows.array.dtype != kind.dtype \
             or rows.array.shape != (sum(rows.lengths or []) if kind.token_level else count, width):
         problem = "the vectors"
-    elif not kind.token_level and (rows.lengths or rows.contents or rows.specials):
+    elif not kind.token_level and (rows.lengths, rows.contents, rows.specials) != (None, None, None):
         problem = "lengths, which are for the strategy NONE,"
-    elif any(piece.request.show_tokens for piece in pieces) and not _are_tokens(rows.tokens, count):
+    elif (rows.tokens is not None or any(piece.request.show_tokens for piece in pieces)) \
+            and not _are_tokens(rows.tokens, count):
         problem = "the tokens"
     elif not isinstance(rows.bad, list) or any(type(at) is not int or not 0 <= at < count for at in rows.bad):
         problem = "the places of vectors that are not finite"

@@ -282,7 +282,7 @@ class Fleet:
         return flight
 
     def unsent(self, job: int) -> None:
-        """A job could not be handed over, so its worker's end is not its fault."""
+        """A job could not be handed over, or its host is lost, so that its worker's end is not its fault."""
         self.flights[job].alone = False
 
     # ---- jobs in -----------------------------------------------------------------------------------------------------
