@@ -47,10 +47,12 @@ def test_workers_come_and_go_and_a_node_that_is_killed_loses_nothing(serve, clus
     server.wait_for("has left", 30)
     with server.client() as client:
         assert eventually(lambda: len(client.server_status["workers"]) == 1)
+        server.worker_port = client.server_status["worker_port"]
+        assert len(hosts(server)) == 1
         assert client.encode(["still there"]).shape == (1, 768)
     assert server.stop(signal.SIGTERM) == 0, server.log
     # Nothing of ours goes on running there.
-    assert eventually(lambda: not hosts()), hosts()
+    assert eventually(lambda: not hosts(server)), hosts(server)
 
 
 def test_a_cluster_that_is_not_there_is_said_in_one_line(serve):
@@ -59,13 +61,13 @@ def test_a_cluster_that_is_not_there_is_said_in_one_line(serve):
     assert server.process.wait(30) == 1
 
 
-def hosts() -> list[str]:
-    """Processes of this test's servers that host workers, by their name."""
+def hosts(server) -> list[str]:
+    """Processes that host workers for that server."""
     found = []
-    for pid in os.listdir("/proc"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{pid}/comm") as file:
-                if pid.isdigit() and file.read().strip() == "bert-host":
+            with open(f"/proc/{pid}/cmdline") as file:
+                if f"127.0.0.1:{server.worker_port}" in file.read().split("\0"):
                     found.append(pid)
         except OSError:
             pass

@@ -75,7 +75,7 @@ def test_a_used_http_port_is_named():
     (["-port", "99999"], "99999 is not a port"),
     (["-port", "7000", "-port_out", "7000"], "-port and -port_out are both 7000"),
     (["-gpu_memory_fraction", "1.5"], "1.5 is not a fraction"),
-    (["-num_worker", "0"], "0 is too small"),
+    (["-num_worker", "0"], "-num_worker is 0, so nobody would compute"),
     (["-cpu", "-device_map", "0"], "-cpu and -device_map exclude each other"),
     (["-no_such_option"], "-no_such_option"),
 ])

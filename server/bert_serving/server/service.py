@@ -180,7 +180,8 @@ class Service:
         count = config.num_worker
         return {"connect": f"{'' if config.host in ANY_HOST else config.host}:{self.worker_port}",
                 "workers": count.least if isinstance(count, WorkerRange) else count,
-                "cpus": config.num_threads or (1 if config.engine == "echo" else MAX_THREADS), "cpu": config.cpu,
+                "cpus": config.num_threads or (1 if config.engine == "echo" else MAX_THREADS),
+                "cpu": config.cpu or self.asked_engine in ("lite", "echo") or config.precision == "int8",
                 "arguments": [*arguments, "-verbose"] if config.verbose else arguments,
                 "curve": self.keys.launched.to_json() if self.keys is not None else None, "verbose": config.verbose}
 

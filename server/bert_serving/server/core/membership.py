@@ -46,6 +46,11 @@ WORKER = struct.Struct("<I")
 MAX_WORKERS = 4096
 """Of all other hosts together; of one host, a number beyond this is a mistake."""
 
+MAX_HOSTS = 1024
+
+MAX_KEY = 64
+"""Characters of a host's name for itself."""
+
 MAX_WORDS = 16_000_000
 """Most bytes of a message that is no job and no answer; the vectors of the golden sentences need the most of it."""
 
@@ -224,7 +229,7 @@ class Members:
         """
         self.fleet, self.timeout, self.kind, self.version = fleet, timeout, kind, version
         self.credit_on_gpu, self.on_lost = credit_on_gpu, on_lost
-        self.awaits_own = bool(fleet.workers)  # they are the measure, and not who happens to come first
+        self.has_own = self.awaits_own = bool(fleet.workers)  # they are the measure, and not who happens to come first
         self.hosts: dict[bytes, Host] = {}
         self.places: dict[int, tuple[bytes, int]] = {}   # slot -> (peer, number of the worker there)
         self.about: dict[int, dict[str, Any]] = {}
@@ -249,7 +254,8 @@ class Members:
             MembershipError: it does not say who it is.
         """
         key, name, pid = (values.get(what) for what in ("host", "name", "pid"))
-        if type(key) is not str or type(name) is not str or type(pid) is not int or not 0 <= pid < MAX_COUNT:
+        if type(key) is not str or type(name) is not str or type(pid) is not int or not 0 <= pid < MAX_COUNT \
+                or len(key) > MAX_KEY:
             raise MembershipError("a host that does not say who it is")
         # Who joins again has lost the connection: what was on it will not be answered there.
         for host in [host for host in self.hosts.values() if host.key == key or host.peer == peer]:
@@ -257,6 +263,8 @@ class Members:
         if values.get("protocol") != PROTOCOL or values.get("version") != self.version:
             return (f"it is bert-serving-server {readable(values.get('version'))}, this server is {self.version}; "
                     "install the same on both")
+        if len(self.hosts) >= MAX_HOSTS:
+            return f"the server has {MAX_HOSTS} hosts with workers, which is the most"
         self.hosts[peer] = Host(peer, key, f"{readable(name)} (process {pid})", now)
         return None
 
@@ -350,6 +358,8 @@ class Members:
         self.about.pop(slot, None)
         self.on_lost(slot)
         self._free.append(slot)
+        if not self.places and not self.has_own:
+            self.golden = None  # nobody is there any more who computes as the first one did; it may have been wrong
 
     def answer(self, host: Host, frames: Sequence[bytes | memoryview]) -> Rows | Fault | None:
         """The answer of a worker there to a job that it has; None: that was given up meanwhile.
@@ -414,12 +424,24 @@ def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> N
         problem = "the tokens"
     elif not isinstance(rows.bad, list) or any(type(at) is not int or not 0 <= at < count for at in rows.bad):
         problem = "the places of vectors that are not finite"
-    elif _count(rows.num_tokens) is None or not isinstance(rows.seconds, dict) or not all(
-            isinstance(value, float) and 0 <= value < MAX_COUNT for value in rows.seconds.values()):
+    elif not _marks_what_is_not_finite(rows, kind):
+        problem = "the vectors, of which some are not finite without its saying so,"
+    elif type(rows.num_tokens) is not int or not 0 <= rows.num_tokens <= count * kind.longest \
+            or not isinstance(rows.seconds, dict) or not all(
+                isinstance(value, float) and 0 <= value < MAX_COUNT for value in rows.seconds.values()):
         problem = "the measurements"
     if problem:
         raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of {count} sequences, where "
                               f"{problem} cannot be right")
+
+
+def _marks_what_is_not_finite(rows: Rows, kind: Kind) -> bool:
+    finite = np.isfinite(rows.array)
+    if finite.all():
+        return True
+    if kind.token_level:
+        return bool(rows.bad)
+    return set(rows.bad) >= set(np.flatnonzero(~finite.all(axis=1)).tolist())
 
 
 def _count(value: Any) -> int | None:

@@ -46,6 +46,9 @@ SHORT_JOB_TOKENS = 64
 OVERHEAD_WEIGHT = 0.2
 """How much each job counts in what a worker's way to and fro takes."""
 
+MAX_TOKENS_PER_SECOND = 1e9
+"""No worker does so many, whatever it says."""
+
 HANG_FACTOR = 10
 """A job that takes this many times as long as expected hangs (but see ``hang_seconds``)."""
 
@@ -307,8 +310,10 @@ class Fleet:
             if waiting.since is None:
                 waiting.since = now
             break
+        if worker.is_remote and flight.since is not None:
+            seconds = min(seconds, now - flight.since)  # whatever it says
         if num_tokens and seconds > 0:
-            rate, weight = num_tokens / seconds, min(seconds / RATE_SECONDS, 0.5)
+            rate, weight = min(num_tokens / seconds, MAX_TOKENS_PER_SECOND), min(seconds / RATE_SECONDS, 0.5)
             self.tokens_per_second += (rate - self.tokens_per_second) * (weight if self.tokens_per_second else 1.0)
             worker.tokens_per_second += (rate - worker.tokens_per_second) * (
                 weight if worker.tokens_per_second else 1.0)

@@ -36,6 +36,7 @@ class Annex:
         self._next_alive = 0.0
         self._strangers = Admission("")   # what the log says of them
         self._unreachable: set[bytes] = set()
+        self._told: set[int] = set()      # jobs whose worker is to be ended by its host
 
     def learn(self, about: dict[str, Any]) -> None:
         """A worker of this server has proved itself; see Members."""
@@ -148,13 +149,9 @@ class Annex:
         self._forget_unreachable()
         fleet = self.members.fleet
         for slot in fleet.hung(now):
-            place = self.members.places.get(slot)
-            if place is not None:
-                oldest = next(iter(fleet.workers[slot].flights.values()))
-                why = f"it has had a job of about {oldest.tokens} tokens for {fleet.time_allowed(oldest):.1f} s"
-                logger.warning("worker %d hangs: %s; its host is told to replace it", slot, why)
-                oldest.since = now  # once is enough; its host tells the rest
-                self._send(place[0], membership.encode(membership.KILL, worker=place[1], why=why))
+            if slot in self.members.places:
+                self._end_hung(slot, now)
+        self._told &= fleet.flights.keys()
         for host in [host for host in self.members.hosts.values() if self.members.is_done(host)]:
             logger.info("%s has left", host.name)
             self._send(host.peer, membership.encode(membership.BYE, reason="it has left"))
@@ -164,6 +161,22 @@ class Annex:
             self._unreachable.update(peer for peer in self.members.hosts
                                      if not self._send(peer, membership.encode(membership.ALIVE)))
             self._forget_unreachable()
+
+    def _end_hung(self, slot: int, now: float) -> None:
+        """Have its host end a worker; if that does not come about, do without it."""
+        fleet, (peer, number) = self.members.fleet, self.members.places[slot]
+        oldest = next(iter(fleet.workers[slot].flights.values()))
+        if oldest.job in self._told:
+            logger.warning("worker %d still hangs, though its host was told to end it: what it held is given again",
+                           slot)
+            self.members.gone(self.members.hosts[peer], {"worker": number})
+            return
+        allowed = fleet.time_allowed(oldest)
+        why = f"it has had a job of about {oldest.tokens} tokens for {allowed:.1f} s"
+        logger.warning("worker %d hangs: %s; its host is told to replace it", slot, why)
+        self._told.add(oldest.job)
+        oldest.since = now - allowed + self.members.timeout  # so long its host has for that
+        self._send(peer, membership.encode(membership.KILL, worker=number, why=why))
 
     def _forget_unreachable(self) -> None:
         for peer in self._unreachable & self.members.hosts.keys():
