@@ -72,7 +72,7 @@ class Service:
             if config.launcher == "local":
                 config = replace(config, num_worker=len(self.plan.threads))
             elif find_spec("ray") is None:
-                raise ConfigError("-launcher ray takes Ray: pip install 'bert-serving-server[ray]'")
+                raise ConfigError("-launcher ray takes Ray: pip install './server[ray]'")
             elif config.worker_port is None:
                 config = replace(config, worker_port=0)
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None

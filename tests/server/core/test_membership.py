@@ -279,6 +279,24 @@ def test_without_workers_of_its_own_the_first_one_is_the_measure(room):
     np.testing.assert_array_equal(room.members.golden, GOLDEN)
 
 
+def test_the_measure_is_forgotten_with_the_last_who_has_it(room):
+    first, second = room.host("a"), room.host("b")
+    room.members.ready(first, about(proof=-GOLDEN))
+    room.members.ready(second, about(proof=-GOLDEN))
+    room.members.forget(first.peer)
+    assert isinstance(room.members.ready(room.host("c"), about()), str), "the second is still there"
+    room.members.forget(second.peer)
+    assert isinstance(room.members.ready(room.host("d"), about()), int)
+
+
+def test_the_measure_of_a_server_with_workers_of_its_own_stays():
+    room = Room(own=1)
+    host = room.host()
+    room.members.ready(host, about())
+    room.members.forget(host.peer)
+    assert isinstance(room.members.ready(room.host("b"), about(proof=-GOLDEN)), str)
+
+
 @pytest.mark.parametrize("proof", [GOLDEN * np.nan, GOLDEN[:0], GOLDEN[:, :0]], ids=["nan", "no rows", "no width"])
 def test_what_is_no_vector_does_not_become_the_measure(room, proof):
     assert "no vectors" in room.members.ready(room.host("a"), about(proof=proof))
@@ -294,6 +312,14 @@ def test_with_workers_of_its_own_these_are_the_measure_however_long_they_take():
     assert isinstance(room.members.ready(early, about()), int)
     assert room.members.learn(about(proof=-GOLDEN)) == [], "one is enough"
     np.testing.assert_array_equal(room.members.golden, GOLDEN)
+
+
+def test_there_is_a_most_of_hosts(room, monkeypatch):
+    monkeypatch.setattr(module, "MAX_HOSTS", 2)
+    room.host("a"), room.host("b")
+    assert "which is the most" in room.members.join(b"another", who("c"), 0.0)
+    with pytest.raises(MembershipError, match="does not say who it is"):
+        room.members.join(b"another", who("c" * 65), 0.0)
 
 
 def test_there_is_a_most_of_workers(room, monkeypatch):
@@ -449,7 +475,10 @@ TOKEN_LEVEL = Kind(token_level=True, longest=4)
     ({"counts": [3, True]}, "counts"), ({"counts": "ab"}, "counts"), ({"counts": [3, 10 ** 400]}, "counts"),
     ({"lengths": [1, 1]}, "NONE"), ({"specials": [1, 1]}, "NONE"), ({"lengths": []}, "NONE"), ({"contents": 0}, "NONE"),
     ({"bad": [2]}, "places"), ({"bad": [-1]}, "places"), ({"bad": ["0"]}, "places"), ({"bad": {"0": 1}}, "places"),
-    ({"num_tokens": -1}, "measurements"), ({"num_tokens": 10 ** 400}, "measurements"),
+    ({"array": np.array([[1, 2, 3, np.nan], [1, 2, 3, 4]], np.float32)}, "not finite"),
+    ({"array": np.array([[1, 2, 3, np.inf], [1, 2, 3, 4]], np.float32), "bad": [1]}, "not finite"),
+    ({"num_tokens": 2 ** 20}, "measurements"), ({"num_tokens": -1}, "measurements"),
+    ({"num_tokens": 10 ** 400}, "measurements"),
     ({"num_tokens": None}, "measurements"), ({"seconds": {"compute": float("nan")}}, "measurements"),
     ({"seconds": {"compute": float("inf")}}, "measurements"), ({"seconds": {"compute": -1.0}}, "measurements"),
     ({"seconds": {"compute": "1"}}, "measurements"), ({"seconds": [1.0]}, "measurements")], ids=repr)

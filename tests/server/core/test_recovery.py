@@ -12,8 +12,8 @@ from bert_serving.client.errors import DeadlineError, UnprocessableError
 from bert_serving.client.protocol import Failure, Result
 from bert_serving.server.core.batching import Backlog, Piece
 from bert_serving.server.core.messages import Fault, Rows
-from bert_serving.server.core.recovery import (HANG_FACTOR, MAX_JOB_TOKENS, MAX_STRIKES, MIN_JOB_TOKENS, TRANSITIONS,
-                                               Fleet, WorkerState)
+from bert_serving.server.core.recovery import (HANG_FACTOR, MAX_JOB_TOKENS, MAX_STRIKES, MAX_TOKENS_PER_SECOND,
+                                               MIN_JOB_TOKENS, TRANSITIONS, Fleet, WorkerState)
 from bert_serving.server.core.sink import Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import Limits, Ventilator
@@ -550,6 +550,18 @@ def test_the_way_to_a_remote_worker_is_measured():
         fleet.landed(flight.job, 0.5, num_tokens=100, seconds=0.3, busy=0.4)
         fleet.workers[1 - slot].state = WorkerState.READY
     assert fleet.workers[0].overhead == 0.0 and fleet.workers[far].overhead == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("seconds, rate", [(1e-300, MAX_TOKENS_PER_SECOND), (0.1, 1000.0), (1e9, 200.0)])
+def test_what_a_remote_worker_says_of_its_speed_is_believed_within_bounds(seconds, rate):
+    fleet = make_fleet(0)
+    far = fleet.add()
+    fleet.started(far)
+    fleet.ready(far)
+    for uid in (1, 2):
+        fleet.backlog.add(make_pending(uid, 1))
+        fleet.landed(fleet.next_flight(0.0).job, 0.5, num_tokens=100, seconds=seconds)
+    assert fleet.workers[far].tokens_per_second == pytest.approx(rate)
 
 
 def test_seconds_of_backlog():

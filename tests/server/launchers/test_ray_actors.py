@@ -117,7 +117,7 @@ def test_no_ray_and_no_cluster_are_said_in_one_line(ray, monkeypatch):
     with pytest.raises(StartError, match="^Ray cannot be reached: no such cluster; RAY_ADDRESS names a cluster$"):
         Cluster(ORDERS)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'bert-serving-server\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"pip install './server\[ray\]'"):
         Cluster(ORDERS)
 
 

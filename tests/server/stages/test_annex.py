@@ -343,6 +343,16 @@ def test_a_worker_that_hangs_is_to_be_replaced(setup, caplog):
     assert sum("hangs" in line for line in caplog.messages) == 1, "once is enough"
 
 
+def test_a_worker_that_its_host_does_not_end_is_done_without(setup, caplog):
+    host = Host(setup).member()
+    flight, _ = setup.give()
+    host.job()
+    for _ in range(2):
+        flight.since -= 1000.0
+        setup.tick()
+    assert "still hangs" in caplog.text and not setup.fleet.flights and setup.fleet.suspects
+
+
 def test_a_worker_of_this_server_that_hangs_is_no_matter_here(context):
     setup = Setup(context, own=1)
     setup.fleet.started(0)

@@ -67,7 +67,7 @@ class Cluster:
         try:
             import ray
         except ImportError as error:
-            raise ConfigError("-launcher ray takes Ray: pip install 'bert-serving-server[ray]'") from error
+            raise ConfigError("-launcher ray takes Ray: pip install './server[ray]'") from error
         self.ray = ray
         _knock(os.environ.get("RAY_ADDRESS", ""))
         try:
