@@ -156,7 +156,8 @@ def host(rng: Random) -> Frames:
 def answer(rng: Random, is_token_level: bool) -> Frames:
     """A worker's right answer to a job of two texts."""
     lengths = [1 + int(4 * rng.random()) for _ in range(2)]
-    array = np.frombuffer(rng.randbytes(16 * (sum(lengths) if is_token_level else 2)), np.float32).reshape(-1, 4)
+    size = 4 * (sum(lengths) if is_token_level else 2)
+    array = np.array([rng.random() - 0.5 for _ in range(size)], np.float32).reshape(-1, 4)
     more: dict[str, Any] = {"lengths": lengths, "contents": lengths, "specials": [2, 2]} if is_token_level else {}
     rows = messages.Rows(0, 1, 1, array, num_tokens=sum(lengths), seconds={"tokenize": 0.001, "compute": 0.5},
                          counts=lengths, tokens=[["a"], []] if rng.random() < 0.3 else None, **more)

@@ -6,6 +6,7 @@ differ by up to 8e-6 from each other.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,9 @@ def options_for(key: str) -> list[str]:
             *(["-mask_cls_sep"] if masked else [])]
 
 
-KEYS = sorted(set(REFERENCE.files) - {"tokens"})
+EVERY_KEY = sorted(set(REFERENCE.files) - {"tokens"})
+KEYS = EVERY_KEY if os.environ.get("BERT_SERVING_TEST_ALL") else sorted({*EVERY_KEY[::2], "NONE/-2"})
+"""Each strategy, with and without masks; all combinations with layers if asked."""
 
 
 # Two servers start together, which is most of what these tests wait for.

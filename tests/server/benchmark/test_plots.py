@@ -27,5 +27,5 @@ def test_what_it_shows(result, tmp_path):
 def test_matplotlib_is_asked_for_by_name(monkeypatch):
     plots.check()
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(BenchmarkError, match=r"-plot needs matplotlib; install it, or bert-serving-server\[plot\]"):
+    with pytest.raises(BenchmarkError, match=r"-plot needs matplotlib; install it, or './server\[plot\]'"):
         plots.check()

@@ -91,5 +91,5 @@ def test_damage_is_an_error_in_a_line(tmp_path, kind, write):
 
 def test_without_pyarrow_there_is_a_way_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(BulkError, match="pip install 'bert-serving-server.bulk.'"):
+    with pytest.raises(BulkError, match=r"pip install './server\[bulk\]'"):
         need_arrow()
