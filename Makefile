@@ -65,14 +65,13 @@ docs-options: $(TOOLS)
 	$(BIN)/python docs/options.py
 
 # A stamp is newer than what it was made from, so that nothing is installed twice. To serve takes less than to work on it.
-# Python compiles what it imports; to have pip compile everything takes longer than the rest.
 $(INSTALLED): client/pyproject.toml server/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --no-compile --editable client --editable "server[cpu,http]"
+	$(BIN)/python -m pip install --editable client --editable "server[cpu,http]"
 	touch $@
 
 $(TOOLS): $(INSTALLED) requirements.txt docs/requirements.txt
-	$(BIN)/python -m pip install --no-compile --editable "server[plot,bulk,ray]" --requirement requirements.txt
+	$(BIN)/python -m pip install --editable "server[plot,bulk,ray]" --requirement requirements.txt
 	touch $@
 
 clean:

@@ -133,8 +133,8 @@ def driver(tmp_path_factory):
 
 
 @pytest.fixture
-def page(driver, artefacts):
-    """A page in a window of a desk, light, and whose console stays empty."""
+def page(driver, artefacts, serve, site):
+    """A page in a window of a desk, light, and whose console stays empty; it is left before any server ends."""
     page = Page(driver, artefacts)
     page.size(*DESKTOP)
     page.prefer("light")
