@@ -154,7 +154,7 @@ def test_the_hosts_own_model_directory_wins(hire):
 def test_who_is_not_there_cannot_be_killed_and_hears_nothing(hire):
     staff = hire(orders())
     staff.kill(0)
-    assert not staff._send(0, [b"a job"])
+    assert not staff.keeper.send_stop(0, [b"a job"])
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------

@@ -98,17 +98,11 @@ class Staff:
         self.fleet = Fleet(len(self.pipes), Backlog(1, 1, 1), math.inf)
         self.keeper = Supervisor(
             self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders, proxy_orders=None,
-            start_timeout=config.start_timeout, on_worker_lost=on_lost, send_stop=self._send,
+            start_timeout=config.start_timeout, on_worker_lost=on_lost,
+            send_stop=lambda worker, frames: endpoints.hand(self.pipes[worker], frames),
             on_ready=lambda: logger.info("all %d workers are ready", len(self.pipes)),
             environ=environment_for(config.verbose))
         self.about = self.keeper.about
-
-    def _send(self, worker: int, frames: list[bytes]) -> bool:
-        try:
-            self.pipes[worker].send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
 
     def kill(self, worker: int) -> None:
         """End a worker that hangs; the keeper replaces it."""

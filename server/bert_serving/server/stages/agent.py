@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import logging
-import signal
-import socket as sockets
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -18,11 +16,11 @@ from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker
 from ..core.recovery import Fleet, WorkerState
 from ..errors import StartError
 from .broker import Keeper
-from .endpoints import NOBLOCK, receive
+from .endpoints import MOST_AT_ONCE, hand, receive
+from .loop import Loop
 
 logger = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 64
 TICK_MS = 100
 
 
@@ -45,7 +43,7 @@ class Staff(Protocol):
     def close(self) -> None: ...
 
 
-class Agent:
+class Agent(Loop):
     """Sockets: ``link`` DEALER to the server; and those of its workers, as the broker's."""
 
     def __init__(self, connect: Callable[[], Link], who: dict[str, Any],
@@ -57,6 +55,7 @@ class Agent:
             hire: makes the workers for the server's orders; is given what to call when one is lost.
             patience: seconds to look for a server that cannot be reached; infinite: for ever.
         """
+        super().__init__()
         self.connect, self.who, self.hire, self.patience = connect, who, hire, patience
         self.link = connect()
         self.staff: Staff | None = None
@@ -67,26 +66,15 @@ class Agent:
         # it is started again, while a worker may still have a job of before.
         self.outstanding: list[dict[int, bytes]] = []
         self._next_job = 1
-        self.waker, self._wake_end = sockets.socketpair()
-        self.waker.setblocking(False)
-        self._wake_end.setblocking(False)
-        self.poller = zmq.Poller()
-        self.handlers: dict[Any, Callable[[], None]] = {}
         self.timeout = 10.0
-        self._stop_asked = 0
         self._leaving = False
         self._next_alive = self._next_tick = 0.0
         self._heard = self._since = time.monotonic()
-        self.watch(self.waker.fileno(), self.on_wake)
         self.watch(self.link.socket, self.on_server)
 
-    def watch(self, source: Any, handler: Callable[[], None]) -> None:
-        self.handlers[source] = handler
-        self.poller.register(source, zmq.POLLIN)
-
     def unwatch(self, source: Any) -> None:
-        if self.handlers.pop(source, None) is not None:  # else it is one of workers that were sent away
-            self.poller.unregister(source)
+        if source in self.handlers:  # else it is one of workers that were sent away
+            super().unwatch(source)
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -117,8 +105,7 @@ class Agent:
             self.staff.keeper.stop()
             self.staff.close()
         self.link.close(flush=self.joined)
-        self.waker.close()
-        self._wake_end.close()
+        self.close_waker()
 
     def step(self, timeout_ms: int = TICK_MS) -> None:
         """Handle whatever is waiting; return after at most ``timeout_ms``.
@@ -126,9 +113,7 @@ class Agent:
         Raises:
             StartError: it cannot go on.
         """
-        for source, _ in self.poller.poll(timeout_ms):
-            if source in self.handlers:
-                self.handlers[source]()
+        self.handle(timeout_ms)
         now = time.monotonic()
         if now >= self._next_tick:
             self._next_tick = now + TICK_MS / 1e3
@@ -155,29 +140,9 @@ class Agent:
             if self.staff.keeper.failure is not None:
                 raise self.staff.keeper.failure
 
-    def stop(self) -> None:
-        """Ask the loop to end; safe from a signal handler. A second time: at once."""
-        self._stop_asked += 1
-        try:
-            self._wake_end.send(b"\0")
-        except (BlockingIOError, OSError):
-            pass
-
-    def on_signal(self, number: int, frame: Any) -> None:
-        """For signal.signal: SIGTERM leaves when all is done, a second one or SIGINT ends at once."""
-        if number == signal.SIGINT:
-            self._stop_asked += 1
-        self.stop()
-
     def on_parent_gone(self) -> None:
         """Standard input is readable: who started this process has ended."""
         self._stop_asked = 2
-
-    def on_wake(self) -> None:
-        try:
-            self.waker.recv(64)
-        except BlockingIOError:
-            pass
 
     def say(self, kind: bytes, **values: Any) -> bool:
         """Send to the server without waiting; False if there is none."""
@@ -289,11 +254,9 @@ class Agent:
             raise MembershipError(f"a job for worker {number} of {len(self.staff.pipes)}")
         job, self._next_job = self._next_job, self._next_job + 1
         kind, incarnation = HEAD.unpack(head)[0], self.staff.fleet.workers[number].incarnation
-        try:
-            self.staff.pipes[number].send_multipart([HEAD.pack(kind, number, incarnation, job), *rest], NOBLOCK)
-        except zmq.Again:
-            return  # the worker has just gone, and the server is told so
-        self.outstanding[number][job] = head
+        # Else the worker has just gone, and the server is told so.
+        if hand(self.staff.pipes[number], [HEAD.pack(kind, number, incarnation, job), *rest]):
+            self.outstanding[number][job] = head
 
     def on_answer(self) -> None:
         assert self.staff is not None

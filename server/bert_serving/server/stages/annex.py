@@ -12,13 +12,9 @@ from ..core import membership
 from ..core.admission import Admission
 from ..core.membership import Host, MembershipError, Members, readable
 from ..core.messages import Fault, Job, Rows
-from .endpoints import NOBLOCK, address_of, receive
+from .endpoints import COPY_BELOW, MOST_AT_ONCE, NOBLOCK, address_of, receive
 
 logger = logging.getLogger(__name__)
-
-MOST_AT_ONCE = 64
-
-COPY_BELOW = 65536
 
 
 class Annex:

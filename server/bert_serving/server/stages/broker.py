@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import socket as sockets
 import threading
 import time
 from collections.abc import Callable
@@ -27,17 +25,13 @@ from ..core.ventilator import Caller, Ventilator
 from ..errors import StartError
 from .annex import Annex
 from .door import Door
-from .endpoints import NOBLOCK, SNDMORE, address_of, receive
+from .endpoints import COPY_BELOW, MOST_AT_ONCE, NOBLOCK, SNDMORE, address_of, hand, receive
+from .loop import Loop
 
 logger = logging.getLogger(__name__)
 
-MOST_AT_ONCE = 64
-"""Messages taken from one socket before the others have their turn."""
-
 RETRY_MS = 5
 TICK_MS = 100
-COPY_BELOW = 65536
-"""Bytes below which libzmq copies a frame faster than it shares it."""
 
 QUIET_SECONDS, MOST_QUIET_SECONDS = 0.25, 1.0
 """A stopping server goes on refusing requests until none came for this long, but not for longer than that."""
@@ -62,7 +56,7 @@ class Keeper(Protocol):
     def stop(self) -> None: ...
 
 
-class Broker:
+class Broker(Loop):
     """Ventilator, sink and supervisor, joined.
 
     Sockets: ``front`` PULL and ``outlet_socket`` XPUB toward clients, ``results`` PULL and one PUSH of ``pipes`` for
@@ -75,19 +69,14 @@ class Broker:
         Args:
             door: guards the clients' sockets; None: they are open to all who reach them.
         """
+        super().__init__()
         self.door = door
         self.annex: Annex | None = None
         self.front, self.outlet_socket, self.results, self.pipes = front, outlet_socket, results, pipes
-        self.waker, self._wake_end = sockets.socketpair()
-        self.waker.setblocking(False)
-        self._wake_end.setblocking(False)
-        self.poller = zmq.Poller()
-        self.handlers: dict[Any, Callable[[], None]] = {}
         self._last_tick = self._last_retry = 0.0
-        self._stop_asked = 0
         self._crossed = False
         for source, handler in ((front, self.on_request), (outlet_socket, self.on_subscription),
-                                (results, self.on_result), (self.waker.fileno(), self.on_wake)):
+                                (results, self.on_result)):
             self.watch(source, handler)
         for source, handler in door.sources() if door is not None else ():
             self.watch(source, handler)
@@ -102,23 +91,13 @@ class Broker:
         if annex is not None:
             self.watch(annex.socket, partial(annex.on_message, self.on_answer))
 
-    def watch(self, source: Any, handler: Callable[[], None]) -> None:
-        self.handlers[source] = handler
-        self.poller.register(source, zmq.POLLIN)
-
-    def unwatch(self, source: Any) -> None:
-        del self.handlers[source]
-        self.poller.unregister(source)
-
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
     def step(self, timeout_ms: int = TICK_MS) -> None:
         """Handle whatever is waiting; return after at most ``timeout_ms``."""
         if self.outlet.blocked:
             timeout_ms = min(timeout_ms, RETRY_MS)
-        for source, _ in self.poller.poll(timeout_ms):
-            if source in self.handlers:  # an earlier handler may have ended its watch
-                self.handlers[source]()
+        self.handle(timeout_ms)
         self.dispatch()
         now = time.monotonic()
         if self.outlet.blocked and now - self._last_retry >= RETRY_MS / 1e3:
@@ -184,26 +163,6 @@ class Broker:
             if self.ventilator.counts["refused"] > refused:
                 quiet = now + QUIET_SECONDS
 
-    def stop(self) -> None:
-        """Ask the loop to end; safe from any thread and from a signal handler. A second time: at once."""
-        self._stop_asked += 1
-        try:
-            self._wake_end.send(b"\0")
-        except (BlockingIOError, OSError):
-            pass  # it has been woken already, or has ended
-
-    def on_signal(self, number: int, frame: Any) -> None:
-        """For signal.signal: SIGTERM drains, a second one or SIGINT ends at once."""
-        if number == signal.SIGINT:
-            self._stop_asked += 1
-        self.stop()
-
-    def on_wake(self) -> None:
-        try:
-            self.waker.recv(64)
-        except BlockingIOError:
-            pass
-
     def close(self, context: zmq.Context[Any]) -> None:
         """Free the ports and give the last replies three seconds to leave."""
         if self.door is not None:
@@ -218,8 +177,7 @@ class Broker:
             self.annex.close()
         for pipe in self.pipes:
             pipe.close(linger=100)
-        self.waker.close()
-        self._wake_end.close()
+        self.close_waker()
         # term() waits for the linger, and now and then for ever: let a thread wait that nobody waits for.
         waiting = threading.Thread(target=context.term, daemon=True)
         waiting.start()
@@ -338,14 +296,7 @@ class Broker:
 
     def tell(self, slot: int, frames: list[bytes]) -> bool:
         """Send to a worker of this host without waiting; False if nobody is there."""
-        pipe = self.pipes[slot]
-        try:
-            pipe.send(frames[0], NOBLOCK | SNDMORE if len(frames) > 1 else NOBLOCK)
-        except zmq.Again:
-            return False
-        for frame in frames[1:]:
-            pipe.send(frame)
-        return True
+        return hand(self.pipes[slot], frames)
 
 
 def _is_loopback(frame: zmq.Frame) -> bool:

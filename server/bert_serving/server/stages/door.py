@@ -20,14 +20,12 @@ from zmq.utils import z85
 from ..core.admission import Admission
 from ..keys import WORKERS, AllowList, ServerKeys
 from . import endpoints
-from .endpoints import NOBLOCK, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS
+from .endpoints import MOST_AT_ONCE, NOBLOCK, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How soon a key that was put on the list, or taken off it, counts."""
-
-MOST_AT_ONCE = 64
 
 SOMEBODY = "somebody"
 """Whose address could not be learned before the connection was gone."""

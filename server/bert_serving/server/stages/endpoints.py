@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ BACKLOG = 1024
 PREFIX = "bert-serving-"
 ZAP, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS = "inproc://zeromq.zap.01", b"bert-serving", b"bert-serving-workers"
 _monitors = itertools.count()
+
+MOST_AT_ONCE = 64
+"""Messages taken from one socket before the others have their turn."""
+
+COPY_BELOW = 65536
+"""Bytes below which libzmq copies a frame faster than it shares it."""
 
 Guard = Callable[["zmq.Socket[Any]"], None]
 """Closes a socket to strangers before it is bound."""
@@ -278,3 +284,16 @@ def address_of(frame: zmq.Frame) -> str:
     except zmq.ZMQError:
         return ""
     return address if isinstance(address, str) else ""
+
+
+def hand(pipe: zmq.Socket[Any], frames: Sequence[bytes]) -> bool:
+    """Give a message to the worker at the other end without waiting; False if nobody is there."""
+    try:
+        pipe.send(frames[0], NOBLOCK | SNDMORE if len(frames) > 1 else NOBLOCK)
+    except zmq.Again:
+        return False
+    for frame in frames[1:-1]:
+        pipe.send(frame, SNDMORE)
+    if len(frames) > 1:
+        pipe.send(frames[-1])
+    return True
