@@ -168,9 +168,11 @@ def test_a_server_that_comes_back_is_used_again(join, servers):
     servers[0].received.clear()
     servers[0].start()
     come_true(client, is_open(client, True, True))
+    before = client.request_id
     for number in range(4):
         client.encode(texts(number))
-    assert len(servers[0].ids()) == 2
+    # What was on its way when it stopped may reach it now, too; it was answered by the other one.
+    assert len([request_id for request_id in servers[0].ids() if request_id > before]) == 2
 
 
 def test_nobody_is_there_for_a_while(join, servers):

@@ -86,7 +86,7 @@ def requests(rng: Random, port: int, report: Reporter) -> Iterator[None]:
     context = zmq.Context()
     while True:
         push = context.socket(zmq.PUSH)
-        push.linger, push.sndtimeo = 0, STUCK_SECONDS * 1000
+        push.linger = 0
         push.connect(f"tcp://127.0.0.1:{port}")
         for _ in range(rng.choice((10, 1000, 20_000))):
             frames = generate.request(rng)
@@ -94,12 +94,8 @@ def requests(rng: Random, port: int, report: Reporter) -> Iterator[None]:
                 frames = generate.without_termination(generate.spoil(rng, frames))
             if not frames:
                 continue
-            try:
-                push.send_multipart(frames)
-            except zmq.Again:
-                report.wrong(f"nothing was taken for {STUCK_SECONDS} seconds", frames)
+            if not _send(push, frames, report):
                 return
-            report.sent(frames)
             yield
         push.close()
 
@@ -110,7 +106,7 @@ def subscriptions(rng: Random, port: int, report: Reporter) -> Iterator[None]:
     while True:
         ends = [context.socket(zmq.XSUB) for _ in range(4)]
         for end in ends:
-            end.linger, end.sndtimeo = 0, STUCK_SECONDS * 1000
+            end.linger = 0
             end.connect(f"tcp://127.0.0.1:{port}")
             end.send(b"\1")  # everything, please
         # Not many more: what a connection is subscribed to costs libzmq time whenever any connection ends, and memory.
@@ -119,17 +115,29 @@ def subscriptions(rng: Random, port: int, report: Reporter) -> Iterator[None]:
             if rng.random() < 0.6:
                 frames = generate.spoil(rng, frames) or [b""]
             end = rng.choice(ends)
-            try:
-                end.send_multipart(frames)
-            except zmq.Again:
-                report.wrong(f"nothing was taken for {STUCK_SECONDS} seconds", frames)
+            if not _send(end, frames, report):
                 return
-            report.sent(frames)
             for end in ends:
                 _listen(end, report)
             yield
         for end in ends:
             end.close()
+
+
+def _send(to: zmq.Socket[bytes], frames: Frames, report: Reporter) -> bool:
+    """Whether it was taken: it waits as long as there is somebody who wants more, and the server is not stuck."""
+    for _ in range(STUCK_SECONDS * 10):
+        try:
+            to.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            if report.is_over.is_set():
+                return False
+            to.poll(100, zmq.POLLOUT)
+        else:
+            report.sent(frames)
+            return True
+    report.wrong(f"nothing was taken for {STUCK_SECONDS} seconds", frames)
+    return False
 
 
 def _listen(end: zmq.Socket[bytes], report: Reporter) -> None:
@@ -174,12 +182,8 @@ def hosts(rng: Random, port: int, report: Reporter) -> Iterator[None]:
                 frames[-1] = frames[-1][:rng.randrange(100)]
             if rng.random() < 0.9:
                 frames = generate.spoil(rng, frames) or [b""]
-            try:
-                dealer.send_multipart(frames)
-            except zmq.Again:
-                report.wrong(f"nothing was taken for {STUCK_SECONDS} seconds", frames)
+            if not _send(dealer, frames, report):
                 return
-            report.sent(frames)
             yield
             if rng.random() < 0.9:
                 with suppress(zmq.Again):  # some do not read

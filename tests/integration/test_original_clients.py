@@ -22,11 +22,11 @@ def environments(tmp_path_factory):
     def interpreter(version: str) -> Path:
         if version not in made:
             directory = tmp_path_factory.mktemp(f"original-{version}")
-            venv.create(directory, with_pip=True)
+            venv.create(directory)
             made[version] = directory / "bin" / "python"
             installed = subprocess.run(
-                [made[version], "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                 f"bert-serving-client=={version}"], capture_output=True, text=True)
+                [sys.executable, "-m", "pip", "--python", made[version], "install", "--quiet", "--no-compile",
+                 "--disable-pip-version-check", f"bert-serving-client=={version}"], capture_output=True, text=True)
             if installed.returncode:
                 pytest.skip(f"bert-serving-client {version} cannot be installed: {installed.stderr[-500:]}")
         return made[version]

@@ -212,6 +212,7 @@ def test_only_hosts_with_a_listed_workers_key_join(serve_echo, join, tmp_path):
         assert client.encode(["a text"]).shape == (1, 768)
         with pytest.raises(UnauthorizedError):
             server.client(curve_dir=directory / "gpu").fetch()
+        server.wait_for("is not in .*/clients")
         assert len([line for line in server.lines if "is not in" in line and "/workers" in line]) == 2, server.log
         assert len([line for line in server.lines if "is not in" in line and "/clients" in line]) == 1, server.log
     assert listed.stop() == 0, listed.log
