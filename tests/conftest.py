@@ -15,6 +15,10 @@ import pytest
 
 from bert_serving.client import BertClient
 
+# Who is started by a shell in the background ignores SIGINT, and so would every program that is started here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 READY = re.compile(r"ready: port=(\d+) port_out=(\d+) http_port=(\d+|None) seconds=")
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from .core.messages import Fault, Ready, Stop, encode_to_worker
@@ -29,6 +30,26 @@ PROXY_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "GLIBC_TUNABLES": "glibc.malloc.tc
 gets, and both fill up. See docs/security.md for what that came to."""
 
 Watch = Callable[[int, Callable[[], None]], None]
+
+
+@dataclass
+class _Helper:
+    """A process beside the workers that is replaced when it is lost, ever later.
+
+    Attributes:
+        what: it is, in words.
+        make: starts it; raises OSError if there is no room.
+        on_message: takes what it reports.
+        due: when the next one is to be started; None: not at all.
+        failures: how many of them were lost since one did as it should.
+    """
+
+    what: str
+    make: Callable[[], Child]
+    on_message: Callable[[dict[str, Any]], None]
+    child: Child | None = None
+    due: float | None = None
+    failures: int = 0
 
 
 class Supervisor:
@@ -70,18 +91,15 @@ class Supervisor:
         self.handles: dict[int, Handle] = {}
         self.about: dict[int, dict[str, Any]] = {}
         self.freezer: Child | None = None
-        self.proxy: Child | None = None
-        self.cluster: Child | None = None
+        self.proxy = _Helper("the HTTP proxy", self._make_proxy, self._on_proxy)
+        self.cluster = _Helper("the process that asks the cluster for workers", self._make_cluster, self._on_cluster)
         self.frozen_graph: str | None = None
         self.num_processes = 0
         self._failed_starts = [0] * len(worker_orders)
-        self._proxy_failures = self._cluster_failures = 0
-        self._cluster_due: float | None = None
         self._awaits_cluster = False
         self._reasons: dict[int, StartError] = {}
         self._due: dict[int, float] = {}
         self._start_ends: dict[int, float] = {}
-        self._proxy_due: float | None = None
         self._phase: tuple[str, float] | None = None
         self._seen: set[int] = set()
         self._stopping = False
@@ -128,7 +146,7 @@ class Supervisor:
         if self.cluster_orders is not None:
             self._begin_phase("a worker of the cluster to be ready")
             self._awaits_cluster = True
-            self._start_cluster()
+            self._start_helper(self.cluster)
             return
         if not self.worker_orders:
             self._start_proxy()  # those of other hosts come when they come
@@ -206,39 +224,16 @@ class Supervisor:
 
     # ---- a cluster's workers -----------------------------------------------------------------------------------------
 
-    def _start_cluster(self) -> None:
+    def _make_cluster(self) -> Child:
         assert self.cluster_orders is not None
-        self._cluster_due = None
-        try:
-            self.cluster = Child("bert_serving.server.launchers.ray_actors", self.cluster_orders, piped_output=True)
-        except OSError as error:
-            self._on_cluster_gone(f"could not be started: {error}")
-            return
-        self._listen(self.cluster, self._on_cluster, self._on_cluster_gone)
+        return Child("bert_serving.server.launchers.ray_actors", self.cluster_orders, piped_output=True)
 
     def _on_cluster(self, message: dict[str, Any]) -> None:
         if "error" in message:
-            error = BY_NAME.get(message["error"]["name"], StartError)(message["error"]["message"])
-            if not self.is_ready:
-                self._fail(error)
-            else:
-                logger.error("the cluster gives no workers: %s", error)
+            self._complain(message["error"], "the cluster gives no workers")
         elif "placed" in message:
-            self._cluster_failures = 0
+            self.cluster.failures = 0
             logger.info("asked the cluster for %d workers", message["placed"])
-
-    def _on_cluster_gone(self, how: str) -> None:
-        self.cluster = None
-        if self._stopping or self.failure is not None:
-            return
-        self._cluster_failures += 1
-        if not self.is_ready and self._cluster_failures >= MAX_FAILED_STARTS:
-            self._fail(StartError(f"the process that asks the cluster for workers {how}; its last lines above may say "
-                                  "why"))
-            return
-        logger.warning("the process that asks the cluster for workers was lost (%s); it is replaced", how)
-        self._cluster_due = time.monotonic() + min(BACKOFF_SECONDS * 2 ** (self._cluster_failures - 1),
-                                                   MAX_BACKOFF_SECONDS)
 
     def _scale(self, now: float) -> None:
         """Ask the cluster for more workers, or give some back."""
@@ -250,8 +245,8 @@ class Supervisor:
             logger.info("%d workers are wanted: what waits takes %.1f s with %d", self.scaler.wanted, backlog,
                         fleet.num_ready)
             self.cluster_orders["workers"] = self.scaler.wanted  # for the next such process, too
-            if self.cluster is not None:
-                self.cluster.tell({"workers": self.scaler.wanted})
+            if self.cluster.child is not None:
+                self.cluster.child.tell({"workers": self.scaler.wanted})
 
     # ---- the HTTP proxy ----------------------------------------------------------------------------------------------
 
@@ -259,42 +254,54 @@ class Supervisor:
         if self.proxy_orders is None:
             self._all_ready()
             return
-        if not self.is_ready:
-            self._begin_phase("the HTTP proxy to be ready")
-        self._proxy_due = None
-        try:
-            self.proxy = Child("bert_serving.server.proxy", self.proxy_orders, piped_output=True,
-                               environ={**PROXY_ENVIRONMENT, **os.environ})
-        except OSError as error:
-            self._on_proxy_gone(f"could not be started: {error}")
-            return
-        self._listen(self.proxy, self._on_proxy, self._on_proxy_gone)
+        self._begin_phase("the HTTP proxy to be ready")
+        self._start_helper(self.proxy)
+
+    def _make_proxy(self) -> Child:
+        assert self.proxy_orders is not None
+        return Child("bert_serving.server.proxy", self.proxy_orders, piped_output=True,
+                     environ={**PROXY_ENVIRONMENT, **os.environ})
 
     def _on_proxy(self, message: dict[str, Any]) -> None:
         if "error" in message:
-            error = BY_NAME.get(message["error"]["name"], StartError)(message["error"]["message"])
-            if not self.is_ready:
-                self._fail(error)
-            else:
-                logger.error("the HTTP proxy cannot start: %s", error)
+            self._complain(message["error"], "the HTTP proxy cannot start")
         elif message.get("ready"):
             self.http_port = message["http_port"]
             assert self.proxy_orders is not None
             self.proxy_orders["http_port"] = self.http_port  # the next one gets the same
-            self._proxy_failures = 0
+            self.proxy.failures = 0
             if not self.is_ready:
                 self._all_ready()
 
-    def _on_proxy_gone(self, how: str) -> None:
-        self.proxy = None
+    # ---- both of them ------------------------------------------------------------------------------------------------
+
+    def _start_helper(self, helper: _Helper) -> None:
+        helper.due = None
+        try:
+            helper.child = helper.make()
+        except OSError as error:
+            self._on_helper_gone(helper, f"could not be started: {error}")
+            return
+        self._listen(helper.child, helper.on_message, lambda how: self._on_helper_gone(helper, how))
+
+    def _on_helper_gone(self, helper: _Helper, how: str) -> None:
+        helper.child = None
         if self._stopping or self.failure is not None:
             return
-        self._proxy_failures += 1
-        if not self.is_ready and self._proxy_failures >= MAX_FAILED_STARTS:
-            self._fail(StartError(f"the HTTP proxy {how} before it was ready; its last lines above may say why"))
+        helper.failures += 1
+        if not self.is_ready and helper.failures >= MAX_FAILED_STARTS:
+            self._fail(StartError(f"{helper.what} {how} before it was ready; its last lines above may say why"))
             return
-        logger.warning("the HTTP proxy was lost (%s); it is replaced", how)
-        self._proxy_due = time.monotonic() + min(BACKOFF_SECONDS * 2 ** (self._proxy_failures - 1), MAX_BACKOFF_SECONDS)
+        logger.warning("%s was lost (%s); it is replaced", helper.what, how)
+        helper.due = time.monotonic() + min(BACKOFF_SECONDS * 2 ** (helper.failures - 1), MAX_BACKOFF_SECONDS)
+
+    def _complain(self, error: dict[str, str], of_what: str) -> None:
+        """A child says what is wrong: the end of the start, or a line when the server is ready without it."""
+        found = BY_NAME.get(error["name"], StartError)(error["message"])
+        if not self.is_ready:
+            self._fail(found)
+        else:
+            logger.error("%s: %s", of_what, found)
 
     # ---- all of them -------------------------------------------------------------------------------------------------
 
@@ -333,7 +340,7 @@ class Supervisor:
     def _all_ready(self) -> None:
         self.is_ready = True
         self._phase = None
-        self.num_processes = len(self.handles) + (self.proxy is not None) + 1
+        self.num_processes = len(self.handles) + (self.proxy.child is not None) + 1
         self.announce_ready()
 
     def _begin_phase(self, waiting_for: str) -> None:
@@ -348,10 +355,9 @@ class Supervisor:
         """What is due by the clock: restarts, hung workers, a start that takes too long."""
         for slot in [slot for slot, due in self._due.items() if due <= now]:
             self._start_worker(slot)
-        if self._proxy_due is not None and self._proxy_due <= now:
-            self._start_proxy()
-        if self._cluster_due is not None and self._cluster_due <= now:
-            self._start_cluster()
+        for helper in (self.proxy, self.cluster):
+            if helper.due is not None and helper.due <= now:
+                self._start_helper(helper)
         if self._awaits_cluster and self.fleet.num_ready:
             self._awaits_cluster = False
             self._start_proxy()
@@ -379,12 +385,12 @@ class Supervisor:
         for worker in self.fleet.workers:
             if worker.slot in self.handles:
                 self._stop_worker(worker)
-        others: list[Child] = [child for child in (self.freezer, self.proxy) if child is not None]
+        others: list[Child] = [child for child in (self.freezer, self.proxy.child) if child is not None]
         for child in others:
             child.signal(signal.SIGTERM)
-        if self.cluster is not None:
-            self.cluster.end_input()  # to a SIGTERM Ray says more than anybody wants to read
-            others.append(self.cluster)
+        if self.cluster.child is not None:
+            self.cluster.child.end_input()  # to a SIGTERM Ray says more than anybody wants to read
+            others.append(self.cluster.child)
         end = time.monotonic() + STOP_SECONDS
         children: list[Handle] = [*self.handles.values(), *others]
         for handle in children:
@@ -392,7 +398,7 @@ class Supervisor:
                 handle.kill()
             handle.forget()
         self.handles.clear()
-        self.freezer = self.proxy = self.cluster = None
+        self.freezer = self.proxy.child = self.cluster.child = None
 
     def _stop_worker(self, worker: Worker) -> None:
         idle = worker.state is WorkerState.READY and not worker.flights
