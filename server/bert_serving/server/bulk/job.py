@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_serving.client.checks import DECISIVE
 from bert_serving.client.errors import OverloadedError
 
 from ..config import PoolingStrategy
@@ -24,9 +25,8 @@ from .records import CHUNK_RECORDS, BulkError
 from .run import Input, Run
 from .vectors import VectorFile
 
-SERVER = ("model_name", "max_seq_len", "pooling_layer", "pooling_strategy", "do_lower_case", "mask_cls_sep",
-          "no_special_token", "no_position_embeddings", "engine", "precision")
-"""What of a server's configuration its vectors depend on."""
+SERVER = (*DECISIVE, "engine")
+"""What of a server's configuration its vectors depend on, to the last bit."""
 
 TOLERANCES = {"fp32": 2e-3}
 TOLERANCE = 5e-2
