@@ -52,7 +52,8 @@ class Network:
         return self
 
     def subnet(self, index: int) -> str:
-        return f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250 + index}"
+        """Of those that RFC 2544 keeps for tests of networks."""
+        return f"198.{18 + os.getpid() % 2}.{os.getpid() // 2 % 250 + index}"
 
     def address(self, index: int) -> str:
         """Of this host, as seen from that one."""

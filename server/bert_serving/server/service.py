@@ -81,8 +81,8 @@ class Service:
             self.model = settle(config, any(device != CPU for device in self.placement.devices))
             self.largest_job = largest_job(config)
             self.crew = Crew(self.context, self.run_directory, self.model, self.placement, self.plan, self.largest_job)
-            self.broker = Broker(front, outlet_socket, self.crew.results, self.crew.pipes, door)
             self.annex = self._open_annex(config, door)
+            self.broker = Broker(front, outlet_socket, self.crew.results, self.crew.pipes, door)
         except BaseException:
             self.run_directory.remove()
             self.context.destroy(linger=0)

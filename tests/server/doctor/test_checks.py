@@ -132,7 +132,7 @@ def raise_not_found(name):
     raise freeze.metadata.PackageNotFoundError(name)
 
 
-@pytest.mark.parametrize("option", ["port", "port_out"])
+@pytest.mark.parametrize("option", ["port", "port_out", "worker_port"])
 def test_a_port_in_use_is_said_so_with_who_has_it(taken, monkeypatch, option):
     monkeypatch.setattr(checks, "ANSWER_MS", 200)
     with pytest.raises(StartError) as start:
@@ -150,12 +150,6 @@ def test_a_port_in_use_is_said_so_with_who_has_it(taken, monkeypatch, option):
 def test_an_http_port_in_use(taken):
     problem, = said(examine(http_port=taken), Level.PROBLEM)
     assert problem.startswith(f"-http_port {taken} cannot be bound on 127.0.0.1 (Address already in use)")
-    assert f"(process {os.getpid()}, " in problem
-
-
-def test_a_port_for_workers_in_use(taken):
-    problem, = said(examine(worker_port=taken), Level.PROBLEM)
-    assert problem.startswith(f"port {taken} (-worker_port) is in use on 127.0.0.1")
     assert f"(process {os.getpid()}, " in problem
 
 
