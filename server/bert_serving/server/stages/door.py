@@ -38,7 +38,7 @@ REASONS: dict[int, str] = {
 
 HUNG_UP = "it hung up in the handshake: it comes without a key, or is no client"
 """Who is quick to see that we want a key leaves no other sign. Who does not even read our greeting, as many a program
-that looks whether a port is open, is no matter."""
+that looks whether a port is open, is no matter, unless it was gone before the greeting came."""
 
 
 class Guests:
