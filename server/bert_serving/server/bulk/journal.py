@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -47,16 +48,11 @@ class Journal:
         """
         self.path = path
         try:
-            self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
-            # In this order: an exclusive lock needs no shared memory, which not every file system has.
-            for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL",
-                            f"cache_size=-{CACHE_KB}"):
-                self._database.execute(f"PRAGMA {setting}")
-            self._database.execute("BEGIN IMMEDIATE")
-            if not self._database.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in TABLES.split(";"):
-                    self._database.execute(statement)
-            self._database.execute("COMMIT")
+            with ExitStack() as refused:
+                self._database = sqlite3.connect(path, timeout=0, isolation_level=None)
+                refused.callback(self._database.close)
+                self._prepare()
+                refused.pop_all()
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise BulkError(f"another process is at this job; {path.parent} is its directory") from error
@@ -66,6 +62,16 @@ class Journal:
         self.job: dict[str, Any] | None = self._fact("job")
         self.position = Position(*self._fact("position") or START)
         self.is_computed = bool(self._fact("computed"))
+
+    def _prepare(self) -> None:
+        # In this order: an exclusive lock needs no shared memory, which not every file system has.
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", f"cache_size=-{CACHE_KB}"):
+            self._database.execute(f"PRAGMA {setting}")
+        self._database.execute("BEGIN IMMEDIATE")
+        if not self._database.execute("SELECT 1 FROM sqlite_master").fetchone():
+            for statement in TABLES.split(";"):
+                self._database.execute(statement)
+        self._database.execute("COMMIT")
 
     def begin(self, job: Mapping[str, Any]) -> None:
         """Note what the job is, before anything is done, and forget an earlier one: both or neither.
