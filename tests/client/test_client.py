@@ -151,6 +151,43 @@ def test_nobody_there_is_a_timeout_that_says_so():
     assert "never connected to port 1 and never connected to port 2" in message
 
 
+@pytest.mark.parametrize("where", [{"port": 1, "port_out": 2}, {"servers": ["127.0.0.1:1:2", "127.0.0.1:3:4"]}],
+                         ids=["one", "several"])
+def test_who_waits_for_a_server_that_is_not_there_is_told_so(monkeypatch, where):
+    monkeypatch.setattr(calls, "_SILENT_SECONDS", 0.01)
+    monkeypatch.setattr(calls, "_FIRST_RETRY", 0.01)
+    host = {} if "servers" in where else {"ip": "127.0.0.1"}
+    with pytest.warns(UserWarning) as told, pytest.raises(TimeoutError):
+        BertClient(**host, **where, timeout=500)
+    message, = [str(one.message) for one in told]  # once
+    assert message.startswith("still waiting for ") and "never connected to port 1" in message
+    assert told[0].filename == __file__
+
+
+def test_exchanged_ports_are_guessed(server):
+    with BertClient("127.0.0.1", server.port_out, server.port, ignore_all_checks=True) as bc:
+        patience = Patience(20_000)
+        while "are port and port_out exchanged?" not in bc._channel.waits():
+            bc._channel.wait(lambda: None, Patience(10))
+            assert patience.left()
+
+
+@pytest.mark.parametrize("option, message", [
+    ({"port": "abc"}, "port is 'abc'; expected a number from 1 to 65535"),
+    ({"port_out": 65536}, "port_out is 65536; expected a number"),
+    ({"port": 0}, "port is 0; expected"),
+    ({"timeout": "5"}, "timeout is '5'; expected milliseconds, or -1 for ever"),
+])
+def test_arguments_that_are_none(option, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        BertClient(**option)
+
+
+def test_a_port_may_be_text_as_it_always_might(server):
+    with BertClient("127.0.0.1", str(server.port), str(server.port_out), timeout=20_000) as bc:
+        assert len(bc.encode(["a"])) == 1
+
+
 def test_lost_reply_to_the_first_question_is_asked_for_again(server, connect, monkeypatch):
     monkeypatch.setattr(calls, "_FIRST_RETRY", 0.001)
     asked = []

@@ -66,7 +66,7 @@ def test_somebody_else_there(pull):
     port = pull.bind_to_random_port("tcp://127.0.0.1")
     link = receiving("127.0.0.1", port, b"me", 0)  # as with port and port_out exchanged
     look_until(link, lambda: link.refused)
-    assert "is not the expected one" in link.describe() and not link.connected
+    assert "answers, but not as that one" in link.describe() and not link.connected
     link.close()
 
 

@@ -206,7 +206,8 @@ def test_only_hosts_with_a_listed_workers_key_join(serve_echo, join, tmp_path):
         listed = join(connect, "-num_worker", "1", "-curve_dir", str(directory / "gpu"))
         for who, host in refused.items():
             assert host.process.wait(40) == 1, host.log
-            told = "does not know this client's key, .*workers/" if who else "lets in only clients with a key"
+            told = ("does not know this key, .*workers/.*-worker" if who else
+                    "lets in only workers with a key.*keygen DIR NAME -worker")
             error, = [line for line in host.lines if line.startswith("E ")]
             assert re.search(told, error), host.log
         server.wait_for(READY)

@@ -95,7 +95,7 @@ def test_where_no_server_is_it_says_so_and_ends(connect, told):
 def test_keys_that_this_zeromq_cannot_use_are_named(monkeypatch):
     def fail(*arguments, **options):
         raise join.KeysError("this pyzmq was built without CURVE")
-    monkeypatch.setattr(join, "Link", fail)
+    monkeypatch.setattr(join, "WorkerLink", fail)
     with pytest.raises(StartError, match="cannot connect to host:1: this pyzmq was built without CURVE"):
         join.connection(("host", 1), None)
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from . import __version__
 from .channel import Channel, Patience
-from .checks import (Address, check_input, check_version as check_server, is_ours, is_short, server_addresses,
-                     valid_identity)
+from .checks import (Address, check_input, check_ports, check_timeout, check_version as check_server, is_ours, is_short,
+                     server_addresses, valid_identity)
 from .curve import CurveDir, find
 from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
@@ -41,6 +41,7 @@ MAX_IN_FLIGHT = 1000
 
 _FIRST_RETRY = 0.5    # a command without answer is asked again after so many seconds, then after twice as many ...
 _LAST_RETRY = 5.0     # ... up to this
+_SILENT_SECONDS = 5.0  # so long does a client wait without a word for a server that it has no connection to
 _JOIN_MS = 300        # so long does a client wait for the other servers, when one of several has answered
 _DONE: Any = object()
 
@@ -100,6 +101,8 @@ class Calls:
         """As :class:`.BertClient`; the server is not contacted."""
         if output_fmt not in FORMATTERS:
             raise AttributeError("output_fmt is %r; expected one of: %s" % (output_fmt, ", ".join(FORMATTERS)))
+        check_ports(port=port, port_out=port_out)
+        check_timeout(timeout)
         self._addresses: List[Address] = []
         if servers is not None:
             if ip != "localhost":
@@ -379,7 +382,10 @@ class Calls:
         def first() -> Optional[List[str]]:
             return [] if any(lane.open for lane in fleet.dispatch.lanes) else ready()
 
-        objections = await self._wait(fleet, first, patience)
+        objections = await self._wait(fleet, first, patience, Patience(_SILENT_SECONDS * 1000))
+        if objections is None and patience.left():
+            _warn(fleet.waits())
+            objections = await self._wait(fleet, first, patience)
         if objections is None:
             raise fleet.late("answer %s" % SHOW_CONFIG.decode(), patience)
         objections = objections or await self._wait(fleet, ready, patience, Patience(_JOIN_MS))
@@ -419,7 +425,7 @@ class Calls:
         if self._server is None and isinstance(channel, Fleet):
             await self._join(channel, patience)
         ids: List[int] = []
-        pause = _FIRST_RETRY
+        pause, silence = _FIRST_RETRY, Patience(_SILENT_SECONDS * 1000)
         since = channel.reconnections()
         try:
             while True:
@@ -437,6 +443,9 @@ class Calls:
                     break
                 if not patience.left():
                     raise channel.late("answer %s" % command.decode(), patience)
+                if not silence.left() and not channel.is_connected():
+                    silence = Patience(-1)
+                    _warn(channel.waits())
         finally:
             channel.abandon(ids)
         if isinstance(reply, Failure):

@@ -194,15 +194,23 @@ class Channel:
             what: what the server did not do.
             patience: how long it was waited for.
         """
+        return DeadlineError("the server at %s, ports %s and %s, did not %s within %s ms: %s" % (
+            *self._address, what, patience.timeout_ms, self._in_sight()))
+
+    def waits(self) -> str:
+        """What to tell whoever wonders why nothing happens: who is waited for, and what was seen of it."""
+        return "still waiting for the server at %s, ports %s and %s: %s" % (*self._address, self._in_sight())
+
+    def _in_sight(self) -> str:
         with self._inbox:
             self._look()
             links = self._links or ()
             seen = " and ".join(link.describe() for link in links) or "the client was closed"
-            connected = links and all(link.connected for link in links)
-        advice = ("no answer; the server is slow or stuck: raise the timeout, or send less at once" if connected else
-                  "is the server running, are ip, port and port_out right, is the network open?")
-        return DeadlineError("the server at %s, ports %s and %s, did not %s within %s ms: %s; %s" % (
-            *self._address, what, patience.timeout_ms, seen, advice))
+        if links and all(link.connected for link in links):
+            return seen + "; no answer; the server is slow or stuck: raise the timeout, or send less at once"
+        if links and all(link.refused for link in links):
+            return seen + "; are port and port_out exchanged?"
+        return seen + "; is the server running, are ip, port and port_out right, is the network open?"
 
     def close(self) -> None:
         """Close the sockets. What is still unsent gets a second to leave; what is unanswered is given up."""

@@ -38,6 +38,19 @@ def valid_identity(identity: Union[None, str, bytes] = None) -> bytes:
     return identity
 
 
+def check_ports(**ports: Any) -> None:
+    """Raises ValueError if a port is none; text that is a number is one."""
+    for name, port in ports.items():
+        if not re.fullmatch(r"\d{1,5}", str(port)) or not 0 < int(port) < 65536:
+            raise ValueError("%s is %r; expected a number from 1 to 65535" % (name, port))
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raises TypeError if ``timeout`` is no number, nor None."""
+    if timeout is not None and not isinstance(timeout, (int, float)):
+        raise TypeError("timeout is %r; expected milliseconds, or -1 for ever" % (timeout,))
+
+
 def server_addresses(servers: Sequence[Union[str, Sequence[Any]]], port: int, port_out: int) -> List[Address]:
     """Where the servers of a list are.
 

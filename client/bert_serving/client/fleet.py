@@ -161,11 +161,15 @@ class Fleet(Channel):
 
     def late(self, what: str, patience: Patience) -> DeadlineError:
         """As :meth:`Channel.late`, with what was seen of each server."""
+        return DeadlineError("no server did %s within %s ms; %s" % (what, patience.timeout_ms, self._in_sight()))
+
+    def waits(self) -> str:
+        return "still waiting for one of the servers; %s" % self._in_sight()
+
+    def _in_sight(self) -> str:
         with self._inbox:
             self._look()
-            return DeadlineError("no server did %s within %s ms; %s" % (
-                what, patience.timeout_ms, "; ".join("%s: %s" % (state["server"], state["seen"])
-                                                     for state in self._states())))
+            return "; ".join("%s: %s" % (state["server"], state["seen"]) for state in self._states())
 
     # ---- what is known of the servers --------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import zmq
 
-from .curve import CLIENTS, ENVIRONMENT, Keys, KeysError
+from .curve import ENVIRONMENT, Keys, KeysError
 
 LINGER_MS = 1000
 """How long a closed socket goes on sending what is still unsent.
@@ -99,7 +99,6 @@ class Link:
         self.connections = 0
         self.refused = False
         self.unauthorized = ""
-        self.folder = CLIENTS  # where the server lists those whom it lets in at that port
         self._failures = 0  # handshakes that failed since the last that did not
         self.socket = context().socket(kind)
         self._monitor = context().socket(zmq.PAIR)
@@ -138,9 +137,9 @@ class Link:
                     # Without a handshake before it: not ZeroMQ, or not the kind of socket that answers this kind.
                     self.connected, self.refused = False, not self.connected
                 elif event & _UNKNOWN:
-                    self.unauthorized = self._explain("UNKNOWN")
+                    self.unauthorized = self.explain("UNKNOWN")
                 elif event & _MISFIT and (self.keys is not None or value == _OTHER_MECHANISM):
-                    self.unauthorized = self._explain("" if value == _OTHER_MECHANISM else "CURVE")
+                    self.unauthorized = self.explain("" if value == _OTHER_MECHANISM else "CURVE")
                 elif event & _FAILED:
                     self._failures += 1
                     if self._failures == _SUSPICIOUS or self._failures % _VERY_SUSPICIOUS == 0:
@@ -155,10 +154,11 @@ class Link:
         """
         mechanism = greeting_of(self.host, self.port)
         if mechanism is not None and (self.keys is not None or mechanism != "NULL"):
-            self.unauthorized = self._explain(mechanism)
+            self.unauthorized = self.explain(mechanism)
 
-    def _explain(self, finding: str) -> str:
-        """
+    def explain(self, finding: str) -> str:
+        """Why the server does not let this end in, and what to do.
+
         Args:
             finding: the server's mechanism as it greets; UNKNOWN: it has refused our key; empty: it has not our one.
         """
@@ -167,8 +167,8 @@ class Link:
             return ("%s lets in only clients with a key: give curve_dir, a directory made by bert-serving-keygen, "
                     "or set %s" % (where, ENVIRONMENT))
         if finding == "UNKNOWN":
-            return ("%s does not know this client's key, %s: put it among the server's %s/*.key, and make a new "
-                    "client" % (where, self.keys.public.decode("ascii"), self.folder))
+            return ("%s does not know this client's key, %s: put it among the server's clients/*.key, and make a new "
+                    "client" % (where, self.keys.public.decode("ascii")))
         if finding == "CURVE":
             return ("%s has not the key that %s has for it: fetch its server.key if it is the right server, and see "
                     "that port and port_out are not exchanged" % (where, self.keys.origin))
@@ -192,7 +192,7 @@ class Link:
         if self.connections:
             return "lost the connection to port %s" % self.port
         if self.refused:
-            return "port %s is not the expected one of a bert-serving server" % self.port
+            return "port %s answers, but not as that one of a bert-serving server does" % self.port
         return "never connected to port %s" % self.port
 
     def send(self, frames: List[bytes]) -> bool:

@@ -21,6 +21,7 @@ from bert_serving.client.link import Link
 
 from .config import ServerConfig, get_args_parser, port_number, seconds
 from .errors import ConfigError, StartError
+from .keys import WORKERS
 from .process import raise_descriptor_limit, read_orders
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,24 @@ def _followed(orders: dict[str, Any], own: dict[str, Any]) -> ServerConfig:
         raise ConfigError(f"what is ordered is not a server's: {type(error).__name__}: {error}") from error
 
 
+class WorkerLink(Link):
+    """A connection to a server's port for workers, whose keys are not those of clients."""
+
+    def explain(self, finding: str) -> str:
+        where = f"the server at {self.host}, port {self.port},"
+        take = ("a worker's are made by: bert-serving-keygen DIR NAME -worker, DIR being the server's -curve_dir; give "
+                "the folder NAME here as -curve_dir")
+        if self.keys is None:
+            return f"{where} lets in only workers with a key; {take}"
+        if finding == "UNKNOWN":
+            return (f"{where} does not know this key, {self.keys.public.decode('ascii')}, which is not among its "
+                    f"{WORKERS}/*.key; {take}")
+        if finding == "CURVE":
+            return (f"{where} has not the key that {self.keys.origin} has for it: is that the number of its "
+                    "-worker_port, and server.key the right server's?")
+        return super().explain(finding)
+
+
 def connection(where: tuple[str, int], keys: Keys | None) -> Link:
     """A new connection to the server's port for workers.
 
@@ -141,12 +160,10 @@ def connection(where: tuple[str, int], keys: Keys | None) -> Link:
     """
     # No limit: what the workers have out is limited. Soon again: whoever lost the connection wants it back.
     try:
-        link = Link(zmq.DEALER, *where, keys, sndhwm=0, reconnect_ivl=100, reconnect_ivl_max=1000,
-                    connect_timeout=2000)
+        return WorkerLink(zmq.DEALER, *where, keys, sndhwm=0, reconnect_ivl=100, reconnect_ivl_max=1000,
+                          connect_timeout=2000)
     except (zmq.ZMQError, KeysError) as error:
         raise StartError(f"cannot connect to {where[0]}:{where[1]}: {error}") from error
-    link.folder = "workers"
-    return link
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
