@@ -25,7 +25,7 @@ def connect():
 
 def listen(client, name):
     for response in client.listen(NUM_BATCHES):
-        print(f"{name} hears {response.embedding.shape}")
+        print(f"{name} hears {response.embedding.shape}\n", end="", flush=True)  # one write, as two threads print
 
 
 with connect() as sender, connect() as first, connect() as second:

@@ -37,12 +37,20 @@ def asked():
         yield line.strip()
 
 
-questions = [heading.strip() for heading in re.findall(r"^#{2,}\s+(.+)$", args.faq.read_text(encoding="utf-8"), re.M)]
+try:
+    text = args.faq.read_text(encoding="utf-8")
+except (OSError, UnicodeDecodeError) as error:
+    parser.error(f"cannot read {args.faq}, which -faq names: {error}")
+questions = [heading.strip() for heading in re.findall(r"^#{2,}\s+(.+)$", text, re.M)]
 if not questions:
     parser.error(f"{args.faq} has no headings (## or more), which are taken for the questions")
 
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=60_000) as bc:
-    vectors = normalized(bc.encode(questions))  # [questions, D]; once, and then only yours is encoded
+    vectors = bc.encode(questions)              # [questions, D]; once, and then only yours is encoded
+    if vectors.ndim != 2:
+        parser.error("the server gives a vector for each token, and this needs one for each question: start it without "
+                     "-pooling_strategy NONE")
+    vectors = normalized(vectors)
     print(f"{len(questions)} questions of {args.faq.name}")
     for question in args.question or asked():
         scores = vectors @ normalized(bc.encode([question]))[0]

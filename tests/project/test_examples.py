@@ -45,14 +45,19 @@ def served(*options):
 
 def run(name: str, server: RunningServer, *options: object) -> str:
     """What an example prints."""
+    done = end(name, server, *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def end(name: str, server: RunningServer, *options: object) -> subprocess.CompletedProcess[str]:
+    """How an example ended, well or not."""
     path, http = str(EXAMPLES / name), f"http://127.0.0.1:{server.http_port}"
     sockets = ["-port", server.port, "-port_out", server.port_out]
     command = {".sh": ["sh", path, http], ".mjs": ["node", path, http],
                ".py": [sys.executable, path, "-ip", "127.0.0.1",
                        *(["-http_port", server.http_port] if name in HTTP else sockets)]}[Path(name).suffix]
-    done = subprocess.run([*map(str, [*command, *options])], capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return subprocess.run([*map(str, [*command, *options])], capture_output=True, text=True, timeout=SECONDS)
 
 
 def number(pattern: str, text: str) -> float:
@@ -89,6 +94,23 @@ def test_example(name, echo_server):
     output = run(name, echo_server, *options)
     for word in words:
         assert word in output, f"{word!r} is not in:\n{output}"
+
+
+def test_broadcast_prints_whole_lines(echo_server):
+    lines = run("broadcast.py", echo_server).splitlines()
+    assert sorted(lines) == sorted(f"the {listener} listener hears ({number}, 768)"
+                                   for listener in ("first", "second") for number in range(1, 6))
+
+
+@pytest.mark.parametrize("content, said", [(None, "No such file"), (b"\xff\xfe", "can't decode"),
+                                           (b"text\n", "no headings")])
+def test_a_faq_that_is_none_is_an_error_of_one_line(echo_server, tmp_path, content, said):
+    faq = tmp_path / "faq.md"
+    if content is not None:
+        faq.write_bytes(content)
+    done = end("faq_search.py", echo_server, "-faq", faq, "-question", "why?")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert str(faq) in done.stderr.splitlines()[-1] and said in done.stderr.splitlines()[-1]
 
 
 # ---- with the default model: it is what vectors mean that matters ----------------------------------------------------
@@ -188,6 +210,11 @@ def check_token_vectors(server, tmp_path):
     assert number(r"both of money: cosine ([\d.]+)", output) > number(r"of a river: cosine ([\d.]+)", output) + 0.05
 
 
+def check_faq_of_tokens(server, tmp_path):
+    done = end("faq_search.py", server, "-question", "why?")
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "without -pooling_strategy NONE" in done.stderr
+
+
 def check_pooling_layers(server, tmp_path):
     output = run("pooling_layers.py", server, "-num_title", 176, "-draw", "REDUCE_MEAN", "-directory", tmp_path)
     for strategy in ("REDUCE_MEAN", "CLS_TOKEN"):
@@ -196,7 +223,8 @@ def check_pooling_layers(server, tmp_path):
     assert (tmp_path / "pooling-reduce-mean.png").read_bytes().startswith(b"\x89PNG")
 
 
-TOKENS = {"token_vectors.py": check_token_vectors, "pooling_layers.py": check_pooling_layers}
+TOKENS = {"token_vectors.py": check_token_vectors, "pooling_layers.py": check_pooling_layers,
+          "faq_search.py": check_faq_of_tokens}
 
 
 @pytest.mark.model
