@@ -57,6 +57,7 @@ install: $(TOOLS)
 
 docs: $(TOOLS)
 	$(BIN)/python -m sphinx -q -W --keep-going -E -a -b html docs build/docs
+	@echo "the site is here: build/docs/index.html"
 
 docs-links: $(TOOLS)
 	$(BIN)/python -m sphinx -q -b linkcheck docs build/docs-links
@@ -75,5 +76,5 @@ $(TOOLS): $(INSTALLED) requirements.txt docs/requirements.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .hypothesis client/build server/build client/*.egg-info server/*.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .hypothesis build client/build server/build client/*.egg-info server/*.egg-info
 	find client server tests docs example -name __pycache__ -type d -prune -exec rm -rf {} +
