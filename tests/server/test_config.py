@@ -381,3 +381,16 @@ def test_another_command_may_have_some_of_the_options(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["-port", "1"])
     assert "unrecognized arguments: -port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, told", [
+    (["-max_bach_size", "3"], "unrecognized arguments: -max_bach_size 3; did you mean -max_batch_size?"),
+    (["--pooling_stratgy=NONE"], "unrecognized arguments: --pooling_stratgy=NONE; did you mean --pooling_strategy?"),
+    (["-qqqq"], "unrecognized arguments: -qqqq; -h shows all options"),
+    (["-port", "x"], "invalid port value: 'x'"),
+])
+def test_what_is_no_option_is_told_in_one_line(capsys, words, told):
+    with pytest.raises(SystemExit) as end:
+        get_args_parser({}).parse_args(words)
+    line, = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and line.startswith("bert-serving-start: error: ") and told in line

@@ -7,6 +7,7 @@ the environment, that over what the model's own files say (``FROM_MODEL``), that
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from .errors import ConfigError
 
@@ -409,6 +410,19 @@ def _plain(value: Any) -> Any:
 ENVIRONMENT_PREFIX = "BERT_SERVING_"
 
 
+class Parser(argparse.ArgumentParser):
+    """One that says in one line what is wrong, and not what there is: dozens of options."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            names = [word.split("=")[0] for word in unknown.split() if word.startswith("-")]
+            alike = [found for name in names
+                     for found in difflib.get_close_matches(name, self._option_string_actions, 1)]
+            message += f"; did you mean {alike[0]}?" if alike else "; -h shows all options"
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
 def get_args_parser(environ: Mapping[str, str] = os.environ,
                     only: Sequence[str] | None = None) -> argparse.ArgumentParser:
     """The parser of ``bert-serving-start``; ``-x`` and ``--x`` both work, as do unambiguous prefixes.
@@ -419,8 +433,9 @@ def get_args_parser(environ: Mapping[str, str] = os.environ,
     """
     from . import __version__
 
-    parser = argparse.ArgumentParser(
-        prog="bert-serving-start", description="Start a server that turns sentences into vectors with BERT.",
+    parser = Parser(
+        prog="bert-serving-start", usage="%(prog)s [option ...]",
+        description="Start a server that turns sentences into vectors with BERT.",
         epilog=f"Every option can also be given in the environment, as {ENVIRONMENT_PREFIX}PORT=5555.",
         add_help=only is None)
     groups: dict[str, Any] = {}

@@ -19,7 +19,7 @@ from bert_serving.client import curve
 from bert_serving.client.curve import Keys, KeysError
 from bert_serving.client.link import Link
 
-from .config import ServerConfig, get_args_parser, port_number, seconds
+from .config import Parser, ServerConfig, get_args_parser, port_number, seconds
 from .errors import ConfigError, StartError
 from .keys import WORKERS
 from .process import raise_descriptor_limit, read_orders
@@ -46,9 +46,10 @@ def address(text: str) -> tuple[str, int]:
 
 def get_worker_parser() -> argparse.ArgumentParser:
     """The parser of ``bert-serving-worker``."""
-    parser = argparse.ArgumentParser(
-        prog="bert-serving-worker", description="Compute for a bert-serving server on another host, which has "
-        "-worker_port. It says which model and how; here is said what of this host is used.",
+    parser = Parser(
+        prog="bert-serving-worker", usage="%(prog)s -connect HOST:PORT [option ...]",
+        description="Compute for a bert-serving server on another host, which has -worker_port. It says which model "
+        "and how; here is said what of this host is used.",
         epilog="Every option that bert-serving-start has too can also be given in the environment, as there.",
         parents=[get_args_parser(only=OPTIONS)], conflict_handler="resolve")
     parser.add_argument("-connect", "--connect", type=address, required=True, metavar="HOST:PORT",

@@ -55,6 +55,7 @@ def test_every_sweep(capsys, name, values, setting):
 
 
 def test_what_is_kept(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
     directory = tmp_path / "new" / "directory"
     assert run("-tests", "num_client", "client_batch_size", "-test_num_client", "2", "-test_client_batch_size", "1",
                "3", "-num_run", "2", "-output_dir", str(directory), "-plot") == 0

@@ -85,8 +85,7 @@ def test_wrong_values_are_one_line(line, said, capsys):
     with pytest.raises(SystemExit) as ended:
         parsed(line)
     assert ended.value.code == 2
-    usage, error = capsys.readouterr().err.splitlines()
-    assert usage.startswith("usage: bert-serving-benchmark [-tests NAME ...]")
+    error, = capsys.readouterr().err.splitlines()
     assert error.startswith("bert-serving-benchmark: error: ") and said in error
 
 

@@ -7,6 +7,7 @@ from bert_serving.server.benchmark.load import BenchmarkError
 
 
 def test_a_picture(result, tmp_path):
+    pytest.importorskip("matplotlib")
     path = tmp_path / "num_client.png"
     plots.draw(result, "about " * 40, path)
     data = path.read_bytes()
@@ -16,6 +17,7 @@ def test_a_picture(result, tmp_path):
 
 
 def test_what_it_shows(result, tmp_path):
+    pytest.importorskip("matplotlib")
     path = tmp_path / "num_client.svg"
     plots.draw(result, "about", path)
     text = path.read_text(encoding="utf-8")

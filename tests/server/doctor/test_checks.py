@@ -137,7 +137,9 @@ def test_a_port_in_use_is_said_so_with_who_has_it(taken, monkeypatch, option):
     monkeypatch.setattr(checks, "ANSWER_MS", 200)
     with pytest.raises(StartError) as start:
         Service(config(**{option: taken}))
-    findings = examine(**{option: taken})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free = listener.getsockname()[1]
+    findings = examine(**{"port_out": free, option: taken})
     name = Path("/proc/self/comm").read_text().strip()
     assert said(findings, Level.PROBLEM) == [f"{start.value.message} (process {os.getpid()}, {name}, has it)"]
     answers = [finding for finding in findings if finding.topic == "server"]

@@ -22,7 +22,8 @@ def test_a_line_for_each_thing_and_exit_code_0(capsys):
     (["-port", "7", "-port_out", "7"],
      "problem  options    -port and -port_out are both 7; give them different numbers"),
     (["-port", "0", "-port_out", "0", "-model_dir", "/no/such/model/there"],
-     "problem  model      -model_dir /no/such/model/there: there is no such directory, nor a model of that name"),
+     "problem  model      -model_dir /no/such/model/there: there is no such directory, nor a model of that name; "
+     "bert-serving-model list shows the names"),
 ])
 def test_a_problem_and_exit_code_1(capsys, words, told):
     assert command.main(words) == 1
@@ -35,8 +36,8 @@ def test_options_that_are_none_are_refused_as_by_the_start(capsys):
     with pytest.raises(SystemExit) as end:
         command.main(["-no_such_option"])
     assert end.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1] == ("bert-serving-doctor: error: unrecognized arguments: "
-                                                        "-no_such_option")
+    assert capsys.readouterr().err == ("bert-serving-doctor: error: unrecognized arguments: -no_such_option; "
+                                       "-h shows all options\n")
 
 
 def test_what_is_missing_is_said_instead_of_a_traceback(capsys, monkeypatch):

@@ -130,9 +130,9 @@ def test_status_client_writes_bytes_and_sets_as_lists(http):
 # ---- errors are answers ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("body, kind, description", [
-    ({"texts": ["a"]}, "KeyError", "'id'"),
-    ({"id": 1}, "KeyError", "'texts'"),
-    ({}, "KeyError", "'id'"),
+    ({"texts": ["a"]}, "KeyError", "'id' is missing; expected a JSON object with id and texts"),
+    ({"id": 1}, "KeyError", "'texts' is missing; expected a JSON object with id and texts"),
+    ({}, "KeyError", "'id' is missing; expected a JSON object with id and texts"),
     (["a"], "TypeError", "the body is a JSON array; expected a JSON object with id and texts"),
     ("a", "TypeError", "the body is a JSON string; expected a JSON object with id and texts"),
     (None, "TypeError", "the body is a JSON null; expected a JSON object with id and texts"),

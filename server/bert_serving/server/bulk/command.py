@@ -25,8 +25,6 @@ from .places import Places
 from .progress import Progress
 from .records import BulkError
 
-CONNECT_MS = 10_000
-
 
 @contextmanager
 def connected(order: Order) -> Iterator[BertClient]:
@@ -42,16 +40,16 @@ def connected(order: Order) -> Iterator[BertClient]:
             from .. import log
             log.set_up(True)
         with BertServer(order.own) as server:
-            with connect({**order.address, "port": server.port, "port_out": server.port_out}) as client:
+            with connect({**order.address, "port": server.port, "port_out": server.port_out}, order.patience) as client:
                 yield client
     else:
-        with connect(order.address) as client:
+        with connect(order.address, order.patience) as client:
             yield client
 
 
-def connect(address: dict[str, Any]) -> BertClient:
+def connect(address: dict[str, Any], patience: float) -> BertClient:
     try:
-        return BertClient(**address, timeout=CONNECT_MS, check_length=False, check_token_info=False)
+        return BertClient(**address, timeout=int(patience * 1000), check_length=False, check_token_info=False)
     except DeadlineError as error:
         raise BulkError(f"{error.message} -own starts one for this job alone") from error
     except AttributeError as error:  # of a version that this client does not understand
@@ -93,7 +91,6 @@ def run(order: Order) -> Outcome:
         job = Job(Wish(source, about(order.format, order.column), order.output, order.overwrite, order.in_flight,
                        order.patience))
         with connected(order) as client:
-            client.timeout = int(max(order.patience * 1000, CONNECT_MS))
             server = meet(client)
             client.timeout = TICK_MS
             return job.run(client, server, Progress)

@@ -159,6 +159,7 @@ class Job:
             raise BulkError(f"{wish.output} is a directory; give the name of a file")
         if wish.output.exists() and wish.output.samefile(wish.source.path):
             raise BulkError(f"{wish.output} is the input, too; give another name")
+        outputs.check(wish.output.suffix)
 
     def run(self, client: Client, server: Server, progress: Callable[[int, int], Progress]) -> Outcome:
         """Do it, or what is left of it.

@@ -69,3 +69,9 @@ FORMATS = {".jsonl": write_json_lines, ".parquet": write_parquet}
 
 SUFFIXES = (".npy", *FORMATS)
 """What an output may end in; .npy is what the vectors are in from the start."""
+
+
+def check(suffix: str) -> None:
+    """Raises BulkError if what writes such an output is not installed."""
+    if suffix == ".parquet":
+        need_arrow()

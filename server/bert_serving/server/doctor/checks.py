@@ -143,7 +143,7 @@ class Examination:
                     bind(context, config.host, port)[0].close(linger=0)
                 except PortError as error:
                     yield problem("port", error.message + _held(port))
-                    if option == "-port" and machine.holder(port):
+                    if option == "-port" and config.port_out and machine.holder(port):
                         yield self._answering()
                 else:
                     yield ok("port", f"{_shown(port)} ({option}) can be bound on {config.host}")

@@ -170,7 +170,8 @@ def directory_or_name(model_dir: str | None) -> Path | str:
         raise ModelError(f"-model_dir {model_dir} is a file, expected a directory")
     if model_dir in library.KNOWN or library.HUB_NAME.fullmatch(model_dir):
         return model_dir
-    raise ModelError(f"-model_dir {model_dir}: there is no such directory, nor a model of that name")
+    raise ModelError(f"-model_dir {model_dir}: there is no such directory, nor a model of that name; "
+                     "bert-serving-model list shows the names")
 
 
 def find(root: Path, config: ServerConfig | None = None) -> ModelFiles:

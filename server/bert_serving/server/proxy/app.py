@@ -120,7 +120,7 @@ def _encode(app: Flask, gate: Gate, vocabulary: Vocabulary | None, private: Sequ
         body = read_object(expected)
         for key in ("id", "texts"):
             if key not in body:
-                raise WrongBody(repr(key), "KeyError", key, expected=expected)  # the original's words
+                raise WrongBody(f"{key!r} is missing; expected {expected}", "KeyError", key, expected=expected)
         is_tokenized, request_id = boolean(body, "is_tokenized"), _dump_id(app, body["id"])
         # The vectors stand under both names and are made into text once: that is where the time goes.
         vectors = dump(plain(gate.encode(body["texts"], is_tokenized)))
