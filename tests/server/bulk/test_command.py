@@ -54,6 +54,12 @@ def test_a_file_becomes_vectors(fake_server, source, capsys):
     assert fake_server.addresses[0]["port"] == 7 and fake_server.client.timeout == command.TICK_MS
 
 
+def test_a_server_that_is_not_there_is_waited_for_as_long_as_is_said(source, capsys):
+    assert command.main([str(source), str(source) + ".npy", "-port", "1", "-port_out", "2", "-timeout", "0.05"]) == 1
+    line, = capsys.readouterr().err.splitlines()
+    assert "within 50 ms: never connected to port 1" in line and "-own starts one for this job" in line
+
+
 def test_standard_input_is_kept_while_it_is_needed(fake_server, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"text": "one"}\n{"text": "two"}')))
     assert command.main(["-", str(tmp_path / "out.npy"), "-format", "jsonl"]) == 0

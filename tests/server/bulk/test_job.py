@@ -2,6 +2,7 @@ import io
 import json
 import math
 import sqlite3
+import sys
 
 import numpy as np
 import pytest
@@ -269,6 +270,12 @@ def test_places_that_cannot_be_are_said_so(source, client):
     source.with_name("out.npy").mkdir()
     with pytest.raises(BulkError, match="is a directory"):
         run(source, client)
+
+
+def test_a_missing_library_is_missed_before_anything_is_begun(source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BulkError, match="pyarrow"):
+        Job(Wish(open_input(source, "jsonl", "text"), about("jsonl", "text"), source.with_name("out.parquet")))
 
 
 def test_an_input_is_not_written_over(source, client):
