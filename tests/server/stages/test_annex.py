@@ -375,7 +375,7 @@ def test_who_leaves_ends_what_it_has_and_is_let_go(setup, caplog):
     setup.until(lambda: setup.taken, "the answer")
     setup.fleet.landed(flight.job, 1.0)  # as the broker does
     setup.tick()
-    assert host.hear(membership.BYE)["reason"] == "it has left"
+    assert host.hear(membership.BYE)["reason"] == "all that this host had to do is done"
     assert not setup.members.hosts and not setup.fleet.suspects
     assert caplog.messages[-2:] == ["host-a (process 7) leaves, with 1 workers", "host-a (process 7) has left"]
 

@@ -150,7 +150,7 @@ class Annex:
         self._told &= fleet.flights.keys()
         for host in [host for host in self.members.hosts.values() if self.members.is_done(host)]:
             logger.info("%s has left", host.name)
-            self._send(host.peer, membership.encode(membership.BYE, reason="it has left"))
+            self._send(host.peer, membership.encode(membership.BYE, reason="all that this host had to do is done"))
             self.members.forget(host.peer)
         if now >= self._next_alive:
             self._next_alive = now + self._every
