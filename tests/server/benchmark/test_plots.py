@@ -27,6 +27,7 @@ def test_what_it_shows(result, tmp_path):
 
 
 def test_matplotlib_is_asked_for_by_name(monkeypatch):
+    pytest.importorskip("matplotlib")
     plots.check()
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(BenchmarkError, match=r"-plot needs matplotlib; install it, or './server\[plot\]'"):

@@ -87,7 +87,7 @@ class Texts:
     def describe(self) -> str:
         if self.lines is not None:
             return f"{len(self.lines)} sentences of a file"
-        return f"random sentences of {len(self.words)} words"
+        return f"random sentences out of {len(self.words)} different words"
 
     def shares(self, setting: Setting) -> list[list[str]]:
         """Each client's sentences."""
