@@ -86,7 +86,7 @@ def test_what_sits_between_server_and_clients_cannot_read_what_has_keys(capsys):
 
 
 def test_half_open_connections_that_cost_something_are_noticed(monkeypatch, tmp_path):
-    settings = Settings(seconds=5, seed=7, expect=EchoModel(), directory=str(tmp_path), say=lambda line: None)
+    settings = Settings(seconds=3, seed=7, expect=EchoModel(), directory=str(tmp_path), say=lambda line: None)
     outcome, = run(settings, ["halfopen"])
     assert outcome.verdict.clean and "1000 held for 3 times" in outcome.figure
     monkeypatch.setattr(scenarios, "HALF_OPEN_SHARE", -1)

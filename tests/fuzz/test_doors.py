@@ -27,7 +27,7 @@ def test_a_short_siege(tmp_path):
 
 @pytest.mark.parametrize("planted, row", [("crash", "port for requests"), ("wrong", "port for results")])
 def test_a_planted_bug_is_seen(tmp_path, planted, row):
-    siege = besiege(4, 0, 1, str(tmp_path), planted=planted, rows=[row], timeout=4000, say=str)
+    siege = besiege(4, 0, 1, str(tmp_path), planted=planted, rows=[row], timeout=2500, say=str)
     assert not siege.is_clean
     if planted == "crash":
         assert any("ZeroDivisionError" in line or "ended by itself" in line for line in siege.crashes), siege.crashes

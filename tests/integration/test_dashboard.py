@@ -244,6 +244,7 @@ def test_values_change_under_load(watch, load, serve_echo):
     page.until(lambda: page.tile("throughput") == "0", "a server without work has a throughput")
     assert (page.tile("workers"), page.tile("queue")) == ("2 of 2", "0")
     assert "no requests in this time" in page.text("charts")
+    page.hurry()
     load(server)
     page.until(lambda: page.tile("throughput") not in ("0", "–"), "the throughput stays as it was")
     page.until(lambda: page.tile("latency").endswith(" ms"), "there is no latency")
@@ -258,6 +259,7 @@ def test_values_change_under_load(watch, load, serve_echo):
 def test_charts_tell_their_values_to_the_pointer_and_to_the_keyboard(watch, load, serve_echo):
     server = serve_echo("-http_port", "0")
     page = watch(server)
+    page.hurry()
     load(server, clients=1)
     page.until(lambda: page.run("return App.history.points.length") >= 4, "there are no points")
     chart = page.driver.find_element("css selector", "#charts svg.chart")
