@@ -7,7 +7,6 @@ the environment, that over what the model's own files say (``FROM_MODEL``), that
 from __future__ import annotations
 
 import argparse
-import difflib
 import math
 import os
 import re
@@ -416,6 +415,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
+            import difflib
             names = [word.split("=")[0] for word in unknown.split() if word.startswith("-")]
             alike = [found for name in names
                      for found in difflib.get_close_matches(name, self._option_string_actions, 1)]

@@ -123,8 +123,7 @@ class Supervisor:
 
     def _on_frozen(self, message: dict[str, Any]) -> None:
         if "error" in message:
-            error = BY_NAME.get(message["error"]["name"], StartError)
-            self._fail(error(message["error"]["message"]))
+            self._complain(message["error"], "the graph cannot be frozen")
             return
         logger.info("froze %s of %s layers in %.1f s: %.1f MB, kept in %s", message["layers_kept"], message["layers"],
                     message["seconds"], message["bytes"] / 1e6, message["path"])
@@ -211,8 +210,7 @@ class Supervisor:
         elif self._failed_starts[slot] >= MAX_FAILED_STARTS:
             self._give_up(slot, how, reason)
         else:
-            self._due[slot] = time.monotonic() + min(
-                BACKOFF_SECONDS * 2 ** (self._failed_starts[slot] - 1), MAX_BACKOFF_SECONDS)
+            self._due[slot] = _next_start(self._failed_starts[slot])
 
     def _give_up(self, slot: int, how: str, reason: StartError | None) -> None:
         text = f"worker {slot} did not become ready in {MAX_FAILED_STARTS} attempts (the last one {how})"
@@ -293,7 +291,7 @@ class Supervisor:
             self._fail(StartError(f"{helper.what} {how} before it was ready; its last lines above may say why"))
             return
         logger.warning("%s was lost (%s); it is replaced", helper.what, how)
-        helper.due = time.monotonic() + min(BACKOFF_SECONDS * 2 ** (helper.failures - 1), MAX_BACKOFF_SECONDS)
+        helper.due = _next_start(helper.failures)
 
     def _complain(self, error: dict[str, str], of_what: str) -> None:
         """A child says what is wrong: the end of the start, or a line when the server is ready without it."""
@@ -404,3 +402,8 @@ class Supervisor:
         idle = worker.state is WorkerState.READY and not worker.flights
         if not idle or not self.send_stop(worker.slot, encode_to_worker(Stop(worker.slot, worker.incarnation))):
             self.handles[worker.slot].kill()
+
+
+def _next_start(failures: int) -> float:
+    """When to start a child again that was lost so many times in a row."""
+    return time.monotonic() + min(BACKOFF_SECONDS * 2 ** (failures - 1), MAX_BACKOFF_SECONDS)

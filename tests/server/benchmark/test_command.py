@@ -122,6 +122,12 @@ def test_no_server_where_one_should_be(monkeypatch):
         command.status({"ip": "127.0.0.1", "port": 1, "port_out": 2})
 
 
+def test_a_port_that_is_none_is_said_in_a_line(capsys):
+    assert command.main(["-ip", "127.0.0.1", "-port", "0", "-port_out", "2", "-tests", "num_client"]) == 1
+    line, = capsys.readouterr().err.splitlines()
+    assert line == "bert-serving-benchmark: error: port is 0; expected a number from 1 to 65535"
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_end_by_signal_leaves_no_process(number, code):
     process = subprocess.Popen(

@@ -60,6 +60,12 @@ def test_a_server_that_is_not_there_is_waited_for_as_long_as_is_said(source, cap
     assert "within 50 ms: never connected to port 1" in line and "-own starts one for this job" in line
 
 
+def test_a_port_that_is_none_is_said_in_a_line(source, capsys):
+    assert command.main([str(source), str(source) + ".npy", "-port", "0"]) == 1
+    line, = capsys.readouterr().err.splitlines()
+    assert line == "bert-serving-encode: error: port is 0; expected a number from 1 to 65535"
+
+
 def test_standard_input_is_kept_while_it_is_needed(fake_server, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b'{"text": "one"}\n{"text": "two"}')))
     assert command.main(["-", str(tmp_path / "out.npy"), "-format", "jsonl"]) == 0

@@ -179,6 +179,8 @@ def status(address: Mapping[str, Any]) -> dict[str, Any]:
     except DeadlineError as error:
         raise BenchmarkError(f"no server answers on {address['ip']}, ports {address['port']} and {address['port_out']}"
                              f"; is it there? {error}") from error
+    except ValueError as error:  # a port is none
+        raise BenchmarkError(str(error)) from error
 
 
 def about(server: Mapping[str, Any], texts: str) -> str:

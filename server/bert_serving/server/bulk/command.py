@@ -52,7 +52,7 @@ def connect(address: dict[str, Any], patience: float) -> BertClient:
         return BertClient(**address, timeout=int(patience * 1000), check_length=False, check_token_info=False)
     except DeadlineError as error:
         raise BulkError(f"{error.message} -own starts one for this job alone") from error
-    except AttributeError as error:  # of a version that this client does not understand
+    except (AttributeError, ValueError) as error:  # of a version that this client does not understand; or no port
         raise BulkError(str(error)) from error
 
 
