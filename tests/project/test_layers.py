@@ -20,17 +20,22 @@ ROOMS = {
     "server.log": [],
     "server.process": [],
     "server.api_keys": ["server.errors"],
-    "server.config": ["server.errors"],
+    "server.precision": [],
+    "server.golden": ["server.precision"],
+    "server.config": ["server.errors", "server.precision"],
     "server.keys": ["server.errors", "client.curve"],
-    "server.core": ["server.errors", "client.protocol", "client.errors"],
-    "server.machine": ["server.core"],
-    "server.engine": ["server.core", "server.config", "server.errors", "server.log", "server.process"],
+    "server.core": ["server.golden", "server.precision", "server.errors", "client.protocol", "client.errors"],
+    "server.machine": ["server.precision", "server.core"],
+    "server.engine": ["server.core", "server.config", "server.golden", "server.precision", "server.errors",
+                      "server.log", "server.process"],
     "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",
                       "server.keys", "client.link", "client.protocol", "client.errors"],
     "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process"],
-    "server.proxy": ["client", "server.errors", "server.api_keys", "server.log", "server.process"],
-    "server.bulk": ["client", "server.service", "server.config", "server.errors", "server.log"],
-    "server.doctor": ["client", "server.service", "server.crew", "server.stages", "server.engine", "server.core",
+    "server.proxy": ["client", "server.golden", "server.precision", "server.errors", "server.api_keys", "server.log",
+                     "server.process"],
+    "server.bulk": ["server.golden", "client", "server.service", "server.config", "server.errors", "server.log"],
+    "server.doctor": ["client", "server.precision", "server.service", "server.crew", "server.stages", "server.engine",
+                      "server.core",
                       "server.proxy", "server.machine", "server.keys", "server.api_keys", "server.config",
                       "server.errors", "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.core", "server.machine", "server.config",
@@ -151,7 +156,8 @@ def test_the_rules_allow(module, source):
 def test_every_room_is_in_the_tables_for_people(page):
     """By the name of its folder or file; the page on architecture leaves out the server's single files."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    single = {"server.config", "server.errors", "server.log", "server.process", "server.machine", "server.api_keys"}
+    single = {"server.config", "server.errors", "server.log", "server.process", "server.machine", "server.api_keys",
+              "server.precision", "server.golden"}
     for room in set(ROOMS) - {"client", "server"} - (single if page.startswith("docs") else set()):
         package, name = room.split(".", 1)
         assert f"/{name.replace('.', '/')}/`" in text or f"{name}.py`" in text, f"{page} has no row for {room}"

@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, NamedTuple, NoReturn
 
 from .errors import ConfigError
+from .precision import PRECISIONS
 
 
 class PoolingStrategy(Enum):
@@ -262,7 +263,7 @@ class ServerConfig:
                                    "processors that have instructions for it, a little less exact), bf16 (engine "
                                    "graph: matrix products in 16 bits), or "
                                    "fp16 (engine graph: these and the answers in half precision); default: fp32",
-                                   SERVING, str, choices=("fp32", "int8", "bf16", "fp16"))
+                                   SERVING, str, choices=tuple(PRECISIONS))
     gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)
     device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+")
     prefetch_size: int = option(10, "jobs that a GPU worker holds: one running, the others waiting; a CPU worker "

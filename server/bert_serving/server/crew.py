@@ -15,6 +15,7 @@ from .engine.base import EngineSettings
 from .engine.freeze import cached_graph
 from .engine.models import Model
 from .errors import ConfigError
+from .precision import PRECISIONS
 from .stages import endpoints
 
 logger = logging.getLogger(__name__)
@@ -23,10 +24,6 @@ MB = 1_000_000
 
 JOB_GROWTH = 4
 """A request's text may take so many times its bytes in a job, where every character is ASCII."""
-
-UNAIDED = {"int8": "it makes one sentence alone faster, and the rest hardly", "bf16": "fp32 is faster, and exact",
-           "fp16": "fp32 is faster, and exact"}
-"""Precision -> what to expect of it where the processor does not help, as measured: see docs/performance.md."""
 
 
 def place(config: ServerConfig) -> tuple[Placement, Plan]:
@@ -60,9 +57,9 @@ def _devices(config: ServerConfig) -> Callable[[int], Placement]:
 
 def slow_precision(precision: str) -> str | None:
     """What to expect of a precision that this processor has no instructions for; None if it has."""
-    if precision not in UNAIDED or machine.speeds_up(precision):
+    if machine.speeds_up(precision):
         return None
-    return f"this processor has no instructions for {precision}: {UNAIDED[precision]}"
+    return f"this processor has no instructions for {precision}: {PRECISIONS[precision].without_features}"
 
 
 def largest_job(config: ServerConfig) -> int:

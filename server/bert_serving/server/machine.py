@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from .core.placement import Gpu
+from .precision import PRECISIONS
 
 
 def allowed_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -90,18 +91,13 @@ def _listening(table: Path, port: int) -> list[str]:
             if len(row) > 9 and row[3] == LISTEN and row[1].rpartition(":")[2] == f"{port:04X}"]
 
 
-FAST = {"int8": {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}, "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
-        "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
-"""Precision -> the processor's features, each of which is for it."""
-
-
 def speeds_up(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor has instructions for this precision; where it does not tell, they are taken for there."""
     try:
         words = set(cpuinfo.read_text().split())
     except OSError:
         return True
-    return bool(FAST.get(precision, words) & words)
+    return bool((PRECISIONS[precision].cpu_features or words) & words)
 
 
 def gpus() -> list[Gpu]:

@@ -293,12 +293,12 @@ def test_a_server_that_is_overloaded_is_met_later(client, monkeypatch):
         return original(texts)
 
     monkeypatch.setattr(client, "_vectors", vectors)
-    assert meet(client, slept.append).canaries.shape == (3, 4) and slept == [2.5, 1.0]
+    assert meet(client, slept.append).canaries.shape == (6, 4) and slept == [2.5, 1.0]
 
 
 def test_a_vector_a_token_is_refused(client, monkeypatch):
     monkeypatch.setattr(client, "_vectors", lambda texts: np.ones((len(texts), 5, 4), np.float32))
-    with pytest.raises(BulkError, match=r"a vector for each token, an array of shape \(3, 5, 4\).*than REDUCE_MEAN"):
+    with pytest.raises(BulkError, match=r"a vector for each token, an array of shape \(6, 5, 4\).*than REDUCE_MEAN"):
         meet(client)
 
 

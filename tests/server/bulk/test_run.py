@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from bert_serving.server.bulk import records
-from bert_serving.server.bulk.asking import CANARIES, Asker
+from bert_serving.server.bulk.asking import Asker
 from bert_serving.server.bulk.journal import Journal
 from bert_serving.server.bulk.lines import TextInput
 from bert_serving.server.bulk.places import stamp
 from bert_serving.server.bulk.records import BulkError
 from bert_serving.server.bulk.run import Run
 from bert_serving.server.bulk.vectors import VectorFile
+from bert_serving.server.golden import SENTENCES
 
 from .conftest import FakeClient, vector
 
@@ -31,7 +32,7 @@ def run(workplace, client, most=3, on_rows=lambda rows: None, count=len(FLAT)):
     source = TextInput(workplace / "input")
     journal = Journal(workplace / "journal")
     vectors = VectorFile(workplace / "vectors", count, 4, np.dtype(np.float32))
-    asker = Asker(client, np.stack([vector(text) for text in CANARIES]), 1e-3, 2, patience=10.0)
+    asker = Asker(client, np.stack([vector(text) for text in SENTENCES]), "fp32", 2, patience=10.0)
     try:
         Run(source, stamp(source.path), journal, vectors, asker, most, on_rows).run()
         return [(row, line) for row, line, _ in journal.rejects()]

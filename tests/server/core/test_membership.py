@@ -8,7 +8,7 @@ from bert_serving.server.core import membership as module
 from bert_serving.server.core.batching import Backlog, Piece
 from bert_serving.server.core.membership import (ALIVE, BYE, GONE, JOB, JOIN, KILL, LEAVE, PROTOCOL, READY, REFUSED,
                                                  WELCOME, WHO, Kind, Members, MembershipError, check_rows, decode,
-                                                 decode_job, decode_proof, difference, encode, encode_job, encode_proof,
+                                                 decode_job, decode_proof, encode, encode_job, encode_proof,
                                                  readable)
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows, encode_from_worker
 from bert_serving.server.core.placement import CPU
@@ -121,46 +121,6 @@ def test_what_is_no_proof(proof):
     (None, "a NoneType"), ({"a": 1}, "a dict")], ids=repr)
 def test_what_others_say_is_made_fit_for_the_log(value, told):
     assert readable(value) == told
-
-
-# ---- golden vectors --------------------------------------------------------------------------------------------------
-
-def turned(cosine):
-    """Vectors whose cosine with GOLDEN's is what is asked for, of the same length."""
-    lengths = np.linalg.norm(GOLDEN, axis=1, keepdims=True)
-    beside = np.array([[0, 0, -4, 3], [0, 0, -8, 7]], np.float32)
-    beside *= lengths / np.linalg.norm(beside, axis=1, keepdims=True)
-    return (cosine * GOLDEN + np.sqrt(1 - cosine ** 2) * beside).astype(np.float32)
-
-
-@pytest.mark.parametrize("precision, alike, unlike", [
-    ("fp32", 0.99995, 0.9998), ("bf16", 0.9992, 0.998), ("fp16", 0.9992, 0.998), ("int8", 0.992, 0.985)])
-def test_vectors_may_differ_as_much_as_the_precision_lets_them(precision, alike, unlike):
-    assert difference(GOLDEN, GOLDEN, precision) is None
-    assert difference(GOLDEN, turned(alike), precision) is None
-    assert "cosine" in difference(GOLDEN, turned(unlike), precision)
-
-
-@pytest.mark.parametrize("theirs, told", [
-    (GOLDEN[:1], r"\[1, 4\] where this server's are \[2, 4\]"), (GOLDEN[:, :3], r"\[2, 3\]"), (-GOLDEN, "-1.0000"),
-    (GOLDEN * np.nan, "not finite"), (GOLDEN * np.inf, "not finite"), (GOLDEN * 1.2, "longer or shorter"),
-    (GOLDEN * 0.8, "longer or shorter"), (GOLDEN * 0, "cosine"), (GOLDEN[::-1], "cosine")],
-    ids=["rows", "width", "turned round", "nan", "inf", "longer", "shorter", "zeros", "another order"])
-def test_how_vectors_differ(theirs, told):
-    with pytest.raises(AssertionError, match=told):
-        raise AssertionError(difference(GOLDEN, theirs, "fp32"))
-
-
-def test_rows_of_tokens_that_are_hidden_are_zero_at_both_ends():
-    ours = np.concatenate([GOLDEN, np.zeros((1, 4), np.float32)])
-    assert difference(ours, ours.copy(), "fp32") is None
-    theirs = ours.copy()
-    theirs[2, 0] = 1e-3
-    assert difference(ours, theirs, "fp32") and difference(theirs, ours, "fp32")
-
-
-def test_huge_vectors_are_unlike_without_a_warning():
-    assert difference(GOLDEN, np.full_like(GOLDEN, 3e38), "fp32")
 
 
 # ---- who joins -------------------------------------------------------------------------------------------------------

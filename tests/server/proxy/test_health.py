@@ -5,21 +5,26 @@ import numpy as np
 import pytest
 from bert_serving.client.errors import DeadlineError, UnavailableError
 from bert_serving.server.proxy import health
-from bert_serving.server.proxy.health import GOLDEN, Readiness
+from bert_serving.server.golden import SENTENCES
+from bert_serving.server.proxy.health import Readiness
 
 
 class Golden:
     """A probe's client."""
 
     def __init__(self):
-        self.vectors = np.arange(12, dtype=np.float32).reshape(3, 4)
+        self.vectors = np.arange(24, dtype=np.float32).reshape(6, 4)
         self.asked = 0
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Event()
 
+    @property
+    def server_status(self):
+        return {"precision": "fp32"}
+
     def encode(self, texts):
-        assert tuple(texts) == GOLDEN
+        assert tuple(texts) == SENTENCES
         self.asked += 1
         self.begun.set()
         assert self.gate.wait(20)
@@ -47,8 +52,8 @@ def test_the_same_every_time(readiness, client):
 
 
 @pytest.mark.parametrize("vectors, said", [
-    (np.full((3, 4), np.nan, np.float32), "not finite"), (np.zeros((2, 4), np.float32), "not finite"),
-    (np.ones((3, 4), np.float32), "other vectors"), (np.ones((3, 5), np.float32), "other vectors"),
+    (np.full((6, 4), np.nan, np.float32), "not finite"), (np.zeros((5, 4), np.float32), "not finite"),
+    (np.ones((6, 4), np.float32), "other vectors"), (np.ones((6, 5), np.float32), "other vectors"),
     (DeadlineError("no answer"), "did not come back: no answer"),
     (UnavailableError("stopping"), "were not encoded: stopping")])
 def test_anything_else(readiness, client, vectors, said):

@@ -12,6 +12,7 @@ import numpy as np
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnauthorizedError)
 
+from .. import golden
 from .records import BulkError
 
 MAX_CHARACTERS = 1_000_000
@@ -22,11 +23,6 @@ TICK_MS = 5_000
 
 PAUSE = 1.0
 """Seconds until a server that is stopping, or that gives no time, is asked again."""
-
-CANARIES = ["The canary sings as long as the air is good.", "42",
-            "Whoever exchanges the model of a server in the middle of a job gets vectors that do not belong together, "
-            "unless somebody looks."]
-"""Texts whose vectors tell one model from another. The first goes along with each request."""
 
 
 class Client(Protocol):
@@ -88,18 +84,18 @@ def pieces(texts: Sequence[str], answer: Answer) -> list[Piece]:
 class Asker:
     """One client, and the requests that it has under way."""
 
-    def __init__(self, client: Client, canaries: np.ndarray, tolerance: float, most: int, patience: float,
+    def __init__(self, client: Client, canaries: np.ndarray, precision: str, most: int, patience: float,
                  clock: Callable[[], float] = time.monotonic,
                  sleep: Callable[[float], None] = time.sleep) -> None:
         """
         Args:
             client: its timeout should be TICK_MS.
-            canaries: [len(CANARIES), width], the vectors that these texts have to have.
-            tolerance: see :func:`are_close`.
+            canaries: [len(golden.SENTENCES), width], the vectors that these texts must have.
+            precision: that they were computed in.
             most: requests under way at a time.
             patience: seconds without a server until it is given up.
         """
-        self.client, self.canaries, self.tolerance = client, canaries, tolerance
+        self.client, self.canaries, self.precision = client, canaries, precision
         self.most, self.patience = most, patience
         self._clock, self._sleep = clock, sleep
         self._waiting: deque[Piece] = deque()
@@ -145,12 +141,13 @@ class Asker:
         if self._clock() < self._not_before:
             return
         while self._waiting and len(self._sent) < self.most:
-            self.client.encode([*self._waiting[0].texts, CANARIES[0]], blocking=False)
+            self.client.encode([*self._waiting[0].texts, golden.SENTENCES[0]], blocking=False)
             self._sent[self.client.request_id] = self._waiting.popleft()
 
     def _take(self, piece: Piece, vectors: np.ndarray) -> None:
         expected = (len(piece.texts) + 1, self.canaries.shape[1])
-        if vectors.shape != expected or not are_close(vectors[-1:], self.canaries[:1], self.tolerance):
+        if vectors.shape != expected or vectors.dtype != self.canaries.dtype \
+                or golden.difference(vectors[-1:], self.canaries[:1], self.precision) is not None:
             raise BulkError("the server's model has changed: its vectors are no longer those of the beginning of this "
                             "job; start the old one to go on, or begin anew with -overwrite")
         piece.answer.vectors[piece.first:piece.first + len(piece.texts)] = vectors[:-1]
@@ -195,15 +192,3 @@ class Asker:
         if now - self._silent_since > self.patience:
             raise BulkError(f"no vectors from the server for {self.patience:g} seconds: {error.message}; when it is "
                             "there again, the same command goes on from here")
-
-
-def are_close(vectors: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
-    """Whether one model, of one precision, can have made both.
-
-    Args:
-        tolerance: how far they may differ, as a share of the largest number that is expected.
-    """
-    if vectors.shape != expected.shape or vectors.dtype != expected.dtype:
-        return False
-    left, right = vectors.astype(np.float64), expected.astype(np.float64)
-    return bool(np.allclose(left, right, rtol=0, atol=tolerance * np.abs(right).max(initial=0.0)))

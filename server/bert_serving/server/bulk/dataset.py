@@ -58,7 +58,7 @@ class Encoder:
         client = connect(**address, timeout=int(patience * 1000), check_length=False, check_token_info=False)
         server = meet(client)
         client.timeout = TICK_MS
-        self._asker = Asker(client, server.canaries, server.tolerance, server.num_chunks, patience)
+        self._asker = Asker(client, server.canaries, server.precision, server.num_chunks, patience)
 
     def __call__(self, table: Any) -> Any:
         """A pyarrow table with one column more."""

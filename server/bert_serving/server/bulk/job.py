@@ -14,9 +14,10 @@ import numpy as np
 from bert_serving.client.checks import DECISIVE
 from bert_serving.client.errors import OverloadedError
 
+from .. import golden
 from ..config import PoolingStrategy
 from . import outputs
-from .asking import CANARIES, PAUSE, Asker, Client, are_close
+from .asking import PAUSE, Asker, Client
 from .journal import Journal
 from .places import (JOURNAL, RECORD, REJECTS, VECTORS, Places, content_digest, discard, publish, stamp, write_record,
                      write_rejects)
@@ -28,11 +29,7 @@ from .vectors import VectorFile
 SERVER = (*DECISIVE, "engine")
 """What of a server's configuration its vectors depend on, to the last bit."""
 
-TOLERANCES = {"fp32": 2e-3}
-TOLERANCE = 5e-2
-"""How far vectors of one model may differ (see are_close) in fp32, and in less exact numbers."""
-
-SHOWN = 8
+SHOWN = 32
 """Numbers of each canary's vector that are kept with a job: enough to know the model by."""
 
 LEAST, MOST = 4, 32
@@ -45,7 +42,7 @@ class Server:
 
     Attributes:
         facts: what the vectors depend on.
-        canaries: [len(CANARIES), width]
+        canaries: [len(golden.SENTENCES), width]
         num_chunks: how many chunks keep its workers busy.
     """
 
@@ -54,8 +51,8 @@ class Server:
     num_chunks: int
 
     @property
-    def tolerance(self) -> float:
-        return TOLERANCES.get(str(self.facts["precision"]), TOLERANCE)
+    def precision(self) -> str:
+        return str(self.facts["precision"])
 
 
 def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
@@ -68,13 +65,13 @@ def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
     config = client.server_config
     while True:
         try:
-            vectors = np.asarray(client.encode(list(CANARIES)))
+            vectors = np.asarray(client.encode(list(golden.SENTENCES)))
             break
         except OverloadedError as error:
             sleep(PAUSE if error.retry_after is None else error.retry_after)
     if vectors.ndim != 2:
         raise BulkError(f"the server gives a vector for each token, an array of shape {vectors.shape} for "
-                        f"{len(CANARIES)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
+                        f"{len(vectors)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
                         f"{_name(config.get('pooling_strategy'))}")
     sentences = 2 * most_workers(config) * (config.get("max_batch_size") or 256)
     facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
@@ -239,7 +236,7 @@ class Job:
         if job["width"] != server.canaries.shape[1] or job["dtype"] != server.canaries.dtype.name:
             different.append(f"vectors had {job['width']} numbers of {job['dtype']}, and have "
                              f"{server.canaries.shape[1]} of {server.canaries.dtype.name}")
-        elif not are_close(server.canaries[:, :SHOWN], canaries, server.tolerance):
+        elif golden.difference(server.canaries[:, :SHOWN], canaries, server.precision) is not None:
             different.append("the server's model gives other vectors")
         return different
 
@@ -251,7 +248,7 @@ class Job:
         width, dtype = server.canaries.shape[1], server.canaries.dtype
         with closing(VectorFile(places.directory / VECTORS, count, width, dtype)) as vectors:
             most = self.wish.in_flight or server.num_chunks
-            asker = Asker(client, server.canaries, server.tolerance, most, self.wish.patience)
+            asker = Asker(client, server.canaries, server.precision, most, self.wish.patience)
             with closing(progress(count, journal.position.row)) as shown:
                 Run(self.wish.source, seen, journal, vectors, asker, most, shown.add).run()
             self._complete(journal, vectors)

@@ -32,6 +32,8 @@ from typing import Any
 
 import numpy as np
 
+from ..golden import difference
+from ..precision import PRECISIONS
 from .batching import Piece
 from .messages import HEAD, Fault, Job, Rows, decode_from_worker, encode_to_worker
 from .placement import CPU
@@ -60,9 +62,6 @@ MAX_COUNT = 2 ** 31
 ALIVE_SECONDS = 1.0
 """How often each end says that it is there, if the timeout is not so short that it has to be more often."""
 
-CLOSENESS = {"fp32": 0.9999, "int8": 0.99, "bf16": 0.999, "fp16": 0.999}
-"""Precision -> least cosine between two hosts' vectors of one golden sentence."""
-
 
 class MembershipError(ValueError):
     """A message that is none of those above."""
@@ -74,6 +73,7 @@ def readable(value: Any, most: int = 64) -> str:
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------
+
 
 def encode(kind: bytes, **values: Any) -> list[bytes]:
     """A message whose contents, if any, are plain JSON values."""
@@ -139,31 +139,6 @@ def decode_proof(proof: Any) -> np.ndarray:
         raise MembershipError(f"no vectors of the golden sentences: {error}") from error
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray, precision: str) -> str | None:
-    """How another host's vectors of the golden sentences differ from ours, in words; None if they do not.
-
-    Args:
-        ours, theirs: float32 [n, D]
-    """
-    if ours.shape != theirs.shape:
-        return f"they are {list(theirs.shape)} where this server's are {list(ours.shape)}"
-    if not np.isfinite(theirs).all():
-        return "some are not finite"
-    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)  # whose squares are finite, whatever they are
-    lengths = np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1)
-    product = lengths[0] * lengths[1]
-    empty = product == 0  # rows of tokens that are hidden
-    cosine = np.where(empty, lengths[0] == lengths[1], (ours * theirs).sum(axis=1) / np.where(empty, 1, product))
-    scale = np.where(empty, 1, lengths[1] / np.where(empty, 1, lengths[0]))
-    least = float(cosine.min(initial=1.0))
-    if least < CLOSENESS[precision]:
-        return f"the least alike have a cosine of {least:.4f}, expected {CLOSENESS[precision]} or more"
-    slack = 1.1 - CLOSENESS[precision]
-    if ((scale < 1 - slack) | (scale > 1 + slack)).any():
-        return "they are longer or shorter"
-    return None
-
-
 # ---- who is there ----------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +157,7 @@ class Kind:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float16 if self.precision == "fp16" else np.float32)
+        return np.dtype(PRECISIONS[self.precision].answer_dtype)
 
 
 @dataclass(eq=False, slots=True)
@@ -292,7 +267,7 @@ class Members:
             return None
         found = None
         if self.golden is not None:
-            found = difference(self.golden, theirs, self.kind.precision)
+            found = difference(theirs, self.golden, self.kind.precision)
         elif not theirs.size or not np.isfinite(theirs).all():
             found = "they are no vectors"
         if found is not None:

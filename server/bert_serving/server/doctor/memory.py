@@ -14,11 +14,9 @@ from ..engine.convert import has_long
 from ..engine.freeze import head
 from ..engine.models import Model
 from ..engine.pooling import POOLER_STRATEGIES
+from ..precision import PRECISIONS
 
 MB = 1_000_000
-
-SIZES = {"fp32": 4, "int8": 1, "bf16": 4, "fp16": 2}
-"""Precision -> bytes of one weight of the encoder in a worker's memory."""
 
 SERVER, PROXY = 40 * MB, 45 * MB
 """Of the broker and of the HTTP proxy: each process's own, and what it shares with others of its kind."""
@@ -63,7 +61,7 @@ def estimate(model: Model, num_worker: int) -> Need:
                     f"{num_worker} x {_mb(LITE_WORKER)} for workers without a model, {_mb(processes)} for the rest")
     embeddings, encoder = _numbers(model)
     copies = 2 if settings.engine == "lite" and has_long(settings) else 1
-    weights = encoder * SIZES[settings.precision] * copies
+    weights = encoder * PRECISIONS[settings.precision].weight_bytes * copies
     fixed, factor = CONVERSION[settings.engine]
     conversion = int(fixed + factor * 4 * (embeddings + encoder))
     disk = 4 * embeddings + weights

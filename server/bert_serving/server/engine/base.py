@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import golden
 from ..core.features import Features, build_features
 from ..core.tokenization import BaseTokenizer, Tokenizer, WordHashTokenizer
 from ..errors import EngineError
+from ..precision import PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,9 @@ class EngineSettings:
     num_threads: int = 1
 
     @property
-    def fp16(self) -> bool:
-        """Whether answers are in half precision too; those of other precisions are float32."""
-        return self.precision == "fp16"
+    def answer_dtype(self) -> np.dtype[Any]:
+        """Of the vectors that leave the engine."""
+        return np.dtype(PRECISIONS[self.precision].answer_dtype)
 
     @property
     def max_length(self) -> int:
@@ -135,35 +137,25 @@ def features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer,
 
 # ---- the self-test ---------------------------------------------------------------------------------------------------
 
-PROOF: tuple[str, ...] = ("First do it", "then do it right, then do it better, and then write down what was done", "a",
-                          "hello world ||| good day")
-
-TOLERANCE = {"fp32": 1e-3, "int8": 1e-3, "bf16": 1e-1, "fp16": 5e-2}
-"""Precision -> most that a value of a vector may change with the other sentences of the batch; as a share of the value
-where that is above 1."""
-
-
 def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) -> np.ndarray:
-    """Send a few sentences through the engine.
+    """Send the golden sentences through the engine.
 
     Returns:
         Their vectors.
     Raises:
         EngineError: what comes out is not finite, of the wrong shape, or depends on the other sentences of the batch.
     """
-    batch = features(PROOF, tokenizer, settings)
+    batch = features(golden.SENTENCES, tokenizer, settings)
     together = engine.encode(batch)
     lengths = [len(sequence) for sequence in batch] if engine.token_level else [1] * len(batch)
-    dtype = np.dtype(np.float16 if settings.fp16 else np.float32)
+    dtype = settings.answer_dtype
     if together.ndim != 2 or len(together) != sum(lengths) or together.dtype != dtype:
         raise EngineError(f"self-test: the engine answers {together.dtype} {together.shape} where {dtype} "
                           f"[{sum(lengths)}, ...] is expected")
     if not np.isfinite(together).all():
         raise EngineError("self-test: the engine answers vectors that are not finite; are the weights damaged?")
-    tolerance = TOLERANCE[settings.precision]
     for i, rows in enumerate(np.split(together, np.cumsum(lengths)[:-1])):
-        difference = np.abs(engine.encode(batch[i:i + 1]).astype(np.float64) - rows)
-        if (difference > tolerance * np.maximum(1, np.abs(rows))).any():
-            raise EngineError(f"self-test: a sentence's vector differs by {difference.max():.3g} from the one it has "
-                              "in a batch")
+        found = golden.difference(engine.encode(batch[i:i + 1]), rows, settings.precision, same_engine=True)
+        if found is not None:
+            raise EngineError(f"self-test: a sentence's vector depends on the other sentences of its batch: {found}")
     return together

@@ -66,7 +66,7 @@ class EchoEngine(Engine):
             mask = np.concatenate([features.input_mask for features in batch])
         cu_seqlens = np.concatenate([[0], np.cumsum([len(features) for features in batch])])
         return echo_vectors(ids, cu_seqlens, mask, strategy=self.strategy, layers=settings.pooling_layer,
-                            num_labels=settings.num_labels, fp16=settings.fp16, table=self._table)
+                            num_labels=settings.num_labels, fp16=settings.answer_dtype == np.float16, table=self._table)
 
     def describe(self) -> str:
         return f"echo (no model), {self.settings.hidden_size} dimensions"
