@@ -40,7 +40,7 @@ def test_level_time_stage_message(level, letter):
 
 @pytest.mark.parametrize("module, stage", [
     ("core.ventilator", "VENTILATOR"), ("core.recovery", "VENTILATOR"), ("core.sink", "SINK"), ("core.outlet", "SINK"),
-    ("engine", "GRAPHOPT"), ("engine.freeze", "GRAPHOPT"), ("proxy.app", "PROXY"), ("supervisor", "SERVER"),
+    ("engine", "GRAPHOPT"), ("engine.artefact", "GRAPHOPT"), ("proxy.app", "PROXY"), ("supervisor", "SERVER"),
     ("core.sinkhole", "SERVER")])
 def test_the_stage_is_that_of_the_module(module, stage):
     assert LINE.match(said(f"bert_serving.server.{module}"))[2] == stage

@@ -193,7 +193,7 @@ def test_ready_when_every_worker_is(world):
 
 def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
     one = world(freeze=True).begin()
-    freezer, = one.others("freeze")
+    freezer, = one.others("artefact")
     assert freezer.environ == {"TF": "3"} and not one.workers()
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
@@ -206,7 +206,7 @@ def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
 
 def test_what_the_freezing_process_found_wrong_is_the_failure(world):
     one = world(freeze=True).begin()
-    freezer, = one.others("freeze")
+    freezer, = one.others("artefact")
     freezer.say(error={"name": "ModelError", "message": "bert_config.json is missing"})
     freezer.end("ended with exit code 3")
     one.turn()
@@ -216,14 +216,14 @@ def test_what_the_freezing_process_found_wrong_is_the_failure(world):
 @pytest.mark.parametrize("how", ["killed by SIGKILL", "ended with exit code 1"])
 def test_a_freezing_process_that_ends_without_a_word(world, how):
     one = world(freeze=True).begin()
-    one.others("freeze")[0].end(how)
+    one.others("artefact")[0].end(how)
     one.turn()
     assert isinstance(one.failure, EngineError) and how in str(one.failure)
 
 
 def test_a_worker_that_dies_while_the_freezing_process_is_still_ending_is_not_its_fault(world):
     one = world(freeze=True).begin()
-    freezer, = one.others("freeze")
+    freezer, = one.others("artefact")
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
     one.end_worker()
@@ -458,7 +458,7 @@ def test_a_proxy_that_cannot_be_started_is_tried_again(world):
 
 def test_last_words_are_heard_when_the_child_is_gone_already(world):
     one = world(freeze=True).begin()
-    freezer, = one.others("freeze")
+    freezer, = one.others("artefact")
     freezer.say(error={"name": "ModelError", "message": "vocab.txt is missing"})
     freezer.end("ended with exit code 3")
     one.handlers[freezer.sentinel]()                 # the end is noticed first

@@ -321,30 +321,11 @@ class ServerConfig:
             raise ConfigError(f"-fp16 and -precision {self.precision} exclude each other; give one of them")
         self.precision = self.precision or ("fp16" if self.fp16 else "fp32")
         self.fp16 = self.precision == "fp16"
-        self._check_engine()
         if self.priority_batch_size > self.max_batch_size:
             self.priority_batch_size = self.max_batch_size
         for name in ("max_queue_mb", "max_message_mb", "max_held_mb", "max_held_client_mb"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"-{name} is {getattr(self, name)}; expected a number above 0")
-
-    def _check_engine(self) -> None:
-        """
-        Raises:
-            ConfigError: the engine cannot do what is asked of it.
-        """
-        if self.precision == "int8":
-            for unable, option_name in ((self.engine == "graph", "-engine graph"), (self.xla, "-xla"),
-                                        (bool(self.device_map), "-device_map")):
-                if unable:
-                    raise ConfigError(f"-precision int8 is for engine lite, which does without {option_name}; give one "
-                                      "of them")
-        if self.engine == "lite":
-            for unable, option_name in ((self.xla, "-xla"), (self.precision not in ("fp32", "int8"),
-                                                             f"-precision {self.precision}"),
-                                        (bool(self.device_map), "-device_map")):
-                if unable:
-                    raise ConfigError(f"-engine lite cannot do {option_name}; leave that out, or give -engine graph")
 
     @classmethod
     def secret_variables(cls) -> list[str]:

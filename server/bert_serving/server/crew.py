@@ -11,10 +11,9 @@ from . import machine
 from .config import ServerConfig
 from .core import placement
 from .core.placement import CPU, Placement, Plan
+from .engine import artefact, backends
 from .engine.base import EngineSettings
-from .engine.freeze import cached_graph
 from .engine.models import Model
-from .errors import ConfigError
 from .precision import PRECISIONS
 from .stages import endpoints
 
@@ -38,19 +37,20 @@ def place(config: ServerConfig) -> tuple[Placement, Plan]:
                                                   "host")
     if config.num_worker == 0:
         return Placement([], "there are none"), Plan([], "no worker on this host, as -num_worker says")
-    by_cores = config.engine != "echo" and devices(1).devices == [CPU]
+    found = backends.possible(config)
+    by_cores = all(backend.needs_model for backend in found) and devices(1).devices == [CPU]
     plan = placement.share_out(machine.allowed_cores(), config.num_worker, config.num_threads, by_cores)
     return devices(len(plan.threads)), plan
 
 
 def _devices(config: ServerConfig) -> Callable[[int], Placement]:
     """Number of workers -> where they run."""
-    if config.engine == "echo":
-        if config.device_map:
-            raise ConfigError("-device_map is for engines that compute; -engine echo does not")
-        return lambda num_worker: Placement([CPU] * num_worker, "engine echo computes nothing")
-    if config.engine == "lite" or config.precision == "int8":
-        return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
+    found = backends.possible(config)
+    if not any(backend.gpus for backend in found):
+        names = " and ".join(backend.name for backend in found)
+        reason = f"engine {names} is for CPUs" if all(backend.needs_model for backend in found) else \
+            f"engine {names} computes nothing"
+        return lambda num_worker: Placement([CPU] * num_worker, reason)
     looked = [] if config.cpu else machine.gpus()
     return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
 
@@ -103,8 +103,8 @@ class Crew:
         self.pipes = [endpoints.pipe(context, endpoint) for endpoint in self.job_endpoints]
         graph = None
         self.freeze_orders: dict[str, Any] | None = None
-        if settings.engine != "echo" and self.pipes:
-            graph = cached_graph(settings, model.cache_dir)
+        if backends.backend(settings.engine).needs_model and self.pipes:
+            graph = artefact.cached(settings, model.cache_dir)
             if graph is None:
                 self.freeze_orders = {"settings": settings.to_json(), "cache_dir": str(model.cache_dir)}
             else:
@@ -112,7 +112,7 @@ class Crew:
         self.orders = [{
             "jobs": endpoint, "results": self.result_endpoint, "largest_job": largest, "verbose": config.verbose,
             "device_is_a_must": where.explicit,
-            "settings": {**settings.to_json(), "frozen_graph": str(graph) if graph else None, "device": device,
+            "settings": {**settings.to_json(), "artefact": str(graph) if graph else None, "device": device,
                          "num_threads": threads},
         } for endpoint, device, threads in zip(self.job_endpoints, where.devices, plan.threads)]
 

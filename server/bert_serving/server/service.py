@@ -33,9 +33,10 @@ from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
 from .crew import MB, Crew, largest_job, largest_result, place
+from .engine import backends
 from .engine.base import EngineSettings
-from .engine.freeze import tensorflow_version
 from .engine.models import settle
+from .engine.quiet import tensorflow_version
 from .errors import ConfigError, EngineError, StartError
 from .launchers.local import LocalLauncher
 from .process import environment_for
@@ -178,10 +179,11 @@ class Service:
         arguments = ["-start_timeout", str(config.start_timeout), "-drain_timeout", str(config.drain_timeout),
                      "-patience", str(config.start_timeout)]
         count = config.num_worker
+        able = backends.possible(replace(config, engine=self.asked_engine))
         return {"connect": f"{'' if config.host in ANY_HOST else config.host}:{self.worker_port}",
                 "workers": count.least if isinstance(count, WorkerRange) else count,
-                "cpus": config.num_threads or (1 if config.engine == "echo" else MAX_THREADS),
-                "cpu": config.cpu or self.asked_engine in ("lite", "echo") or config.precision == "int8",
+                "cpus": config.num_threads or (MAX_THREADS if any(found.needs_model for found in able) else 1),
+                "cpu": config.cpu or not any(found.gpus for found in able),
                 "arguments": [*arguments, "-verbose"] if config.verbose else arguments,
                 "curve": self.keys.launched.to_json() if self.keys is not None else None, "verbose": config.verbose}
 

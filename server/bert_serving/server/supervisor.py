@@ -110,7 +110,7 @@ class Supervisor:
         if self.freeze_orders is not None:
             self._begin_phase("the graph to be frozen")
             try:
-                self.freezer = Child("bert_serving.server.engine.freeze", self.freeze_orders, piped_output=True,
+                self.freezer = Child("bert_serving.server.engine.artefact", self.freeze_orders, piped_output=True,
                                      environ=self.environ)
             except OSError as error:
                 self._fail(EngineError(f"the process that freezes the graph could not be started: {error}"))
@@ -129,7 +129,7 @@ class Supervisor:
                     message["seconds"], message["bytes"] / 1e6, message["path"])
         self.frozen_graph = message["path"]
         for orders in self.worker_orders:
-            orders["settings"]["frozen_graph"] = message["path"]
+            orders["settings"]["artefact"] = message["path"]
         self._start_workers()
 
     def _on_freezer_gone(self, how: str) -> None:

@@ -208,7 +208,7 @@ def test_word_hash_is_the_same_everywhere():
     assert tokenizer.lookup(["hello"]) == WordHashTokenizer().encode(["hello"], 9)[0]
     assert tokenizer.tokens(tokenizer.encode(["hello world"], 9)[0]) == ["hello", "world"]
     assert tokenizer.lookup(["[CLS]", "[SEP]", "[UNK]"]) == [1, 2, 3] == [
-        tokenizer.cls_id, tokenizer.sep_id, tokenizer.unk_id]
+        *tokenizer.before, *tokenizer.after, tokenizer.lookup(["[UNK]"])[0]]
 
 
 @given(text=st.text(st.characters(exclude_categories=[])), limit=st.integers(1, 5))

@@ -16,7 +16,7 @@ from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
 from bert_serving.server.doctor.findings import Level
 from bert_serving.server.doctor.memory import MB, Need
-from bert_serving.server.engine import freeze, library
+from bert_serving.server.engine import artefact, backends, library, quiet
 from bert_serving.server.engine.cache import new_directory, write_manifest
 from bert_serving.server.engine.models import settle
 from bert_serving.server.errors import StartError
@@ -119,7 +119,7 @@ BROKEN = [no_model, empty_model, without_vocabulary, half_a_checkpoint, lacking_
 def test_a_problem_is_said_in_the_words_of_the_start(tmp_path, monkeypatch, broken):
     monkeypatch.setattr(machine, "gpus", list)
     if broken is no_litert_nor_tensorflow:
-        monkeypatch.setattr(freeze.metadata, "version", raise_not_found)
+        monkeypatch.setattr(quiet.metadata, "version", raise_not_found)
     options = broken(tmp_path)
     with pytest.raises(StartError) as start:
         Service(config(**options))
@@ -129,7 +129,7 @@ def test_a_problem_is_said_in_the_words_of_the_start(tmp_path, monkeypatch, brok
 
 
 def raise_not_found(name):
-    raise freeze.metadata.PackageNotFoundError(name)
+    raise quiet.metadata.PackageNotFoundError(name)
 
 
 @pytest.mark.parametrize("option", ["port", "port_out", "worker_port"])
@@ -202,7 +202,7 @@ def test_a_model_that_is_still_to_be_converted(plain, tmp_path):
 
 def test_a_model_that_is_converted(plain):
     settings = settle(config(**plain)).settings
-    path = freeze.graph_path(settings, plain["graph_tmp_dir"])
+    path = artefact.artefact_path(settings, plain["graph_tmp_dir"])
     with new_directory(path) as directory:
         write_manifest(directory, {})
     assert about(examine(**plain), "cache") == (Level.OK, f"the converted model is in {path}")
@@ -224,7 +224,7 @@ def test_a_full_disk(plain, monkeypatch):
 
 
 def test_without_tensorflow_nothing_can_be_converted(plain, monkeypatch):
-    monkeypatch.setattr(checks.freeze, "tensorflow_version", lambda: freeze_error())
+    monkeypatch.setattr(backends.backend("lite"), "maker", lambda: freeze_error())
     assert said(examine(**plain), Level.PROBLEM) == ["TensorFlow is not installed"]
 
 
@@ -233,7 +233,7 @@ def freeze_error():
 
 
 def test_without_litert_engine_lite_is_none(plain, monkeypatch):
-    monkeypatch.setattr(checks, "litert_version", lambda: freeze_error())
+    monkeypatch.setattr(backends.backend("lite"), "version", lambda: freeze_error())
     assert said(examine(**plain), Level.PROBLEM) == ["TensorFlow is not installed"]
 
 
@@ -269,8 +269,8 @@ ELSEWHERE = [{"num_worker": 0, "worker_port": 0}, {"launcher": "ray", "num_worke
 def test_workers_of_other_hosts_alone(plain, monkeypatch, options, engine):
     """Nothing that only workers need is asked of this host."""
     monkeypatch.setattr(checks, "find_spec", lambda name: True)
-    monkeypatch.setattr(checks, "litert_version", raise_start_error)
-    monkeypatch.setattr(checks.freeze, "tensorflow_version", raise_start_error)
+    monkeypatch.setattr(backends.backend("lite"), "version", raise_start_error)
+    monkeypatch.setattr(backends.backend("lite"), "maker", raise_start_error)
     findings = examine(**{**plain, **options, "engine": engine} if engine == "lite" else options)
     assert not said(findings, Level.PROBLEM)
     assert about(findings, "devices")[1].startswith("none (")
@@ -367,7 +367,7 @@ class SeesTheGpu:
 
 def test_a_gpu_that_tensorflow_sees(gpu, tiny_dir, monkeypatch):
     gpu(load=3)
-    monkeypatch.setattr(checks, "tensorflow_on", lambda device: SeesTheGpu)
+    monkeypatch.setattr(backends.backend("graph"), "check_device", lambda device: SeesTheGpu)
     findings = examine(engine="graph", model_dir=str(tiny_dir))
     assert "GPU 0 (the available GPUs with the most free memory)" in said(findings, Level.OK)
     assert "TensorFlow 2.99 sees GPU 0" in said(findings, Level.OK)
@@ -377,7 +377,7 @@ def test_a_gpu_that_tensorflow_sees(gpu, tiny_dir, monkeypatch):
 @pytest.mark.parametrize("device_map, level", [([], Level.WARNING), ([0], Level.PROBLEM)])
 def test_a_gpu_that_tensorflow_does_not_see(gpu, tiny_dir, monkeypatch, device_map, level):
     gpu(load=3)
-    monkeypatch.setattr(checks, "tensorflow_on", lambda device: freeze_error())
+    monkeypatch.setattr(backends.backend("graph"), "check_device", lambda device: freeze_error())
     findings = examine(engine="graph", model_dir=str(tiny_dir), device_map=device_map)
     assert "TensorFlow is not installed" in said(findings, level)
 

@@ -3,10 +3,13 @@ from dataclasses import replace
 
 import pytest
 from bert_serving.server.config import ServerConfig
-from bert_serving.server.doctor.memory import (CONVERSION, GRAPH_LIBRARIES, GRAPH_WORKER, LITE_LIBRARIES, LITE_WORKER,
-                                               MB, PROXY, SERVER, estimate)
-from bert_serving.server.engine.bert import BertConfig
+from bert_serving.server.doctor.memory import MB, PROXY, SERVER, estimate
+from bert_serving.server.engine.backends import backend
+from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.spec import EncoderSpec
+
+LITE, GRAPH = (backend(name).footprint(EngineSettings(engine=name)) for name in ("lite", "graph"))
 
 EMBEDDINGS = 32 * (16 + 2 + 40) + 2 * 32
 LAYER = 4 * (32 * 32 + 32) + (32 * 48 + 48) + (48 * 32 + 32) + 4 * 32
@@ -20,15 +23,15 @@ def model(tiny_dir):
 
 def test_engine_lite_has_its_weights_in_every_worker(model):
     one, three = (estimate(model(engine="lite"), number) for number in (1, 3))
-    assert one.serving == 4 * EMBEDDINGS + LITE_LIBRARIES + SERVER + 4 * 2 * LAYER + LITE_WORKER
-    assert three.serving - one.serving == 2 * (4 * 2 * LAYER + LITE_WORKER)
+    assert one.serving == 4 * EMBEDDINGS + LITE.libraries + SERVER + 4 * 2 * LAYER + LITE.worker
+    assert three.serving - one.serving == 2 * (4 * 2 * LAYER + LITE.worker)
     assert one.disk == 4 * (EMBEDDINGS + 2 * LAYER)
 
 
 def test_engine_graph_shares_them(model):
     one, two = (estimate(model(engine="graph"), number) for number in (1, 2))
-    assert one.serving == 4 * (EMBEDDINGS + 2 * LAYER) + GRAPH_LIBRARIES + SERVER + GRAPH_WORKER
-    assert two.serving - one.serving == GRAPH_WORKER
+    assert one.serving == 4 * (EMBEDDINGS + 2 * LAYER) + GRAPH.libraries + SERVER + GRAPH.worker
+    assert two.serving - one.serving == GRAPH.worker
 
 
 def test_precision_http_and_queues_count(model):
@@ -41,18 +44,17 @@ def test_precision_http_and_queues_count(model):
 
 def test_a_server_without_a_model():
     need = estimate(settle(ServerConfig(engine="echo")), 2)
-    assert (need.serving, need.conversion, need.disk) == (SERVER + 2 * LITE_WORKER, 0, 0)
+    assert (need.serving, need.conversion, need.disk) == (SERVER + 2 * LITE.worker, 0, 0)
 
 
-BASE = BertConfig(vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12,
-                  intermediate_size=3072)
+BASE = EncoderSpec(vocab_size=30522)
 
 
 @pytest.mark.parametrize("engine, num_worker, measured", [("lite", 1, 698), ("lite", 2, 1052), ("graph", 1, 918),
                                                           ("graph", 2, 1183)])
 def test_it_is_near_what_was_measured(model, engine, num_worker, measured):
     """Workers with BERT-base's shape: docs/performance.md, "Start and memory"."""
-    base = replace(model(engine=engine), bert=BASE, layers_kept=11)
+    base = replace(model(engine=engine), spec=BASE, layers_kept=11)
     workers = (estimate(base, num_worker).serving - SERVER) / MB
     assert measured * 0.65 < workers < measured * 1.25
 
@@ -60,6 +62,5 @@ def test_it_is_near_what_was_measured(model, engine, num_worker, measured):
 def test_the_conversion_takes_many_times_the_weights(model):
     """4631 and 982 MB were measured: docs/doctor.md, "Memory"."""
     for engine, measured in (("lite", 4631), ("graph", 982)):
-        base = replace(model(engine=engine), bert=BASE, layers_kept=11)
+        base = replace(model(engine=engine), spec=BASE, layers_kept=11)
         assert measured < estimate(base, 1).conversion / MB < measured * 1.15
-    assert set(CONVERSION) == {"lite", "graph"}

@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bert_serving.server.config import ServerConfig
-from bert_serving.server.engine import base, freeze, library
+from bert_serving.server.engine import artefact, backends, base, library
+from bert_serving.server.engine.architectures import from_values
+from bert_serving.server.engine.architectures.bert import ARCHITECTURE
 from bert_serving.server.engine.models import settle
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -70,6 +72,15 @@ class TinyBert:
         names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
                  "max_position_embeddings", "type_vocab_size")
         return {"vocab_size": len(self.words), **{name: getattr(self, name) for name in names}}
+
+    @property
+    def spec(self):
+        return from_values({"model_type": "bert", **self.config})[1]
+
+    @property
+    def variables(self):
+        """The weights under the names of spec.variables."""
+        return {ours: self.weights[name] for ours, name in ARCHITECTURE.tensorflow.ours(self.weights).items()}
 
     # ---- files -------------------------------------------------------------------------------------------------------
 
@@ -206,9 +217,9 @@ def run(graphs):
     """Starts the engine for a model directory and options, as a worker would."""
     def start(model_dir, engine="graph", **options):
         model = settle(ServerConfig(model_dir=str(model_dir), engine=engine, **options))
-        path = freeze.cached_graph(model.settings, graphs) or freeze.freeze(model.settings, graphs)["path"]
-        settings = replace(model.settings, frozen_graph=str(path))
-        return Running(settings, base.create_tokenizer(settings), base.create(settings))
+        path = artefact.cached(model.settings, graphs) or artefact.make(model.settings, graphs)["path"]
+        settings = replace(model.settings, artefact=str(path))
+        return Running(settings, base.create_tokenizer(settings), backends.create(settings))
     return start
 
 

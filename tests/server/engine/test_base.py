@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bert_serving.server.core.tokenization import Tokenizer, WordHashTokenizer
-from bert_serving.server.engine import base
+from bert_serving.server.engine import backends, base
 from bert_serving.server.engine.base import Engine, EngineSettings
 from bert_serving.server.errors import EngineError
 
@@ -21,25 +21,6 @@ def test_settings_cross_a_process_border():
 def test_max_length(given, positions, expected):
     settings = EngineSettings(engine="echo", max_seq_len=given, max_position_embeddings=positions)
     assert settings.max_length == expected
-
-
-def test_every_engine_is_there():
-    from importlib import import_module
-    for module, name in base.ENGINES.values():
-        assert issubclass(getattr(import_module(f"bert_serving.server.engine.{module}"), name), Engine)
-
-
-def test_every_engine_can_be_asked_for():
-    from dataclasses import fields
-
-    from bert_serving.server.config import ServerConfig
-    choices = next(f.metadata["choices"] for f in fields(ServerConfig) if f.name == "engine")
-    assert set(choices) == {"auto", *base.ENGINES}
-
-
-def test_an_unknown_engine():
-    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from lite, graph, echo"):
-        base.create(EngineSettings(engine="abacus"))
 
 
 def test_tokenizers(tmp_path):
@@ -63,7 +44,7 @@ class Faulty(Engine):
     """The echo engine, spoilt."""
 
     def __init__(self, spoil):
-        self.echo, self.spoil = base.create(SETTINGS), spoil
+        self.echo, self.spoil = backends.create(SETTINGS), spoil
 
     def encode(self, batch):
         return self.spoil(self.echo.encode(batch).astype(np.float32), len(batch))
@@ -90,4 +71,4 @@ def test_a_faulty_engine_does_not_prove_itself(spoil, message):
 @pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "NONE", "CLS_POOLED"])
 def test_a_sound_engine_proves_itself(strategy):
     settings = EngineSettings(engine="echo", pooling_strategy=strategy)
-    base.prove(base.create(settings), base.create_tokenizer(settings), settings)
+    base.prove(backends.create(settings), base.create_tokenizer(settings), settings)

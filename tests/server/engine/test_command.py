@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from bert_serving.server.config import ServerConfig
-from bert_serving.server.engine.bert import BertConfig, variables
+from bert_serving.server.engine.architectures.bert import ARCHITECTURE
 from bert_serving.server.engine.command import convert, main
 from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.spec import variables
 from bert_serving.server.engine.weights import open_checkpoint
 from bert_serving.server.errors import ModelError
 
@@ -32,11 +33,11 @@ def test_there_and_back(tiny, tmp_path, num_labels):
     configs = [dataclasses.replace(settle(ServerConfig(model_dir=str(tmp_path / name))).config, model_dir=None)
                for name in "abc"]
     assert configs[0] == configs[1] == configs[2] and configs[0].max_seq_len == 31
-    expected = variables(BertConfig(**model.config), pooler=True, num_labels=num_labels)
+    expected = variables(model.spec, pooler=True, num_labels=num_labels)
     for name in ("b/bert_model.ckpt", "c/model.safetensors"):
-        checkpoint = open_checkpoint(tmp_path / name)
+        checkpoint = open_checkpoint(tmp_path / name, ARCHITECTURE)
         assert checkpoint.shapes == expected
-        assert all(np.array_equal(checkpoint.read(variable), model.weights[variable]) for variable in expected)
+        assert all(np.array_equal(checkpoint.read(variable), model.variables[variable]) for variable in expected)
 
 
 def test_conversion_overwrites_nothing(tiny_dir, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bert_serving.server.config import FromModel, PoolingStrategy, ServerConfig
-from bert_serving.server.engine import base, library, models
+from bert_serving.server.engine import backends, base, library
 from bert_serving.server.engine.models import find, is_cased, settle
 from bert_serving.server.errors import ConfigError, ModelError
 
@@ -339,7 +339,7 @@ def test_a_directory_wins_over_a_name(tiny, tmp_path, monkeypatch):
 def test_echo():
     model = settle(ServerConfig(engine="echo"))
     assert (model.name, model.path, decided(model)) == ("echo", None, (25, True, [-2], "REDUCE_MEAN"))
-    assert base.create(model.settings).describe().startswith("echo")
+    assert backends.create(model.settings).describe().startswith("echo")
     refuse(ConfigError, "-pooling_layer -13 does not exist in a model of 12 layers", engine="echo", pooling_layer=[-13])
     refuse(ConfigError, "-max_seq_len 513 is beyond", engine="echo", max_seq_len=513)
 
@@ -348,7 +348,7 @@ def test_echo_with_a_models_vocabulary(tiny_dir):
     model = settle(ServerConfig(engine="echo", model_dir=str(tiny_dir)))
     features, = base.features(["unwanted"], base.create_tokenizer(model.settings), model.settings)
     assert features.tokens == ["[CLS]", "un", "##want", "##ed", "[SEP]"]
-    assert base.create(model.settings).encode([features]).shape == (1, 32)
+    assert backends.create(model.settings).encode([features]).shape == (1, 32)
 
 
 def test_settling_does_without_tensorflow(tiny_dir):
@@ -362,12 +362,12 @@ def test_settling_does_without_tensorflow(tiny_dir):
 # ---- which engine ----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("options, on_gpu, engine, reason", [
-    ({}, False, "lite", "the fastest on CPUs"), ({}, True, "graph", "for GPUs"),
-    ({"xla": True}, False, "graph", "for -xla"),
-    ({"fp16": True}, False, "graph", "for -precision fp16"),
-    ({"precision": "bf16"}, False, "graph", "for -precision bf16"),
+    ({}, False, "lite", "the fastest on CPUs"), ({}, True, "graph", "lite is for CPUs"),
+    ({"xla": True}, False, "graph", "lite does without XLA"),
+    ({"fp16": True}, False, "graph", "lite has no fp16"),
+    ({"precision": "bf16"}, False, "graph", "lite has no bf16"),
     ({"precision": "fp32"}, False, "lite", "the fastest on CPUs"),
-    ({"precision": "int8"}, False, "lite", "for -precision int8")], ids=str)
+    ({"precision": "int8"}, False, "lite", "the fastest on CPUs")], ids=str)
 def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):
     model = settle(ServerConfig(model_dir=str(tiny_dir), engine="auto", **options), on_gpu)
     assert (model.settings.engine, model.engine_reason) == (engine, reason)
@@ -383,6 +383,6 @@ def test_an_engine_that_is_given(tiny_dir, engine):
 
 
 def test_engine_auto_without_litert(tiny_dir, monkeypatch):
-    monkeypatch.setattr(models, "has_litert", lambda: False)
+    monkeypatch.setattr(backends.backend("lite"), "missing", lambda: "cannot be used: install ai-edge-litert")
     model = settle(ServerConfig(model_dir=str(tiny_dir), engine="auto"))
     assert model.settings.engine == "graph" and "ai-edge-litert" in model.engine_reason

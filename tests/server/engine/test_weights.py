@@ -7,20 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_serving.server.engine.bert import BertConfig, variables
-from bert_serving.server.engine.weights import (SafetensorsCheckpoint, checkpoint_files, google_names,
-                                                hugging_face_name, listing, open_checkpoint,
+from bert_serving.server.engine import weights
+from bert_serving.server.engine.architectures.bert import ARCHITECTURE
+from bert_serving.server.engine.spec import variables
+from bert_serving.server.engine.weights import (SafetensorsCheckpoint, checkpoint_files, listing,
                                                 tensorflow_checkpoint_files)
 from bert_serving.server.errors import ModelError
 
 
 def expected_of(model, **how):
-    return variables(BertConfig(**model.config), **how)
+    return variables(model.spec, **how)
+
+
+def open_checkpoint(path):
+    return weights.open_checkpoint(path, ARCHITECTURE)
 
 
 def assert_same(checkpoint, model):
     checkpoint.check(expected_of(model, pooler=True, num_labels=model.num_labels))
-    for name, array in model.weights.items():
+    for name, array in model.variables.items():
         read = checkpoint.read(name)
         assert read.dtype == np.float32 and np.array_equal(read, array), name
 
@@ -46,8 +51,8 @@ def test_hugging_face(tiny, tmp_path, prefix, old_names):
 def test_half_precision_is_widened(tiny, tmp_path):
     model = tiny()
     model.write_hugging_face(tmp_path, dtype=np.float16)
-    checkpoint = SafetensorsCheckpoint(tmp_path / "model.safetensors")
-    array = checkpoint.read("bert/encoder/layer_0/output/dense/kernel")
+    checkpoint = SafetensorsCheckpoint(tmp_path / "model.safetensors", ARCHITECTURE)
+    array = checkpoint.read("layers/0/mlp/down/kernel")
     assert array.dtype == np.float32
     assert np.array_equal(array, model.weights["bert/encoder/layer_0/output/dense/kernel"].astype(np.float16))
 
@@ -59,13 +64,14 @@ def test_bfloat16_is_widened(tmp_path):
     header = json.dumps({"pooler.dense.weight": {"dtype": "BF16", "shape": [3, 2], "data_offsets": [0, 12]}}).encode()
     halves = (values.view(np.uint32) >> 16).astype("<u2")
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + halves.tobytes())
-    checkpoint = SafetensorsCheckpoint(tmp_path / "model.safetensors")
-    assert np.array_equal(checkpoint.read("bert/pooler/dense/kernel"), values.T)
+    checkpoint = SafetensorsCheckpoint(tmp_path / "model.safetensors", ARCHITECTURE)
+    assert np.array_equal(checkpoint.read("pooler/kernel"), values.T)
 
 
-def test_names_go_both_ways(tiny):
-    for name in tiny(num_labels=2).weights:
-        assert google_names([hugging_face_name(name)]) == {name: hugging_face_name(name)}
+@pytest.mark.parametrize("names", [ARCHITECTURE.hugging_face, ARCHITECTURE.tensorflow], ids=["safetensors", "TF1"])
+def test_names_go_both_ways(tiny, names):
+    for name in variables(tiny().spec, pooler=True, num_labels=2):
+        assert names.ours([names.theirs(name)]) == {name: names.theirs(name)}
 
 
 # ---- what can be wrong -----------------------------------------------------------------------------------------------
@@ -190,7 +196,7 @@ def test_hostile_safetensors_are_refused_in_a_line(tmp_path, content):
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(ModelError) as refused:
         checkpoint = open_checkpoint(tmp_path / "model.safetensors")
-        checkpoint.check({"bert/embeddings/word_embeddings": (100, 32)})
+        checkpoint.check({"embeddings/words": (100, 32)})
     assert "\n" not in refused.value.message and len(refused.value.message) < 1000
 
 
@@ -218,8 +224,8 @@ def test_random_damage_to_a_tensorflow_checkpoint_is_a_model_error_or_harmless(t
             (tmp_path / file).write_bytes(wrong[:random.integers(len(wrong))] if random.random() < 0.2 else wrong)
             try:
                 checkpoint = open_checkpoint(tmp_path / "bert_model.ckpt")
-                checkpoint.check({name: array.shape for name, array in model.weights.items()})
-                for name in model.weights:
+                checkpoint.check({name: array.shape for name, array in model.variables.items()})
+                for name in model.variables:
                     checkpoint.read_as(name)
             except ModelError as error:
                 assert "\n" not in error.message
@@ -235,7 +241,7 @@ def test_damaged_tensorflow_checkpoint(tiny, tmp_path, file, spoil):
     (tmp_path / file).write_bytes(spoil((tmp_path / file).read_bytes()))
     with pytest.raises(ModelError, match="cannot read the checkpoint .*bert_model.ckpt"):
         checkpoint = open_checkpoint(tmp_path / "bert_model.ckpt")
-        for name in model.weights:
+        for name in model.variables:
             checkpoint.read(name)
 
 

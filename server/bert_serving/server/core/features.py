@@ -1,4 +1,4 @@
-"""What the engine reads: the token ids of one sequence and what goes with them. Built as Google's BERT builds them."""
+"""What the engine reads: the token ids of one sequence and what goes with them."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -20,8 +20,9 @@ class Features:
         input_ids: int32 [n], special tokens included; n is at least 1.
         token_type_ids: int32 [n], 0 through the first [SEP], 1 for the second sentence of a pair.
         input_mask: int32 [n], 0 where -mask_cls_sep hides [CLS] and [SEP] from attention and pooling, else 1.
-        num_special: how many special tokens a batch of such sequences is widened by: 3 for a pair, else 2.
+        num_special: how many special tokens a batch of such sequences is widened by: in BERT 3 for a pair, else 2.
         tokenizer: what made it.
+        is_bare: no special tokens are in it, as -no_special_token wants.
     """
 
     input_ids: np.ndarray
@@ -29,6 +30,7 @@ class Features:
     input_mask: np.ndarray
     num_special: int
     tokenizer: BaseTokenizer
+    is_bare: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -45,10 +47,10 @@ def build_features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenize
 
     Args:
         texts: each a text, or the tokens of one that the user cut himself; either may be a pair, see ``split_text``
-            and ``split_tokens``. Nothing at all gives [CLS] [SEP].
+            and ``split_tokens``. Nothing at all gives the special tokens alone.
         max_length: longest sequence in tokens, special ones included, at least 4; the right end is cut off.
-        mask_cls_sep: hide [CLS] and [SEP] from attention and pooling.
-        no_special_token: add no [CLS] and [SEP] to tokens that the user cut himself; pairs keep theirs.
+        mask_cls_sep: hide special tokens from attention and pooling.
+        no_special_token: add no special tokens to those that the user cut himself; pairs keep theirs.
     """
     raw = {i: split_text(text) for i, text in enumerate(texts) if isinstance(text, str)}
     encoded = iter(tokenizer.encode([half for halves in raw.values() for half in halves], max_length))
@@ -92,29 +94,35 @@ def truncate_pair(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def _single(ids: list[int], tokenizer: BaseTokenizer, max_length: int, mask_cls_sep: bool) -> Features:
-    ids = [tokenizer.cls_id, *ids[:max_length - 2], tokenizer.sep_id]
+    before, after = tokenizer.before, tokenizer.after
+    num_special = len(before) + len(after)
+    ids = [*before, *ids[:max_length - num_special], *after]
     mask = _ones(len(ids))
     if mask_cls_sep:
         mask = mask.copy()
-        mask[[0, -1]] = 0
-    return Features(np.array(ids, np.int32), _zeros(len(ids)), mask, 2, tokenizer)
+        mask[:len(before)] = mask[len(ids) - len(after):] = 0
+    return Features(np.array(ids, np.int32), _zeros(len(ids)), mask, num_special, tokenizer)
 
 
 def _pair(first: list[int], second: list[int], tokenizer: BaseTokenizer, max_length: int,
           mask_cls_sep: bool) -> Features:
-    kept_first, kept_second = truncate_pair(len(first), len(second), max_length - 3)
-    ids = [tokenizer.cls_id, *first[:kept_first], tokenizer.sep_id, *second[:kept_second], tokenizer.sep_id]
+    before, between, after = tokenizer.before, tokenizer.between, tokenizer.after
+    num_special = len(before) + len(between) + len(after)
+    kept_first, kept_second = truncate_pair(len(first), len(second), max_length - num_special)
+    ids = [*before, *first[:kept_first], *between, *second[:kept_second], *after]
+    middle = len(before) + kept_first
     types = np.zeros(len(ids), np.int32)
-    types[kept_first + 2:] = 1
+    types[middle + len(between):] = tokenizer.template.second_type
     mask = np.ones(len(ids), np.int32)
     if mask_cls_sep:
-        mask[[0, kept_first + 1, -1]] = 0
-    return Features(np.array(ids, np.int32), types, mask, 3, tokenizer)
+        mask[:len(before)] = mask[middle:middle + len(between)] = mask[len(ids) - len(after):] = 0
+    return Features(np.array(ids, np.int32), types, mask, num_special, tokenizer)
 
 
 def _bare(ids: list[int], tokenizer: BaseTokenizer, max_length: int) -> Features:
     ids = ids[:max_length]
-    return Features(np.array(ids, np.int32), _zeros(len(ids)), _ones(len(ids)), 2, tokenizer)
+    return Features(np.array(ids, np.int32), _zeros(len(ids)), _ones(len(ids)),
+                    len(tokenizer.before) + len(tokenizer.after), tokenizer, is_bare=True)
 
 
 ZEROS, ONES = np.zeros(512, np.int32), np.ones(512, np.int32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from zlib import crc32
@@ -16,7 +17,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from ..errors import ModelError
 from .files import read_text
 
-CLS, SEP, UNK = SPECIAL_TOKENS = "[CLS]", "[SEP]", "[UNK]"
+CLS, SEP, UNK = "[CLS]", "[SEP]", "[UNK]"
 MAX_CHARACTERS_PER_WORD = 100
 """Longer words are [UNK]; the paper's code says so."""
 
@@ -28,11 +29,42 @@ CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F
 """Blocks whose characters are words of their own. Hangul, Hiragana and Katakana are not among them."""
 
 
-class BaseTokenizer(ABC):
-    """Text or given tokens to ids."""
+@dataclass(frozen=True)
+class InputTemplate:
+    """Which special tokens go around a text, and around the two of a pair; the defaults are BERT's.
 
-    cls_id: int
-    sep_id: int
+    Attributes:
+        before, after: around one text or pair.
+        between: the two of a pair.
+        second_type: token type of a pair's second text, with what comes after it.
+    """
+
+    before: tuple[str, ...] = ("[CLS]",)
+    between: tuple[str, ...] = ("[SEP]",)
+    after: tuple[str, ...] = ("[SEP]",)
+    second_type: int = 1
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """All special tokens in it, each once."""
+        return tuple(dict.fromkeys((*self.before, *self.between, *self.after)))
+
+
+class BaseTokenizer(ABC):
+    """Text or given tokens to ids.
+
+    Attributes:
+        before, between, after: ids of the template's special tokens.
+    """
+
+    def __init__(self, template: InputTemplate, ids: Mapping[str, int]) -> None:
+        """
+        Args:
+            ids: of the template's tokens.
+        """
+        self.template = template
+        self.before, self.between, self.after = ([ids[token] for token in tokens] for tokens in
+                                                 (template.before, template.between, template.after))
 
     @abstractmethod
     def encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
@@ -49,7 +81,7 @@ class BaseTokenizer(ABC):
 
 # ---- BERT's own ------------------------------------------------------------------------------------------------------
 
-def load_vocabulary(path: str | Path) -> dict[str, int]:
+def load_vocabulary(path: str | Path, template: InputTemplate = InputTemplate()) -> dict[str, int]:
     """Token -> id of a ``vocab.txt``: the id is the line's number from 0; of a repeated token the last line counts.
 
     Raises:
@@ -65,9 +97,9 @@ def load_vocabulary(path: str | Path) -> dict[str, int]:
         raise ModelError(f"cannot read the vocabulary {path}: {error}") from error
     # Lines end at "\n" alone: a vocabulary may hold tokens such as U+2028, where str.splitlines would cut.
     vocabulary = {line.strip(): number for number, line in enumerate(text.removesuffix("\n").split("\n"))}
-    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    missing = [token for token in (*template.tokens, UNK) if token not in vocabulary]
     if missing:
-        raise ModelError(f"the vocabulary {path} lacks {', '.join(missing)}; is it a BERT vocab.txt?")
+        raise ModelError(f"the vocabulary {path} lacks {', '.join(missing)}; is it another model's?")
     return vocabulary
 
 
@@ -79,14 +111,16 @@ class Tokenizer(BaseTokenizer):
     used: its Unicode tables are older than Python's, and it does not take lone surrogates.
     """
 
-    def __init__(self, vocabulary_path: str | Path, do_lower_case: bool = True) -> None:
+    def __init__(self, vocabulary_path: str | Path, do_lower_case: bool = True,
+                 template: InputTemplate = InputTemplate()) -> None:
         """
         Raises:
             ModelError: the vocabulary cannot be used.
         """
         self.do_lower_case = do_lower_case
-        self.vocabulary = load_vocabulary(vocabulary_path)
-        self.cls_id, self.sep_id, self.unk_id = (self.vocabulary[token] for token in SPECIAL_TOKENS)
+        self.vocabulary = load_vocabulary(vocabulary_path, template)
+        super().__init__(template, self.vocabulary)
+        self.unk_id = self.vocabulary[UNK]
         self._token_of = {number: token for token, number in self.vocabulary.items()}
         self._characters = CharacterTable(do_lower_case)
         # The first [UNK] is meant for unknown pieces; no token is registered as special, so none is seen in texts.
@@ -199,8 +233,8 @@ class WordHashTokenizer(BaseTokenizer):
     MODULUS = (1 << 20) - 4
 
     def __init__(self) -> None:
-        self.cls_id, self.sep_id, self.unk_id = 1, 2, 3
-        self._ids = {CLS: self.cls_id, SEP: self.sep_id, UNK: self.unk_id}
+        self._ids = {CLS: 1, SEP: 2, UNK: 3}
+        super().__init__(InputTemplate(), self._ids)
         self._token_of = {number: token for token, number in self._ids.items()}
 
     def encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:

@@ -19,9 +19,8 @@ from bert_serving.client.errors import BertServingError
 from .. import api_keys, crew, keys, machine, service
 from ..config import ServerConfig
 from ..core.placement import CPU, Placement, Plan
-from ..engine import freeze, library, models
-from ..engine.graph import tensorflow_on
-from ..engine.lite import litert_version
+from ..engine import artefact, backends, library, models
+from ..engine.architectures import from_file
 from ..engine.models import Model
 from ..engine.weights import is_safetensors, open_checkpoint
 from ..errors import EngineError, PortError, StartError
@@ -84,7 +83,8 @@ class Examination:
         shown = ", ".join("CPU" if device == CPU else f"GPU {device}" for device in devices)
         yield (warning if self._placement.warning else ok)("devices", f"{shown or 'none'} ({self._placement.reason})")
         if devices and devices[-1] != CPU:
-            yield from self._gpu(devices[-1], self._placement.explicit)
+            able = next(backend for backend in backends.possible(self.config) if backend.gpus)
+            yield from self._gpu(able, devices[-1], self._placement.explicit)
         if self.config.launcher == "ray":
             if self.config.worker_port is None:
                 self.config = replace(self.config, worker_port=0)
@@ -93,16 +93,14 @@ class Examination:
             yield from check_extra("ray")
 
     @staticmethod
-    def _gpu(device: int, is_a_must: bool) -> Iterator[Finding]:
-        """TensorFlow takes seconds to import, so it is asked only where a GPU is to be used; and about one of them, as
-        one process cannot see them one by one."""
+    def _gpu(backend: backends.Backend, device: int, is_a_must: bool) -> Iterator[Finding]:
+        """Its library may take seconds to import, so it is asked only where a GPU is to be used; and about one of
+        them, as one process may not see them one by one."""
         try:
-            tf = tensorflow_on(device)
+            yield ok("devices", backend.check_device(device))
         except EngineError as error:
             # A worker that nobody gave a GPU takes the CPU instead.
             yield (problem if is_a_must else warning)("devices", error.message)
-        else:
-            yield ok("devices", f"TensorFlow {tf.__version__} sees GPU {device}")
 
     def _files(self) -> Iterator[Finding]:
         raise_descriptor_limit()
@@ -201,8 +199,8 @@ class Examination:
         return self._plan is None or bool(self._plan.threads)
 
     def _find_model(self) -> Iterator[Finding]:
-        engine, _ = models.choose_engine(self.config, self._on_gpu)
-        if engine != "echo" or self.config.model_dir is not None:
+        needs_model = any(backend.needs_model for backend in backends.possible(self.config))
+        if needs_model or self.config.model_dir is not None:
             meant = models.directory_or_name(self.config.model_dir)
             if isinstance(meant, str) and not library.is_at_hand(meant):
                 yield _to_be_fetched(meant)
@@ -210,7 +208,7 @@ class Examination:
         self._model = model = models.settle(self.config, self._on_gpu)
         self.config = model.config
         if model.path is None:
-            yield ok("model", "engine echo has none")
+            yield ok("model", f"engine {model.settings.engine} has none")
             return
         yield ok("model", f"{model.name} in {model.path}: {model.layers_kept} of {model.layers} layers are computed, "
                           f"{model.num_parameters / 1e6:.0f} million numbers in all")
@@ -219,29 +217,33 @@ class Examination:
         if (model := self._model) is None:
             return
         settings = model.settings
-        if settings.engine == "lite" and self._computes_here:
-            litert_version()
+        backend = backends.backend(settings.engine)
+        if self._computes_here:
+            backend.version()
         yield ok("engine", f"{settings.engine} ({model.engine_reason}), {settings.precision}")
         if not self._computes_here:
             return
         slow = None if self._on_gpu else crew.slow_precision(settings.precision)
         if slow:
             yield warning("engine", slow)
-        if settings.engine != "echo":
-            yield from check_extra("gpu" if self._on_gpu else "cpu")
+        if extra := backend.extra(self._on_gpu):
+            yield from check_extra(extra)
 
     def _cache(self) -> Iterator[Finding]:
-        if (model := self._model) is None or model.settings.engine == "echo":
+        if (model := self._model) is None:
+            return
+        backend = backends.backend(model.settings.engine)
+        if not backend.needs_model:
             return
         if not self._computes_here:
             yield ok("cache", "nothing is converted on this host, which has no workers")
             return
-        graph = freeze.cached_graph(model.settings, model.cache_dir)
+        graph = artefact.cached(model.settings, model.cache_dir)
         self._is_converted = graph is not None
         if graph is not None:
             yield ok("cache", f"the converted model is in {graph}")
             return
-        version = freeze.tensorflow_version()
+        maker = backend.maker()
         if not is_safetensors(str(model.settings.checkpoint)):
             yield self._checkpoint_fits(model)
         place = _nearest(model.cache_dir)
@@ -249,20 +251,22 @@ class Examination:
             with tempfile.TemporaryDirectory(prefix=".bert-serving-", dir=place):
                 free = shutil.disk_usage(place).free
         except OSError as error:
-            raise freeze.cannot_write(model.cache_dir, error) from error
+            raise artefact.cannot_write(model.cache_dir, error) from error
         need = estimate(model, 1).disk
         if free < need:
             yield problem("cache", f"the converted model takes about {need / MB:.0f} MB in {model.cache_dir}, where "
                                    f"{free / MB:.0f} MB are free; make room, or see -graph_tmp_dir")
         else:
-            yield ok("cache", f"the first start converts the model with TensorFlow {version}, once, into "
+            yield ok("cache", f"the first start converts the model with {maker}, once, into "
                               f"{model.cache_dir}: about {need / MB:.0f} MB, {free / MB:.0f} MB are free")
 
     @staticmethod
     def _checkpoint_fits(model: Model) -> Finding:
         """Only TensorFlow can read one of its checkpoints, as the first start does."""
         try:
-            freeze.check_weights(model.settings, open_checkpoint(str(model.settings.checkpoint)), model.bert)
+            architecture, _ = from_file(str(model.settings.config_file))
+            checkpoint = open_checkpoint(str(model.settings.checkpoint), architecture)
+            artefact.check_weights(model.settings, checkpoint, model.spec)
         except ImportError as error:
             raise EngineError(f"TensorFlow cannot be imported: {error}") from error
         return ok("model", f"the checkpoint {model.settings.checkpoint} has the variables that its configuration names")

@@ -4,31 +4,21 @@ The constants are what was measured on Linux, with the command and the date, in 
 """
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import prod
 
 from ..config import PoolingStrategy
-from ..engine.bert import variables
-from ..engine.convert import has_long
-from ..engine.freeze import head
+from ..engine import backends
+from ..engine.artefact import head
 from ..engine.models import Model
 from ..engine.pooling import POOLER_STRATEGIES
+from ..engine.spec import layer_of, variables
 from ..precision import PRECISIONS
 
 MB = 1_000_000
 
 SERVER, PROXY = 40 * MB, 45 * MB
 """Of the broker and of the HTTP proxy: each process's own, and what it shares with others of its kind."""
-
-LITE_WORKER, LITE_LIBRARIES = 60 * MB, 35 * MB
-"""Of a worker with engine lite beside its weights, a batch in the making included; and of its libraries, once."""
-
-GRAPH_WORKER, GRAPH_LIBRARIES = 325 * MB, 270 * MB
-"""The same with engine graph, whose weights all workers share."""
-
-CONVERSION = {"lite": (300 * MB, 12), "graph": (650 * MB, 1.1)}
-"""Engine -> what the first start takes once, at its peak: bytes, and so many times the kept weights in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +46,19 @@ def estimate(model: Model, num_worker: int) -> Need:
     processes = SERVER + (PROXY if config.http_port is not None else 0)
     if num_worker == 0:
         return Need(processes, 0, waiting, 0, "no workers on this host")
-    if settings.engine == "echo":
-        return Need(processes + num_worker * LITE_WORKER, 0, waiting, 0,
-                    f"{num_worker} x {_mb(LITE_WORKER)} for workers without a model, {_mb(processes)} for the rest")
+    backend = backends.backend(settings.engine)
+    footprint = backend.footprint(settings)
+    if not backend.needs_model:
+        return Need(processes + num_worker * footprint.worker, 0, waiting, 0, f"{num_worker} x "
+                    f"{_mb(footprint.worker)} for workers without a model, {_mb(processes)} for the rest")
     embeddings, encoder = _numbers(model)
-    copies = 2 if settings.engine == "lite" and has_long(settings) else 1
-    weights = encoder * PRECISIONS[settings.precision].weight_bytes * copies
-    fixed, factor = CONVERSION[settings.engine]
-    conversion = int(fixed + factor * 4 * (embeddings + encoder))
+    weights = encoder * PRECISIONS[settings.precision].weight_bytes * footprint.copies
+    conversion = int(footprint.conversion + footprint.conversion_factor * 4 * (embeddings + encoder))
     disk = 4 * embeddings + weights
-    if settings.engine == "lite":
-        shared = 4 * embeddings + LITE_LIBRARIES + processes
-        each = weights + LITE_WORKER
-    else:
-        shared = disk + GRAPH_LIBRARIES + processes
-        each = GRAPH_WORKER
-    twice = ", twice, as there can be long sentences" if copies == 2 else ""
-    how = (f"{num_worker} x {_mb(each)} for workers" + (f" (weights{twice})" if settings.engine == "lite" else "")
+    shared = footprint.libraries + processes + (disk if footprint.weights_are_shared else 4 * embeddings)
+    each = footprint.worker + (0 if footprint.weights_are_shared else weights)
+    twice = ", twice, as there can be long sentences" if footprint.copies == 2 else ""
+    how = (f"{num_worker} x {_mb(each)} for workers" + ("" if footprint.weights_are_shared else f" (weights{twice})")
            + f", {_mb(shared)} that they share and for the rest")
     return Need(shared + num_worker * each, conversion, waiting, disk, how)
 
@@ -82,11 +68,11 @@ def _numbers(model: Model) -> tuple[int, int]:
     settings = model.settings
     embeddings = encoder = 0
     pooler = PoolingStrategy[settings.pooling_strategy] in POOLER_STRATEGIES
-    for name, shape in variables(model.bert, pooler=pooler, num_labels=head(settings)).items():
-        layer = re.match(r"bert/encoder/layer_(\d+)/", name)
-        if layer is None and name.startswith("bert/embeddings/"):
+    for name, shape in variables(model.spec, pooler=pooler, num_labels=head(settings)).items():
+        layer = layer_of(name)
+        if name.startswith("embeddings/"):
             embeddings += prod(shape)
-        elif layer is None or int(layer[1]) < model.layers_kept:
+        elif layer is None or layer < model.layers_kept:
             encoder += prod(shape)
     return embeddings, encoder
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from .. import golden
 from ..core.features import Features, build_features
-from ..core.tokenization import BaseTokenizer, Tokenizer, WordHashTokenizer
+from ..core.tokenization import BaseTokenizer, InputTemplate, Tokenizer, WordHashTokenizer
 from ..errors import EngineError
 from ..precision import PRECISIONS
+from .architectures import from_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class EngineSettings:
     """What an engine needs to know; plain JSON values, so that it can cross a process border.
 
     Attributes:
-        engine: name of the engine, a key of ``ENGINES``.
+        engine: name of its backend.
         model_dir: directory with the model's configuration and vocabulary (None for echo).
         checkpoint: prefix of a TF1 checkpoint, or path of a safetensors file (None for echo).
         vocabulary: path of vocab.txt (None for echo).
@@ -32,7 +32,7 @@ class EngineSettings:
         pooling_layer: indices into the encoder's layers, as -1 for the last.
         pooling_strategy: name of a config.PoolingStrategy.
         mask_cls_sep, no_special_token, no_position_embeddings, num_labels, precision, xla: as the options.
-        frozen_graph: path of the frozen graph, or of the converted model, once it is made.
+        artefact: path of what the engine's backend made of the model, once it is made.
         device: -1 for the CPU, else the id of a GPU.
         gpu_memory_fraction: share of that GPU's memory.
         num_threads: threads for this engine's computation.
@@ -55,7 +55,7 @@ class EngineSettings:
     num_labels: int = 2
     precision: str = "fp32"
     xla: bool = False
-    frozen_graph: str | None = None
+    artefact: str | None = None
     device: int = -1
     gpu_memory_fraction: float = 0.5
     num_threads: int = 1
@@ -100,24 +100,6 @@ class Engine(ABC):
         return type(self).__name__
 
 
-# ---- what there is ---------------------------------------------------------------------------------------------------
-
-ENGINES = {"lite": ("lite", "LiteEngine"), "graph": ("graph", "GraphEngine"), "echo": ("echo", "EchoEngine")}
-"""Name of an engine -> module of this folder and class; imported only when wanted, as TensorFlow is behind some."""
-
-
-def create(settings: EngineSettings) -> Engine:
-    """
-    Raises:
-        EngineError: the engine is unknown or cannot run here.
-    """
-    if settings.engine not in ENGINES:
-        raise EngineError(f"{settings.engine!r} is not an engine; choose from {', '.join(ENGINES)}")
-    module, name = ENGINES[settings.engine]
-    engine: Engine = getattr(import_module(f".{module}", __package__), name)(settings)
-    return engine
-
-
 def create_tokenizer(settings: EngineSettings) -> BaseTokenizer:
     """
     Raises:
@@ -125,7 +107,11 @@ def create_tokenizer(settings: EngineSettings) -> BaseTokenizer:
     """
     if settings.vocabulary is None:
         return WordHashTokenizer()
-    return Tokenizer(settings.vocabulary, settings.do_lower_case)
+    template = InputTemplate()
+    if settings.config_file is not None:
+        architecture, _ = from_file(settings.config_file)
+        template = architecture.template
+    return Tokenizer(settings.vocabulary, settings.do_lower_case, template)
 
 
 def features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer,

@@ -8,35 +8,45 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
+from ..core.files import read_json
 from ..errors import ModelError, StartError
 from . import library
-from .bert import BertConfig, variables
+from .architectures import complete, from_file
 from .cache import new_directory
 from .models import find, locate
 from .quiet import import_tensorflow
-from .weights import Checkpoint, hugging_face_name, open_checkpoint
+from .spec import HEAD, POOLER, variables
+from .weights import Checkpoint, open_checkpoint
 
 
 # ---- conversion ------------------------------------------------------------------------------------------------------
 
 def write_tensorflow(checkpoint: Checkpoint, names: Sequence[str], directory: Path) -> None:
     """``bert_model.ckpt.index`` and its data file, with these variables."""
+    theirs = checkpoint.architecture.tensorflow
+    if theirs is None:
+        raise ModelError(f"there are no TensorFlow 1 checkpoints of {checkpoint.architecture.label} models; give "
+                         "-to hugging-face")
     tf = import_tensorflow()
     with tf.device("CPU"):
-        tf.raw_ops.SaveV2(prefix=str(directory / "bert_model.ckpt"), tensor_names=list(names),
-                          shape_and_slices=[""] * len(names), tensors=[checkpoint.read(name) for name in names])
+        tf.raw_ops.SaveV2(prefix=str(directory / "bert_model.ckpt"), shape_and_slices=[""] * len(names),
+                          tensor_names=[theirs.theirs(name) for name in names],
+                          tensors=[checkpoint.read(name) for name in names])
 
 
 def write_hugging_face(checkpoint: Checkpoint, names: Sequence[str], directory: Path) -> None:
     """``model.safetensors`` with these variables."""
     from safetensors.numpy import save_file
 
-    arrays = {hugging_face_name(name): checkpoint.read(name) for name in names}
-    save_file({name: array.T.copy() if array.ndim == 2 and ".dense." in name or ".self." in name and array.ndim == 2
-               else array for name, array in arrays.items()}, str(directory / "model.safetensors"))
+    theirs = checkpoint.architecture.hugging_face
+    arrays = {theirs.theirs(name): checkpoint.read(name).T if theirs.is_transposed(name) else checkpoint.read(name)
+              for name in names}
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()},
+              str(directory / "model.safetensors"))
 
 
 FORMATS: dict[str, tuple[str, Callable[[Checkpoint, Sequence[str], Path], None]]] = {
@@ -57,17 +67,18 @@ def convert(source: str, target: str | Path, to: str = "tensorflow") -> Path:
     if target.exists():
         raise ModelError(f"{target} exists; remove it, or give another name")
     files = find(locate(source))
-    config = BertConfig.from_file(files.config_file)
-    checkpoint = open_checkpoint(files.checkpoint)
-    labels = checkpoint.shapes.get("output_weights", (None,))[0]
-    names = variables(config, pooler="bert/pooler/dense/kernel" in checkpoint.shapes, num_labels=labels)
+    architecture, spec = from_file(files.config_file)
+    checkpoint = open_checkpoint(files.checkpoint, architecture)
+    labels = checkpoint.shapes.get(HEAD[0], (None,))[0]
+    names = variables(spec, pooler=POOLER[0] in checkpoint.shapes, num_labels=labels)
     checkpoint.check(names)
     config_name, write = FORMATS[to]
     try:
         with new_directory(target.absolute()) as directory:
             write(checkpoint, list(names), directory)
             directory.chmod(0o755)                     # Unlike a cache, it may be meant for others.
-            (directory / config_name).write_text(json.dumps({"model_type": "bert", **asdict(config)}, indent=1))
+            values = complete(read_json(files.config_file), architecture)
+            (directory / config_name).write_text(json.dumps(values, indent=1))
             shutil.copyfile(files.vocabulary, directory / "vocab.txt")
             for name in SIDECARS:
                 for folder in (files.directory, files.root):

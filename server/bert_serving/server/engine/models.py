@@ -16,13 +16,13 @@ from ..config import FromModel, PoolingStrategy, ServerConfig
 from ..core.files import read_json
 from ..core.tokenization import load_vocabulary
 from ..errors import ConfigError, ModelError
-from . import library
+from . import backends, library
+from .architectures import from_file
+from .artefact import check_weights, head
 from .base import EngineSettings
-from .bert import BertConfig, layers_needed, variables
 from .cache import user_cache
-from .freeze import check_weights, head
-from .lite import has_litert
 from .pooling import POOLER_STRATEGIES
+from .spec import EncoderSpec, variables
 from .weights import SafetensorsCheckpoint, is_safetensors, listing, tensorflow_checkpoint_files
 
 logger = logging.getLogger(__name__)
@@ -35,19 +35,19 @@ class Model:
     Attributes:
         name: for people.
         path: its directory; None for the echo engine.
-        bert: its shape.
+        spec: what its encoder computes.
         config: what the server was told, nothing being FromModel any more.
-        settings: what an engine needs to know; device, threads and frozen graph are still to be filled in.
+        settings: what an engine needs to know; device, threads and artefact are still to be filled in.
         provenance: option -> where its value is from, for those that a model can decide.
         engine_reason: why it is this engine that computes.
         layers, layers_kept: encoder layers that it has, and that are computed.
         num_parameters: numbers in the encoder, as it stands in the files.
-        cache_dir: where its frozen graphs are kept.
+        cache_dir: where what backends make of it is kept.
     """
 
     name: str
     path: Path | None
-    bert: BertConfig
+    spec: EncoderSpec
     config: ServerConfig
     settings: EngineSettings
     provenance: dict[str, str]
@@ -67,59 +67,50 @@ def settle(config: ServerConfig, on_gpu: bool = False) -> Model:
         ModelError: the model is not there, or its files do not make a model.
         ConfigError: an option does not go with this model.
     """
-    engine, why = choose_engine(config, on_gpu)
-    config = replace(config, engine=engine)
-    if config.engine == "echo" and config.model_dir is None:
-        return _echo(config)
+    wanted = backends.requirements(config)
+    if config.engine == "auto":
+        wanted = replace(wanted, gpu=on_gpu)
+    if config.engine != "auto" and config.model_dir is None and not backends.backend(config.engine).needs_model:
+        return _without_model(config, wanted)
     path = locate(config.model_dir)
     files = find(path, config)
-    bert = BertConfig.from_file(files.config_file)
-    vocabulary = load_vocabulary(files.vocabulary)
-    _check_vocabulary(files, vocabulary, bert)
+    architecture, spec = from_file(files.config_file)
+    backend, why = backends.choose(config.engine, replace(wanted, spec=spec))
+    config = replace(config, engine=backend.name)
+    vocabulary = load_vocabulary(files.vocabulary, architecture.template)
+    _check_vocabulary(files, vocabulary, spec)
     wishes = dict(_wishes(files, vocabulary))
-    config, provenance = _decide(config, wishes, bert)
-    settings = replace(_settings(config, bert), model_dir=str(path), config_file=str(files.config_file),
+    config, provenance = _decide(config, wishes, spec)
+    settings = replace(_settings(config, spec), model_dir=str(path), config_file=str(files.config_file),
                        checkpoint=str(files.checkpoint), vocabulary=str(files.vocabulary))
     if is_safetensors(files.checkpoint):
-        check_weights(settings, SafetensorsCheckpoint(files.checkpoint), bert)
+        check_weights(settings, SafetensorsCheckpoint(files.checkpoint, architecture), spec)
     name = library.DEFAULT.name if config.model_dir is None else config.model_dir.rstrip("/").rpartition("/")[2]
-    return _model(name, path, bert, config, settings, provenance, why)
+    return _model(name, path, spec, config, settings, provenance, why)
 
 
-def choose_engine(config: ServerConfig, on_gpu: bool) -> tuple[str, str]:
-    """The engine, "auto" being settled, and why it is this one."""
-    if config.engine != "auto":
-        return config.engine, "given"
-    if config.precision == "int8":
-        return "lite", "for -precision int8"
-    for is_so, reason in ((on_gpu, "for GPUs"), (config.xla, "for -xla"),
-                          (config.precision != "fp32", f"for -precision {config.precision}"),
-                          (not has_litert(), "LiteRT, which is faster on CPUs, is not installed: ai-edge-litert")):
-        if is_so:
-            return "graph", reason
-    return "lite", "the fastest on CPUs"
+def _without_model(config: ServerConfig, wanted: backends.Requirements) -> Model:
+    """What a backend that needs no model serves."""
+    backend, why = backends.choose(config.engine, wanted)
+    spec = EncoderSpec(vocab_size=1 << 20, hidden_size=EngineSettings.hidden_size)
+    config, provenance = _decide(config, {}, spec)
+    return _model(backend.name, None, spec, config, _settings(config, spec), provenance, why)
 
 
-def _echo(config: ServerConfig) -> Model:
-    bert = BertConfig(vocab_size=1 << 20, hidden_size=EngineSettings.hidden_size)
-    config, provenance = _decide(config, {}, bert)
-    return _model("echo", None, bert, config, _settings(config, bert), provenance, "given")
-
-
-def _model(name: str, path: Path | None, bert: BertConfig, config: ServerConfig, settings: EngineSettings,
+def _model(name: str, path: Path | None, spec: EncoderSpec, config: ServerConfig, settings: EngineSettings,
            provenance: dict[str, str], engine_reason: str) -> Model:
-    shapes = variables(bert, num_labels=head(settings))
-    return Model(name=name or str(path), path=path, bert=bert, config=config, settings=settings,
-                 provenance=provenance, engine_reason=engine_reason, layers=bert.num_hidden_layers,
-                 layers_kept=layers_needed(bert, config.pooling_layer, config.pooling_strategy in POOLER_STRATEGIES),
+    shapes = variables(spec, num_labels=head(settings))
+    return Model(name=name or str(path), path=path, spec=spec, config=config, settings=settings,
+                 provenance=provenance, engine_reason=engine_reason, layers=spec.num_layers,
+                 layers_kept=spec.layers_needed(config.pooling_layer, config.pooling_strategy in POOLER_STRATEGIES),
                  num_parameters=sum(map(prod, shapes.values())),
                  cache_dir=Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs"))
 
 
-def _settings(config: ServerConfig, bert: BertConfig) -> EngineSettings:
+def _settings(config: ServerConfig, spec: EncoderSpec) -> EngineSettings:
     return EngineSettings(
         engine=config.engine, do_lower_case=config.do_lower_case, max_seq_len=config.max_seq_len,
-        max_position_embeddings=bert.max_position_embeddings, hidden_size=bert.hidden_size,
+        max_position_embeddings=spec.max_length, hidden_size=spec.hidden_size,
         pooling_layer=tuple(config.pooling_layer), pooling_strategy=config.pooling_strategy.name,
         mask_cls_sep=config.mask_cls_sep, no_special_token=config.no_special_token,
         no_position_embeddings=config.no_position_embeddings, num_labels=config.num_labels,
@@ -260,14 +251,14 @@ def _read_json(path: Path, kind: type = dict) -> Any:
     return value
 
 
-def _check_vocabulary(files: ModelFiles, vocabulary: dict[str, int], bert: BertConfig) -> None:
+def _check_vocabulary(files: ModelFiles, vocabulary: dict[str, int], spec: EncoderSpec) -> None:
     lines = 1 + max(vocabulary.values())
-    if lines > bert.vocab_size:
-        raise ModelError(f"{files.vocabulary} has {lines} tokens, but the model only {bert.vocab_size} "
+    if lines > spec.vocab_size:
+        raise ModelError(f"{files.vocabulary} has {lines} tokens, but the model only {spec.vocab_size} "
                          f"(vocab_size of {files.config_file.name}); it is another model's vocabulary")
-    if lines < bert.vocab_size:
+    if lines < spec.vocab_size:
         logger.warning("%s has %d tokens, the model %d; is it the right one?", files.vocabulary, lines,
-                       bert.vocab_size)
+                       spec.vocab_size)
 
 
 # ---- what the model wants --------------------------------------------------------------------------------------------
@@ -337,7 +328,7 @@ def is_cased(vocabulary: dict[str, int]) -> bool:
 
 
 def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
-            bert: BertConfig) -> tuple[ServerConfig, dict[str, str]]:
+            spec: EncoderSpec) -> tuple[ServerConfig, dict[str, str]]:
     """
     Raises:
         ConfigError: an option does not go with this model.
@@ -353,14 +344,14 @@ def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
             decided[name], provenance[name] = value.fallback, "default"
     if decided["max_seq_len"] is not None:
         if provenance["max_seq_len"] != "given":
-            decided["max_seq_len"] = min(decided["max_seq_len"], bert.max_position_embeddings)
-        elif decided["max_seq_len"] > bert.max_position_embeddings:
+            decided["max_seq_len"] = min(decided["max_seq_len"], spec.max_length)
+        elif decided["max_seq_len"] > spec.max_length:
             raise ConfigError(f"-max_seq_len {decided['max_seq_len']} is beyond the model's "
-                              f"{bert.max_position_embeddings} positions; give that, less, or NONE")
+                              f"{spec.max_length} positions; give that, less, or NONE")
     if decided["pooling_strategy"] not in POOLER_STRATEGIES or provenance["pooling_layer"] == "given":
         for layer in decided["pooling_layer"]:
             try:
-                bert.layer_index(layer)
+                spec.layer_index(layer)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
     return replace(config, **decided), provenance

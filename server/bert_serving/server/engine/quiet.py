@@ -6,7 +6,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from types import ModuleType
+
+from ..errors import EngineError
 
 STDERR = 2
 
@@ -57,3 +60,18 @@ def _hidden(name: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[name]
+
+
+def tensorflow_version() -> str:
+    """The installed TensorFlow's version, found without importing it.
+
+    Raises:
+        EngineError: there is none.
+    """
+    for name in ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos",
+                 "tensorflow-rocm", "tensorflow-cpu-aws", "tf-nightly", "tf-nightly-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise EngineError("TensorFlow is not installed; install './server[cpu]' (or [gpu])")

@@ -1,4 +1,4 @@
-"""A model's weights, whatever file they come in, under the names that Google's checkpoints use.
+"""A model's weights, whatever file they come in, under the names of :func:`spec.variables`.
 
 Two formats are read: TensorFlow 1 checkpoints, and Hugging Face's safetensors. Nothing here unpickles anything. What is
 missing, of the wrong shape, or left over is named.
@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
+from .architectures.base import Architecture, Names
 from .quiet import import_tensorflow
+from .spec import HEAD, WORDS
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -27,11 +29,35 @@ class Checkpoint(ABC):
 
     Attributes:
         path: the file, or the prefix of the files, for messages.
-        shapes: name -> shape of every variable, names and layout being Google's.
+        shapes: our name -> shape of every variable that has one, in our layout.
     """
 
     path: str
     shapes: Shapes
+
+    def __init__(self, path: str | Path, architecture: Architecture, names: Names | None) -> None:
+        """
+        Args:
+            names: what the architecture's variables are called in this kind of file; None: there is no such file.
+        Raises:
+            ModelError: the architecture has no such files.
+        """
+        self.path, self.architecture = str(path), architecture
+        if names is None:
+            raise ModelError(f"{path} is a TensorFlow checkpoint, and {architecture.label} models come as "
+                             "model.safetensors; save the model with transformers' save_pretrained")
+        self.names = names
+
+    def _index(self, own: Mapping[str, tuple[int, ...]]) -> None:
+        """Find our variables among the file's own names and shapes."""
+        self._own, self._own_names = own, self.names.ours(own)
+        self._prefix = self.names.prefix(own)
+        self.shapes = {name: own[theirs][::-1] if self.names.is_transposed(name) else own[theirs]
+                       for name, theirs in self._own_names.items()}
+
+    def own_name(self, name: str) -> str:
+        """What one of our variables is called in this file, or would be."""
+        return self._own_names.get(name) or (self._prefix if name not in HEAD else "") + self.names.theirs(name)
 
     @abstractmethod
     def read(self, name: str) -> np.ndarray:
@@ -52,21 +78,27 @@ class Checkpoint(ABC):
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(self.read(name), dtype)
         if not np.isfinite(array).all():
-            raise ModelError(f"{name} of {self.path} holds values that are not finite"
+            raise ModelError(f"{self.own_name(name)} of {self.path} holds values that are not finite"
                              f"{' in half precision' if array.dtype == np.float16 else ''}")
         return array
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """
         Args:
-            expected: name -> shape of what the model consists of.
+            expected: our name -> shape of what the model consists of.
         Raises:
             ModelError: naming what is missing, misshapen, or part of an encoder that is not the expected one.
         """
-        missing = [name for name in expected if name not in self.shapes]
-        misshapen = [f"{name} is {list(self.shapes[name])}, expected {list(shape)}"
-                     for name, shape in expected.items() if self.shapes.get(name, shape) != shape]
-        unknown = [name for name in sorted(self.shapes) if name not in expected and self._matters(name)]
+        missing = [self.own_name(name) for name in expected if name not in self.shapes]
+        misshapen = []
+        for name, shape in expected.items():
+            if self.shapes.get(name, shape) != shape:
+                own = shape[::-1] if self.names.is_transposed(name) else shape
+                misshapen.append(f"{self.own_name(name)} is {list(self._own[self.own_name(name)])}, "
+                                 f"expected {list(own)}")
+        known = [self.own_name(name) for name in expected]
+        unknown = [name for name in sorted(self.names.strangers(self._own, known))
+                   if name.rpartition("/")[0] not in self._own and not SLOT.search(name)]
         for fault, names in (("lacks", missing), ("has variables of another shape:", misshapen),
                              ("has variables that the configuration has no place for:", unknown)):
             if names:
@@ -75,11 +107,6 @@ class Checkpoint(ABC):
     def hint(self) -> str:
         """What may explain that variables are missing."""
         return ""
-
-    def _matters(self, name: str) -> bool:
-        """True for a variable that looks like a part of the encoder: no training head, no optimizer's slot."""
-        return name.startswith(("bert/embeddings/", "bert/encoder/")) and name.rpartition("/")[0] not in self.shapes \
-            and not SLOT.search(name)
 
 
 SLOT = re.compile(r"/(adam|lamb|momentum|exponentialmovingaverage)[^/]*$", re.IGNORECASE)
@@ -99,23 +126,23 @@ def listing(names: Iterable[str], most: int = 4) -> str:
 class TensorFlowCheckpoint(Checkpoint):
     """``PREFIX.index`` and ``PREFIX.data-00000-of-00001``; also what Google's fine-tuning scripts save."""
 
-    def __init__(self, prefix: str | Path) -> None:
+    def __init__(self, prefix: str | Path, architecture: Architecture) -> None:
         """
         Raises:
             ModelError: the files cannot be read.
         """
+        super().__init__(prefix, architecture, architecture.tensorflow)
         tf = import_tensorflow()
-        self.path = str(prefix)
         with self._damage():
             self._reader = tf.train.load_checkpoint(self.path)
-            self.shapes = {name: tuple(shape) for name, shape in self._reader.get_variable_to_shape_map().items()}
+            self._index({name: tuple(shape) for name, shape in self._reader.get_variable_to_shape_map().items()})
 
     def read(self, name: str) -> np.ndarray:
         with self._damage():
-            return np.asarray(self._reader.get_tensor(name), np.float32)
+            return np.asarray(self._reader.get_tensor(self.own_name(name)), np.float32)
 
     def hint(self) -> str:
-        if "_CHECKPOINTABLE_OBJECT_GRAPH" in self.shapes:
+        if "_CHECKPOINTABLE_OBJECT_GRAPH" in self._own:
             return "; it is a TensorFlow 2 object checkpoint, expected one of TensorFlow 1, as Google's BERT has"
         return ""
 
@@ -159,27 +186,25 @@ def _escaped(name: str) -> str:
 class SafetensorsCheckpoint(Checkpoint):
     """Hugging Face's ``model.safetensors``, memory-mapped. Its [out, in] matrices are transposed."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, architecture: Architecture) -> None:
         """
         Raises:
             ModelError: the file cannot be read.
         """
         from safetensors import SafetensorError, safe_open
 
-        self.path = str(path)
+        super().__init__(path, architecture, architecture.hugging_face)
         try:
             self._file = safe_open(self.path, framework="numpy")
             own = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
         except (SafetensorError, OSError) as error:
             raise ModelError(f"cannot read the weights {self.path}: {error}") from error
-        self._own_names = google_names(own)
-        self.shapes = {google: own[name][::-1] if _is_kernel(google) else own[name]
-                       for google, name in self._own_names.items()}
+        self._index(own)
 
     def read(self, name: str) -> np.ndarray:
         from safetensors import SafetensorError
 
-        own_name = self._own_names[name]
+        own_name = self.own_name(name)
         try:
             if self._file.get_slice(own_name).get_dtype() == "BF16":
                 array = _bfloat16(self.path, own_name)
@@ -187,74 +212,10 @@ class SafetensorsCheckpoint(Checkpoint):
                 array = self._file.get_tensor(own_name)
         except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise ModelError(f"cannot read {own_name} of the weights {self.path}: {error}") from error
-        return np.ascontiguousarray(array.T if _is_kernel(name) else array, np.float32)
+        return np.ascontiguousarray(array.T if self.names.is_transposed(name) else array, np.float32)
 
     def hint(self) -> str:
-        return "" if "bert/embeddings/word_embeddings" in self.shapes else \
-            "; are these the weights of a BERT model?"
-
-
-HUGGING_FACE_NAMES = (
-    (r"embeddings\.(word|position|token_type)_embeddings\.weight", r"bert/embeddings/\1_embeddings"),
-    (r"embeddings\.LayerNorm\.(?:weight|gamma)", r"bert/embeddings/LayerNorm/gamma"),
-    (r"embeddings\.LayerNorm\.(?:bias|beta)", r"bert/embeddings/LayerNorm/beta"),
-    (r"encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.weight", r"bert/encoder/layer_\1/attention/self/\2/kernel"),
-    (r"encoder\.layer\.(\d+)\.attention\.self\.(\w+)\.bias", r"bert/encoder/layer_\1/attention/self/\2/bias"),
-    (r"encoder\.layer\.(\d+)\.(attention\.output|output)\.LayerNorm\.(?:weight|gamma)",
-     r"bert/encoder/layer_\1/\2/LayerNorm/gamma"),
-    (r"encoder\.layer\.(\d+)\.(attention\.output|output)\.LayerNorm\.(?:bias|beta)",
-     r"bert/encoder/layer_\1/\2/LayerNorm/beta"),
-    (r"encoder\.layer\.(\d+)\.(attention\.output|intermediate|output)\.dense\.weight",
-     r"bert/encoder/layer_\1/\2/dense/kernel"),
-    (r"encoder\.layer\.(\d+)\.(attention\.output|intermediate|output)\.dense\.bias",
-     r"bert/encoder/layer_\1/\2/dense/bias"),
-    (r"pooler\.dense\.weight", r"bert/pooler/dense/kernel"),
-    (r"pooler\.dense\.bias", r"bert/pooler/dense/bias"),
-)
-"""Hugging Face's name (a pattern), Google's name."""
-
-BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
-"""Not weights, though older files hold them."""
-
-WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
-
-
-def google_names(names: Iterable[str]) -> dict[str, str]:
-    """Google's name -> Hugging Face's. Of a name that has no equal, the dots become slashes."""
-    names = list(names)
-    prefix = next((name.removesuffix(WORD_EMBEDDINGS) for name in names if name.endswith(WORD_EMBEDDINGS)), "")
-    result = {}
-    for name in names:
-        bare = name.removeprefix(prefix)
-        if bare in BUFFERS:
-            continue
-        for pattern, google in HUGGING_FACE_NAMES:
-            match = re.fullmatch(pattern, bare)
-            if match:
-                result[match.expand(google).replace(".", "/")] = name
-                break
-        else:
-            if name in ("classifier.weight", "classifier.bias"):
-                result["output_weights" if name.endswith("weight") else "output_bias"] = name
-            elif bare.startswith(("embeddings.", "encoder.")) and name.startswith(prefix):
-                result["bert/" + bare.replace(".", "/")] = name
-            else:
-                result[name.replace(".", "/")] = name
-    return result
-
-
-def hugging_face_name(name: str) -> str:
-    """The Hugging Face name of a variable that :func:`bert.variables` names."""
-    if name.startswith("output_"):
-        return "classifier." + name.removeprefix("output_").replace("weights", "weight")
-    name = re.sub(r"/layer_(\d+)/", r"/layer/\1/", name.removeprefix("bert/")).replace("/", ".")
-    if name.startswith("embeddings.") and name.endswith("_embeddings"):
-        return f"{name}.weight"
-    return re.sub(r"\.(kernel|gamma)$", ".weight", re.sub(r"\.beta$", ".bias", name))
-
-
-def _is_kernel(name: str) -> bool:
-    return name.endswith("/kernel")
+        return "" if WORDS in self.shapes else f"; are these the weights of a {self.architecture.label} model?"
 
 
 def _bfloat16(path: str, name: str) -> np.ndarray:
@@ -273,15 +234,15 @@ def is_safetensors(path: str | Path) -> bool:
     return str(path).endswith(".safetensors")
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, architecture: Architecture) -> Checkpoint:
     """
     Raises:
         ModelError: the file cannot be read.
     """
     if is_safetensors(path):
-        return SafetensorsCheckpoint(path)
+        return SafetensorsCheckpoint(path, architecture)
     tensorflow_checkpoint_files(path)
-    return TensorFlowCheckpoint(path)
+    return TensorFlowCheckpoint(path, architecture)
 
 
 def checkpoint_files(path: str | Path) -> list[Path]:

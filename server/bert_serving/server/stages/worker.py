@@ -23,7 +23,8 @@ from ..core import messages
 from ..core.membership import encode_proof
 from ..core.messages import Fault, Job, Ready, Rows, Stop, Text
 from ..core.placement import CPU
-from ..engine.base import Engine, EngineSettings, create, create_tokenizer, features, prove
+from ..engine.backends import create
+from ..engine.base import Engine, EngineSettings, create_tokenizer, features, prove
 from ..errors import EngineError, StartError
 from ..process import read_orders
 from . import endpoints
@@ -123,9 +124,8 @@ class Worker:
         if self.engine.token_level:
             lengths = counts
             specials = [sequence.num_special for sequence in batch]
-            bare = self.settings.no_special_token
-            contents = [length if bare and isinstance(text, list) and text and special == 2 else length - special
-                        for text, length, special in zip(job.sequences, lengths, specials)]
+            contents = [length if sequence.is_bare else length - sequence.num_special
+                        for sequence, length in zip(batch, lengths)]
         return Rows(self.slot, self.incarnation, job.job, array, lengths, contents, specials,
                     [sequence.tokens for sequence in batch] if job.show_tokens else None,
                     num_tokens, seconds, bad, counts)

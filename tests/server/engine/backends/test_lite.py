@@ -10,8 +10,9 @@ import pytest
 
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.packing import LONG, Run, lay_out
-from bert_serving.server.engine import base, freeze, lite
-from bert_serving.server.engine.convert import ENCODER
+from bert_serving.server.engine import artefact, backends, base
+from bert_serving.server.engine.backends import lite
+from bert_serving.server.engine.lite_model import ENCODER
 from bert_serving.server.errors import EngineError
 
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
@@ -81,9 +82,9 @@ def test_a_tensorflow_checkpoint(tiny, tmp_path, start):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_threads_change_nothing(tiny, tiny_dir, start, threads):
     running = start(tiny_dir)
-    other = base.create(dataclasses.replace(running.settings, num_threads=threads))
+    other = backends.create(dataclasses.replace(running.settings, num_threads=threads))
     assert np.array_equal(other.encode(running.features(TEXTS)), running.encode(TEXTS))
-    assert other.describe() == f"LiteRT {lite.litert_version()} on CPU, {threads} threads, fp32"
+    assert other.describe() == f"LiteRT {lite.BACKEND.version()} on CPU, {threads} threads, fp32"
 
 
 # ---- whoever else is there -------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_int8(tiny, tiny_dir, start, name):
 # ---- starting --------------------------------------------------------------------------------------------------------
 
 def test_strategies_share_a_converted_model(tiny_dir, start):
-    paths = {start(tiny_dir, pooling_strategy=PoolingStrategy[name], mask_cls_sep=masked).settings.frozen_graph
+    paths = {start(tiny_dir, pooling_strategy=PoolingStrategy[name], mask_cls_sep=masked).settings.artefact
              for name in ("REDUCE_MEAN", "NONE", "LAST_TOKEN") for masked in (False, True)}
     assert len(paths) == 1
 
@@ -148,11 +149,11 @@ def test_tensorflow_is_not_needed(tiny_dir, start, graphs):
     settings = start(tiny_dir).settings
     code = ("import json, sys\n"
             "sys.modules['tensorflow'] = None\n"
-            "from bert_serving.server.engine import base, freeze\n"
+            "from bert_serving.server.engine import artefact, backends, base, quiet\n"
             "settings = base.EngineSettings.from_json(json.load(sys.stdin))\n"
-            "freeze.tensorflow_version = None\n"
-            "assert str(freeze.cached_graph(settings, sys.argv[1])) == settings.frozen_graph\n"
-            "base.prove(base.create(settings), base.create_tokenizer(settings), settings)\n")
+            "quiet.tensorflow_version = None\n"
+            "assert str(artefact.cached(settings, sys.argv[1])) == settings.artefact\n"
+            "base.prove(backends.create(settings), base.create_tokenizer(settings), settings)\n")
     done = subprocess.run([sys.executable, "-c", code, str(graphs)], text=True, capture_output=True, timeout=50,
                           input=json.dumps(settings.to_json()))
     assert (done.returncode, done.stderr) == (0, "")
@@ -160,12 +161,12 @@ def test_tensorflow_is_not_needed(tiny_dir, start, graphs):
 
 def test_a_damaged_model_is_refused(tiny_dir, start, tmp_path):
     settings = start(tiny_dir).settings
-    shutil.copytree(settings.frozen_graph, tmp_path / "model")
+    shutil.copytree(settings.artefact, tmp_path / "model")
     with open(tmp_path / "model" / ENCODER, "r+b") as file:
         file.seek(100)
         file.write(b"\0\1\2\3")
     with pytest.raises(EngineError, match="is not used: .* differs; remove it, and it will be made again"):
-        base.create(dataclasses.replace(settings, frozen_graph=str(tmp_path / "model")))
+        backends.create(dataclasses.replace(settings, artefact=str(tmp_path / "model")))
 
 
 def test_no_litert(tiny_dir, start, monkeypatch):
@@ -173,20 +174,20 @@ def test_no_litert(tiny_dir, start, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
         with pytest.raises(EngineError, match="LiteRT cannot be imported"):
-            base.create(settings)
+            backends.create(settings)
 
     def version(name):
         raise lite.metadata.PackageNotFoundError(name)
     monkeypatch.setattr(lite.metadata, "version", version)
     with pytest.raises(EngineError, match="LiteRT is not installed; install"):
-        base.create(settings)
+        backends.create(settings)
 
 
 def test_the_cache_knows_what_a_model_depends_on(tiny_dir, start, tmp_path):
     settings = start(tiny_dir).settings
-    path = freeze.graph_path(settings, tmp_path)
+    path = artefact.artefact_path(settings, tmp_path)
     for other in ({"precision": "int8"}, {"pooling_layer": (-1,)}, {"engine": "graph"},
                   {"pooling_strategy": "CLS_POOLED"}):
-        assert freeze.graph_path(dataclasses.replace(settings, **other), tmp_path) != path
+        assert artefact.artefact_path(dataclasses.replace(settings, **other), tmp_path) != path
     for same in ({"pooling_layer": (1,)}, {"no_position_embeddings": True}, {"max_seq_len": 5}):
-        assert freeze.graph_path(dataclasses.replace(settings, **same), tmp_path) == path
+        assert artefact.artefact_path(dataclasses.replace(settings, **same), tmp_path) == path

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.features import Features
 from bert_serving.server.engine.command import convert
-from bert_serving.server.engine import base, freeze, graph
+from bert_serving.server.engine import backends, base
+from bert_serving.server.engine.backends import graph
 from bert_serving.server.errors import EngineError
 
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
@@ -121,7 +122,7 @@ def test_a_processor_that_does_not_round_is_found_out(tiny_dir, run, monkeypatch
     running, vectors = run(tiny_dir, precision="bf16"), {}
     for answer in (False, True):
         monkeypatch.setattr(graph, "rounds", lambda *args: answer)
-        vectors[answer] = base.create(running.settings).encode(running.features(TEXTS))
+        vectors[answer] = backends.create(running.settings).encode(running.features(TEXTS))
     assert not np.array_equal(vectors[False], vectors[True])
     monkeypatch.undo()
     product = tf.matmul(tf.constant([[1, 1]], tf.bfloat16), tf.constant([[1], [1.5 * 2 ** -8]], tf.bfloat16))
@@ -135,13 +136,14 @@ FUSED_OPERATIONS = """
 import json, sys
 import numpy as np
 from pathlib import Path
-from bert_serving.server.engine import base, freeze, graph
+from bert_serving.server.engine import backends, base
+from bert_serving.server.engine.backends import graph
 from bert_serving.server.engine.quiet import import_tensorflow
 tf = import_tensorflow()
 for line in sys.stdin:
     settings = base.EngineSettings.from_json(json.loads(line))
-    directory = Path(settings.frozen_graph)
-    graph_def = tf.compat.v1.GraphDef.FromString((directory / freeze.GRAPH).read_bytes())
+    directory = Path(settings.artefact)
+    graph_def = tf.compat.v1.GraphDef.FromString((directory / graph.GRAPH).read_bytes())
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         feeds, vectors = graph._with_variables(tf, graph_def, directory, session, "vectors", compiled=False)
         metadata = tf.compat.v1.RunMetadata()
@@ -186,7 +188,7 @@ def test_xla_really_compiles(tiny_dir, run, tmp_path):
     program = ("import json, sys\n"
                "from bert_serving.server.engine import base\n"
                "settings = base.EngineSettings.from_json(json.load(sys.stdin))\n"
-               "base.prove(base.create(settings), base.create_tokenizer(settings), settings)\n")
+               "base.prove(backends.create(settings), base.create_tokenizer(settings), settings)\n")
     for xla in (False, True) if ALL else (True,):
         dump = tmp_path / str(xla)
         subprocess.run([sys.executable, "-c", program], check=True, text=True, timeout=55,
@@ -209,7 +211,7 @@ def test_weights_are_mapped_files(tiny, tmp_path, run, precision):
     """All workers share their pages: TensorFlow computes with these files, not with a copy of them."""
     model = tiny(hidden_size=256, num_attention_heads=4, intermediate_size=256, num_hidden_layers=2)
     running = run(model.write_hugging_face(tmp_path), precision=precision, pooling_layer=[-1])
-    files = [path for path in Path(running.settings.frozen_graph).iterdir() if path.name.endswith("kernel")]
+    files = [path for path in Path(running.settings.artefact).iterdir() if path.name.endswith("kernel")]
     assert len(files) == 2 * 4                         # Query, key and value are one.
     running.encode(TEXTS)
     maps = Path("/proc/self/smaps").read_text()
@@ -224,8 +226,8 @@ def test_weights_are_mapped_files(tiny, tmp_path, run, precision):
 def test_what_a_gpu_gets_on_the_cpu(tiny, tiny_dir, run, precision, tolerance):
     import tensorflow as tf
     running = run(tiny_dir, precision=precision)
-    directory = Path(running.settings.frozen_graph)
-    graph_def = tf.compat.v1.GraphDef.FromString((directory / freeze.GRAPH).read_bytes())
+    directory = Path(running.settings.artefact)
+    graph_def = tf.compat.v1.GraphDef.FromString((directory / graph.GRAPH).read_bytes())
     running.engine._run = graph._session(tf, graph_def, directory, dataclasses.replace(running.settings, device=0))
     compare(running, tiny(), tolerance=tolerance)
 
@@ -234,7 +236,7 @@ def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     settings = dataclasses.replace(run(tiny_dir).settings, device=7)
     with pytest.raises(EngineError, match=r"TensorFlow .* sees no GPU 7; .* -cpu"):
-        base.create(settings)
+        backends.create(settings)
 
 
 def test_describe(tiny_dir, run):
@@ -244,12 +246,12 @@ def test_describe(tiny_dir, run):
 
 def test_a_damaged_graph_is_refused(tiny_dir, run, tmp_path):
     settings = run(tiny_dir).settings
-    shutil.copytree(settings.frozen_graph, tmp_path / "graph")
-    with open(tmp_path / "graph" / freeze.GRAPH, "r+b") as file:
+    shutil.copytree(settings.artefact, tmp_path / "graph")
+    with open(tmp_path / "graph" / graph.GRAPH, "r+b") as file:
         file.seek(100)
         file.write(b"\0\1\2\3")
     with pytest.raises(EngineError, match="is not used: .* differs; remove it, and it will be made again"):
-        base.create(dataclasses.replace(settings, frozen_graph=str(tmp_path / "graph")))
+        backends.create(dataclasses.replace(settings, artefact=str(tmp_path / "graph")))
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

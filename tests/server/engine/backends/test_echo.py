@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_serving.server.config import PoolingStrategy
-from bert_serving.server.engine import base
+from bert_serving.server.engine import backends, base
+from bert_serving.server.engine.backends.echo import echo_vector
 from bert_serving.server.engine.base import EngineSettings
-from bert_serving.server.engine.echo import echo_vector
 
 NAMES = [strategy.name for strategy in PoolingStrategy]
 
@@ -19,7 +19,7 @@ NAMES = [strategy.name for strategy in PoolingStrategy]
 def start(**options):
     settings = EngineSettings(engine="echo", **options)
     tokenizer = base.create_tokenizer(settings)
-    engine = base.create(settings)
+    engine = backends.create(settings)
     return engine, lambda texts: base.features(texts, tokenizer, settings)
 
 
@@ -85,9 +85,9 @@ def test_words_that_only_look_like_trouble():
 
 PROGRAM = """
 import sys
-from bert_serving.server.engine import base
+from bert_serving.server.engine import backends, base
 settings = base.EngineSettings(engine="echo")
-engine, tokenizer = base.create(settings), base.create_tokenizer(settings)
+engine, tokenizer = backends.create(settings), base.create_tokenizer(settings)
 print("ready", flush=True)
 engine.encode(base.features([sys.argv[1]], tokenizer, settings))
 """

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..config import PoolingStrategy
-from ..core.features import Features
-from .base import Engine, EngineSettings
-from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
+from ...config import PoolingStrategy
+from ...core.features import Features
+from ...precision import PRECISIONS
+from ..base import Engine, EngineSettings
+from ..pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
+from .base import MB, Backend, Footprint
 
 NUM_LAYERS = 12
 """Layers that an echo "model" has, so that -pooling_layer can be told apart."""
@@ -21,6 +23,28 @@ MOST_HARMLESS = 4096
 
 PERIOD = 4093
 """Ids that far apart have equal vectors but for component 0; a prime."""
+
+
+class EchoBackend(Backend):
+    """No library at all."""
+
+    name = "echo"
+    about = "no model, for tests"
+    precisions = frozenset(PRECISIONS)
+    xla = True
+    is_automatic = needs_model = False
+
+    def version(self) -> str:
+        return ""
+
+    def open(self, settings: EngineSettings) -> EchoEngine:
+        return EchoEngine(settings)
+
+    def footprint(self, settings: EngineSettings) -> Footprint:
+        return Footprint(worker=60 * MB)
+
+
+BACKEND = EchoBackend()
 
 
 class EchoEngine(Engine):

@@ -1,24 +1,41 @@
-"""The TensorFlow engine: the frozen graph in a session, on a CPU or a GPU, compiled with XLA if wanted."""
+"""The TensorFlow backend: a frozen graph in a session, on a CPU or a GPU, compiled with XLA if wanted.
+
+Its artefact is the graph, with large weights in files of their own beside it, where it has nodes ImmutableConst.
+Workers put variables in their place that are those files, mapped into memory: all share one copy, and TensorFlow does
+not spend many seconds and gigabytes on optimizing a graph with constants of that size.
+"""
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..config import PoolingStrategy
-from ..core.features import Features
-from ..errors import EngineError
-from .base import Engine, EngineSettings
-from .bert import INPUTS
-from .cache import open_format
-from .freeze import FORMAT, GRAPH
-from .quiet import import_tensorflow
+from ...config import PoolingStrategy
+from ...core.features import Features
+from ...errors import EngineError
+from ..base import Engine, EngineSettings
+from ..cache import open_format, write_file
+from ..pooling import POOLER_STRATEGIES
+from ..quiet import import_tensorflow, tensorflow_version
+from ..spec import EncoderSpec
+from ..tf_encoder import COMPUTES, INPUTS, build_graph
+from ..weights import Checkpoint
+from .base import MB, Backend, Footprint
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+FORMAT = 4
+"""To be raised with every change to the graph or to its files."""
+
+GRAPH = "graph.pb"
+
+OWN_FILE = 1 << 16
+"""Weights of this many bytes or more are kept outside the graph."""
 
 RUN_COST = 32
 """What one run of the graph costs beside its tokens, in tokens: so much padding is cheaper than another run.
@@ -33,6 +50,70 @@ XLA_LENGTHS = (16, 32, 64, 128, 256, 512)
 """XLA compiles for each shape anew, so sequences are padded up to one of these, or to the longest possible."""
 
 
+class GraphBackend(Backend):
+    """TensorFlow, on CPUs and GPUs, and the only one with XLA and half precision."""
+
+    name = "graph"
+    about = "on CPUs and GPUs"
+    precisions = frozenset({"fp32", "bf16", "fp16"})
+    gpus = xla = True
+    departures = COMPUTES
+
+    def version(self) -> str:
+        return tensorflow_version()
+
+    def key(self, settings: EngineSettings, spec: EncoderSpec) -> dict[str, Any]:
+        strategy = PoolingStrategy[settings.pooling_strategy]
+        return {"format": FORMAT, "tensorflow": self.version(), "strategy": strategy.name,
+                "layers": None if strategy in POOLER_STRATEGIES else settings.pooling_layer,
+                "no_position_embeddings": settings.no_position_embeddings, "precision": settings.precision}
+
+    def make(self, directory: Path, settings: EngineSettings, spec: EncoderSpec,
+             checkpoint: Checkpoint) -> dict[str, Any]:
+        graph = build_graph(spec, _constants(checkpoint, directory),
+                            strategy=PoolingStrategy[settings.pooling_strategy], layers=settings.pooling_layer,
+                            precision=settings.precision, position_embeddings=not settings.no_position_embeddings)
+        write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
+        return {"format": FORMAT}
+
+    def maker(self) -> str:
+        return f"TensorFlow {self.version()}"
+
+    def open(self, settings: EngineSettings) -> GraphEngine:
+        return GraphEngine(settings)
+
+    def check_device(self, device: int) -> str:
+        return f"TensorFlow {tensorflow_on(device).__version__} sees GPU {device}"
+
+    def extra(self, on_gpu: bool) -> str:
+        return "gpu" if on_gpu else "cpu"
+
+    def footprint(self, settings: EngineSettings) -> Footprint:
+        return Footprint(worker=325 * MB, libraries=270 * MB, weights_are_shared=True, conversion=650 * MB,
+                         conversion_factor=1.1)
+
+
+BACKEND = GraphBackend()
+
+
+def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[..., tf.Tensor]:
+    """Makes tensors of a checkpoint's variables; the large ones are read, written to a file, and forgotten."""
+    import tensorflow as tf
+
+    @cache
+    def constant(name: str, dtype: tf.DType, *beside: str) -> tf.Tensor:
+        array = checkpoint.read_as(name, dtype.as_numpy_dtype)
+        if beside:
+            array = np.concatenate([array, *(checkpoint.read_as(other, dtype.as_numpy_dtype) for other in beside)], -1)
+        if array.nbytes < OWN_FILE:
+            return tf.constant(array, name=name)
+        file = name.replace("/", ".")
+        write_file(directory / file, array.view(np.uint8).data)    # NumPy's buffers do not know bfloat16.
+        return tf.raw_ops.ImmutableConst(dtype=dtype, shape=array.shape, memory_region_name=file, name=name)
+
+    return constant
+
+
 class GraphEngine(Engine):
     """Runs a frozen graph. Only attention pads, sequences of like length to the longest of them."""
 
@@ -45,8 +126,8 @@ class GraphEngine(Engine):
         self.token_level = settings.pooling_strategy == PoolingStrategy.NONE.name
         tf = tensorflow_on(settings.device)
         self._version = tf.__version__
-        assert settings.frozen_graph
-        directory = Path(settings.frozen_graph)
+        assert settings.artefact
+        directory = Path(settings.artefact)
         open_format(directory, FORMAT)
         graph_def = tf.compat.v1.GraphDef.FromString((directory / GRAPH).read_bytes())
         try:

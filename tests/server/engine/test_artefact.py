@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from bert_serving.server.config import PoolingStrategy, ServerConfig
-from bert_serving.server.engine import freeze
+from bert_serving.server.engine import artefact, quiet
+from bert_serving.server.engine.backends import graph
 from bert_serving.server.engine.cache import read_manifest
 from bert_serving.server.engine.models import settle
 from bert_serving.server.errors import EngineError, ModelError
@@ -22,20 +23,20 @@ def settings_of(model_dir, engine="graph", **options):
 
 def program(settings, cache_dir, **variables):
     orders = json.dumps({"settings": settings.to_json(), "cache_dir": str(cache_dir)})
-    return subprocess.run([sys.executable, "-m", "bert_serving.server.engine.freeze"], input=orders + "\n", text=True,
+    return subprocess.run([sys.executable, "-m", "bert_serving.server.engine.artefact"], input=orders + "\n", text=True,
                           capture_output=True, timeout=55, env={**os.environ, **variables})
 
 
 def test_program(tiny_dir, tmp_path):
     settings = settings_of(tiny_dir)
-    assert freeze.cached_graph(settings, tmp_path) is None
+    assert artefact.cached(settings, tmp_path) is None
     done = program(settings, tmp_path, TF_CPP_MIN_LOG_LEVEL="0")
     answer, = done.stdout.splitlines()
     answer = json.loads(answer)
     assert done.returncode == 0
     assert set(answer) == {"path", "layers_kept", "layers", "seconds", "bytes"}
     assert (answer["layers_kept"], answer["layers"]) == (2, 3)
-    path = freeze.cached_graph(settings, tmp_path)
+    path = artefact.cached(settings, tmp_path)
     assert answer["path"] == str(path)
     assert answer["bytes"] == sum(file.stat().st_size for file in path.iterdir() if file.name != "manifest.json")
     assert (read_manifest(path)["layers_kept"], read_manifest(path)["layers"]) == (2, 3)
@@ -57,14 +58,13 @@ def test_program_says_what_is_wrong_with_the_model(tiny, tmp_path):
 
 def test_whatever_libraries_print_the_answer_is_alone():
     code = ("import os\n"
-            "from bert_serving.server.engine import freeze\n"
+            "from bert_serving.server.engine import artefact\n"
             "def chatty(settings, cache_dir):\n"
             "    print('chatter')\n"
             "    os.write(1, b'deep chatter')\n"
             "    return {'path': cache_dir}\n"
-            "freeze.freeze = chatty\n"
-            "freeze.import_tensorflow = lambda: None\n"
-            "raise SystemExit(freeze.main())\n")
+            "artefact.make = chatty\n"
+            "raise SystemExit(artefact.main())\n")
     orders = json.dumps({"settings": {"engine": "graph", "pooling_layer": [-2]}, "cache_dir": "here"})
     done = subprocess.run([sys.executable, "-c", code], input=orders + "\n", text=True, capture_output=True, timeout=55)
     assert (done.returncode, done.stdout) == (0, '{"path": "here"}\n')
@@ -72,7 +72,7 @@ def test_whatever_libraries_print_the_answer_is_alone():
 
 
 def test_program_survives_odd_orders(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.freeze"], input='{"settings": {}}\n',
+    done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.artefact"], input='{"settings": {}}\n',
                           text=True, capture_output=True, timeout=55)
     assert done.returncode == 1 and "KeyError" in json.loads(done.stdout)["error"]["message"]
 
@@ -80,18 +80,18 @@ def test_program_survives_odd_orders(tmp_path):
 def test_a_cache_that_cannot_be_written(tiny_dir, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(EngineError, match="cannot write the frozen graph to .*; see -graph_tmp_dir"):
-        freeze.freeze(settings_of(tiny_dir), tmp_path / "file")
+        artefact.make(settings_of(tiny_dir), tmp_path / "file")
 
 
 def test_a_damaged_graph_is_made_again(tiny_dir, tmp_path):
     settings = settings_of(tiny_dir)
-    path = freeze.freeze(settings, tmp_path)["path"]
-    file = freeze.cached_graph(settings, tmp_path) / freeze.GRAPH
+    path = artefact.make(settings, tmp_path)["path"]
+    file = artefact.cached(settings, tmp_path) / graph.GRAPH
     content = file.read_bytes()
     file.write_bytes(content[:-1] + b"\0")
-    assert freeze.cached_graph(settings, tmp_path) is None
-    assert freeze.freeze(settings, tmp_path)["path"] == path
-    assert freeze.cached_graph(settings, tmp_path) and file.read_bytes() == content
+    assert artefact.cached(settings, tmp_path) is None
+    assert artefact.make(settings, tmp_path)["path"] == path
+    assert artefact.cached(settings, tmp_path) and file.read_bytes() == content
 
 
 # ---- what a graph depends on -----------------------------------------------------------------------------------------
@@ -100,8 +100,8 @@ def test_a_damaged_graph_is_made_again(tiny_dir, tmp_path):
     {"pooling_layer": [-1]}, {"pooling_layer": [-2, -1]}, {"pooling_strategy": PoolingStrategy.REDUCE_MAX},
     {"fp16": True}, {"precision": "bf16"}, {"no_position_embeddings": True}], ids=str)
 def test_other_options_other_graph(tiny_dir, tmp_path, options):
-    assert freeze.graph_path(settings_of(tiny_dir), tmp_path) != freeze.graph_path(settings_of(tiny_dir, **options),
-                                                                                   tmp_path)
+    assert artefact.artefact_path(settings_of(tiny_dir), tmp_path) != artefact.artefact_path(
+        settings_of(tiny_dir, **options), tmp_path)
 
 
 @pytest.mark.parametrize("options", [
@@ -109,13 +109,13 @@ def test_other_options_other_graph(tiny_dir, tmp_path, options):
     {"pooling_layer": [1]}], ids=str)
 def test_options_that_do_not_matter_to_the_graph(tiny_dir, tmp_path, options):
     expected = options != {"pooling_layer": [1]}       # The same layer by another number: a graph too many, no harm.
-    assert (freeze.graph_path(settings_of(tiny_dir), tmp_path) == freeze.graph_path(
+    assert (artefact.artefact_path(settings_of(tiny_dir), tmp_path) == artefact.artefact_path(
         settings_of(tiny_dir, **options), tmp_path)) == expected
 
 
 def test_other_content_other_graph(tiny, tmp_path, monkeypatch):
     def path():
-        return freeze.graph_path(settings_of(tmp_path / "model"), tmp_path)
+        return artefact.artefact_path(settings_of(tmp_path / "model"), tmp_path)
 
     tiny().write_hugging_face(tmp_path / "model")
     first = path()
@@ -123,24 +123,24 @@ def test_other_content_other_graph(tiny, tmp_path, monkeypatch):
     other_weights = path()
     tiny(seed=1, hidden_act="relu").write_hugging_face(tmp_path / "model")
     other_config = path()
-    monkeypatch.setattr(freeze, "tensorflow_version", lambda: "9.9")
+    monkeypatch.setattr(graph, "tensorflow_version", lambda: "9.9")
     other_version = path()
-    monkeypatch.setattr(freeze, "FORMAT", 999)
+    monkeypatch.setattr(graph, "FORMAT", 999)
     assert len({first, other_weights, other_config, other_version, path()}) == 5
 
 
 def test_the_same_model_elsewhere_is_the_same_graph(tiny_dir, tmp_path):
     shutil.copytree(tiny_dir, tmp_path / "copy")
-    assert freeze.graph_path(settings_of(tiny_dir), tmp_path) == freeze.graph_path(settings_of(tmp_path / "copy"),
-                                                                                   tmp_path)
+    assert artefact.artefact_path(settings_of(tiny_dir), tmp_path) == artefact.artefact_path(
+        settings_of(tmp_path / "copy"), tmp_path)
 
 
 def test_the_cache_is_looked_up_without_tensorflow(tiny_dir, tmp_path):
     code = ("import json, sys\n"
             "sys.modules['tensorflow'] = None\n"
-            "from bert_serving.server.engine import base, freeze\n"
+            "from bert_serving.server.engine import artefact, base, quiet\n"
             "settings = base.EngineSettings.from_json(json.load(sys.stdin))\n"
-            "print(freeze.cached_graph(settings, sys.argv[1]), freeze.tensorflow_version())\n")
+            "print(artefact.cached(settings, sys.argv[1]), quiet.tensorflow_version())\n")
     import tensorflow as tf
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], text=True, capture_output=True, check=True,
                           input=json.dumps(settings_of(tiny_dir).to_json()))
@@ -149,10 +149,10 @@ def test_the_cache_is_looked_up_without_tensorflow(tiny_dir, tmp_path):
 
 def test_no_tensorflow(monkeypatch):
     def version(name):
-        raise freeze.metadata.PackageNotFoundError(name)
-    monkeypatch.setattr(freeze.metadata, "version", version)
+        raise quiet.metadata.PackageNotFoundError(name)
+    monkeypatch.setattr(quiet.metadata, "version", version)
     with pytest.raises(EngineError, match="TensorFlow is not installed"):
-        freeze.tensorflow_version()
+        quiet.tensorflow_version()
 
 
 # ---- what a model must have ------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_weights_that_are_not_finite(tiny, tmp_path):
     model = tiny()
     model.weights["bert/encoder/layer_0/output/dense/kernel"][3, 4] = float("nan")
     with pytest.raises(ModelError, match="layer_0/output/dense/kernel of .* holds values that are not finite$"):
-        freeze.freeze(settings_of(model.write_hugging_face(tmp_path / "model")), tmp_path)
+        artefact.make(settings_of(model.write_hugging_face(tmp_path / "model")), tmp_path)
 
 
 def test_weights_too_large_for_half_precision(tiny, tmp_path):
@@ -169,8 +169,8 @@ def test_weights_too_large_for_half_precision(tiny, tmp_path):
     model.weights["bert/encoder/layer_0/output/dense/bias"][0] = 1e6
     settings = settings_of(model.write_hugging_face(tmp_path / "model"), fp16=True)
     with pytest.raises(ModelError, match="not finite in half precision"):
-        freeze.freeze(settings, tmp_path)
-    freeze.freeze(dataclasses.replace(settings, precision="fp32"), tmp_path)
+        artefact.make(settings, tmp_path)
+    artefact.make(dataclasses.replace(settings, precision="fp32"), tmp_path)
 
 
 @pytest.mark.parametrize("num_labels, strategy, message", [
@@ -183,4 +183,4 @@ def test_heads(tiny, tmp_path, num_labels, strategy, message):
     model.write_tensorflow(tmp_path / "model")
     settings = settings_of(tmp_path / "model", pooling_strategy=PoolingStrategy[strategy])
     with pytest.raises(ModelError, match=message):
-        freeze.freeze(settings, tmp_path)
+        artefact.make(settings, tmp_path)

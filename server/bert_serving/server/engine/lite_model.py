@@ -1,7 +1,7 @@
-"""BERT for LiteRT: the encoder over rows of packed sentences, converted by TensorFlow once; the rest as plain arrays.
+"""The encoder for LiteRT, over rows of packed sequences, converted by TensorFlow once.
 
-What is converted takes embeddings and gives the layers that are wanted; looking up embeddings and pooling are NumPy's
-(see :mod:`lite`). Its shapes are free, so one file, with one copy of the weights, does for all of them.
+What is converted takes embeddings and gives the layers that are wanted (see :mod:`rows` for what is around it). Its
+shapes are free, so one file, with one copy of the weights, does for all of them.
 
 It is written such that a token's vector is the same to the last bit whatever else is computed along with it: sums over
 a row's tokens are matrix products, which add one token after the other, zeros for those of other sentences. TensorFlow
@@ -10,89 +10,44 @@ it is faster, though, and a sentence that fills a row by itself has one place on
 """
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..config import PoolingStrategy
-from ..core.packing import LONG
-from .base import EngineSettings
-from .bert import BertConfig, Encoder
 from .cache import write_file
-from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
+from .rows import Read
+from .spec import POSITIONS, TOKEN_TYPES, WORDS, EncoderSpec
+from .tf_encoder import Encoder
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 4
+FORMAT = 5
 """To be raised with every change to the encoder or to its files."""
 
 ENCODER, ALONE = "encoder.tflite", "encoder-alone.tflite"
 
-EMBEDDINGS = tuple(f"bert/embeddings/{kind}_embeddings" for kind in ("word", "token_type", "position"))
-POOLER = ("bert/pooler/dense/kernel", "bert/pooler/dense/bias")
-HEAD = ("output_weights", "output_bias")
 
-"""Variables that are looked up, or multiplied with, outside the encoder."""
-
-Read = Callable[[str], np.ndarray]
-
-
-def arrays_for(strategy: PoolingStrategy) -> tuple[str, ...]:
-    """The variables that NumPy needs."""
-    return (*EMBEDDINGS, *(POOLER if strategy in POOLER_STRATEGIES else ()),
-            *(HEAD if strategy in HEAD_STRATEGIES else ()))
-
-
-def wanted_layers(settings: EngineSettings, config: BertConfig) -> list[int]:
-    """The encoder layers, from 0, whose outputs are pooled, in the order wished for; the pooler reads the last."""
-    if PoolingStrategy[settings.pooling_strategy] in POOLER_STRATEGIES:
-        return [config.num_hidden_layers - 1]
-    return [config.layer_index(layer) for layer in settings.pooling_layer]
-
-
-def outputs(settings: EngineSettings, config: BertConfig) -> list[int]:
-    """The layers that the encoder is to give: those wanted, each once, ascending."""
-    return sorted(set(wanted_layers(settings, config)))
-
-
-def has_long(settings: EngineSettings) -> bool:
-    """Whether there can be sentences that have rows of their own."""
-    return settings.max_length > LONG
-
-
-def write_lite(directory: Path, config: BertConfig, read: Read, *, layers: Sequence[int], precision: str,
-               arrays: Sequence[str], alone: bool = False) -> None:
-    """Write all that the engine ``lite`` needs into a directory.
+def write_encoders(directory: Path, spec: EncoderSpec, read: Read, *, layers: Sequence[int], precision: str,
+                   alone: bool = False) -> None:
+    """Write the converted encoder into a directory.
 
     Args:
-        read: the variable of that name, float32.
         layers: the encoder layers wanted, from 0, ascending; those above the last are left out.
         precision: fp32, or int8: the weights of matrix products in 8 bits, and what they are multiplied with brought to
             8 bits token by token.
-        arrays: variables to write as they are.
-        alone: write the encoder for sentences that have rows of their own, too.
+        alone: write the encoder for sequences that have rows of their own, too.
     """
-    largest = observe(config, read, layers) if precision == "int8" else None
-    write_file(directory / ENCODER, convert(config, read, layers, largest))
+    largest = observe(spec, read, layers) if precision == "int8" else None
+    write_file(directory / ENCODER, convert(spec, read, layers, largest))
     if alone:
-        write_file(directory / ALONE, convert(config, read, layers, largest, alone=True))
-    for name in arrays:
-        content = io.BytesIO()
-        np.save(content, read(name), allow_pickle=False)
-        write_file(directory / array_file(name), content.getbuffer())
+        write_file(directory / ALONE, convert(spec, read, layers, largest, alone=True))
 
 
-def array_file(name: str) -> str:
-    """The file in which a variable is kept as it is."""
-    return name.replace("/", ".") + ".npy"
-
-
-def convert(config: BertConfig, read: Read, layers: Sequence[int], largest: dict[str, np.ndarray] | None = None,
+def convert(spec: EncoderSpec, read: Read, layers: Sequence[int], largest: dict[str, np.ndarray] | None = None,
             alone: bool = False) -> bytes:
     """The encoder as a TensorFlow Lite model.
 
@@ -107,8 +62,8 @@ def convert(config: BertConfig, read: Read, layers: Sequence[int], largest: dict
 
     graph = tf.Graph()
     with graph.as_default():
-        feeds = _placeholders(config)
-        outputs = RowEncoder(config, read, largest, alone).layers(feeds[0], feeds[1], layers)
+        feeds = _placeholders(spec)
+        outputs = RowEncoder(spec, read, largest, alone).layers(feeds[0], feeds[1], layers)
     with tf.compat.v1.Session(graph=graph) as session:
         converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, feeds, outputs)
         if largest is not None:
@@ -117,22 +72,24 @@ def convert(config: BertConfig, read: Read, layers: Sequence[int], largest: dict
     return model
 
 
-def observe(config: BertConfig, read: Read, layers: Sequence[int]) -> dict[str, np.ndarray]:
+def observe(spec: EncoderSpec, read: Read, layers: Sequence[int]) -> dict[str, np.ndarray]:
     """How large the inputs of matrix products become, float32 [H], by the products' names.
 
     Which channels are the large ones is the model's nature: any words show it as well as real text does.
     """
     import tensorflow as tf
 
-    rows, width = 16, min(32, config.max_position_embeddings)
-    words = np.random.default_rng(0).integers(0, config.vocab_size, rows * width)
-    word, token_type, position = (read(name) for name in EMBEDDINGS)
-    values = [word[words] + token_type[0] + np.tile(position[:width], (rows, 1)),
-              np.zeros((rows, 1, width, width), np.float32)]
+    rows, width = 16, min(32, spec.max_length)
+    words = np.random.default_rng(0).integers(0, spec.vocab_size, rows * width)
+    embeddings = read(WORDS)[words]
+    if spec.embeddings.token_types:
+        embeddings += read(TOKEN_TYPES)[0]
+    embeddings += np.tile(read(POSITIONS)[spec.first_position:spec.first_position + width], (rows, 1))
+    values = [embeddings, np.zeros((rows, 1, width, width), np.float32)]
     graph = tf.Graph()
     with graph.as_default():
-        feeds = _placeholders(config)
-        encoder = RowEncoder(config, read)
+        feeds = _placeholders(spec)
+        encoder = RowEncoder(spec, read)
         encoder.layers(feeds[0], feeds[1], layers)
         largest = {name: tf.reduce_max(tf.abs(inputs), axis=0) for name, inputs in encoder.inputs.items()}
     with tf.compat.v1.Session(graph=graph) as session:
@@ -140,10 +97,10 @@ def observe(config: BertConfig, read: Read, layers: Sequence[int]) -> dict[str, 
     return result
 
 
-def _placeholders(config: BertConfig) -> list[tf.Tensor]:
+def _placeholders(spec: EncoderSpec) -> list[tf.Tensor]:
     import tensorflow as tf
 
-    return [tf.compat.v1.placeholder(tf.float32, [None, config.hidden_size], "embeddings"),
+    return [tf.compat.v1.placeholder(tf.float32, [None, spec.hidden_size], "embeddings"),
             tf.compat.v1.placeholder(tf.float32, [None, 1, None, None], "bias")]
 
 
@@ -159,11 +116,11 @@ class RowEncoder(Encoder):
         inputs: the inputs of those products, by name.
     """
 
-    def __init__(self, config: BertConfig, read: Read, largest: dict[str, np.ndarray] | None = None,
+    def __init__(self, spec: EncoderSpec, read: Read, largest: dict[str, np.ndarray] | None = None,
                  alone: bool = False) -> None:
         import tensorflow as tf
 
-        super().__init__(config, lambda name, dtype: tf.constant(read(name), dtype, name=name))
+        super().__init__(spec, lambda name, dtype: tf.constant(read(name), dtype, name=name))
         self._read, self._largest, self._alone = read, largest or {}, alone
         self.inputs: dict[str, tf.Tensor] = {}
 
@@ -174,7 +131,7 @@ class RowEncoder(Encoder):
         # A constant 1 that the converter does not know for one: it would take a factor away from a product's inputs and
         # put it into the weights.
         self._one = bias[:1, 0, 0, 0] * 0.0 + 1.0
-        hidden = self._layer_norm(embeddings, "bert/embeddings")
+        hidden = self._layer_norm(embeddings, "embeddings/norm")
         outputs = []
         for number in range(1 + layers[-1]):
             hidden = self.layer(number, hidden, bias)
@@ -185,7 +142,7 @@ class RowEncoder(Encoder):
     def _attention(self, hidden: tf.Tensor, bias: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf
 
-        heads, size = self.config.num_attention_heads, self.config.hidden_size // self.config.num_attention_heads
+        heads, size = self.spec.attention.heads, self.spec.head_size
         rows, width = tf.shape(bias)[0], tf.shape(bias)[3]
         # Query, key and value in one product; the scores' scale is in the query's weights.
         kernel, shift = (np.concatenate([self._read(f"{name}/query/{part}") * np.float32(1 / math.sqrt(size)),
@@ -204,7 +161,7 @@ class RowEncoder(Encoder):
         return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, heads * size])
 
     def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:
-        if not name.endswith("/intermediate/dense"):
+        if not name.endswith("/mlp/up"):
             return super()._dense(inputs, name)
         return self._product(inputs, self._read(f"{name}/kernel"), self._read(f"{name}/bias"), name)
 
@@ -226,14 +183,14 @@ class RowEncoder(Encoder):
     def _layer_norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf
 
-        gamma, beta = (self._constant(f"{name}/LayerNorm/{part}", tf.float32) for part in ("gamma", "beta"))
+        gamma, beta = (self._constant(f"{name}/{part}", tf.float32) for part in ("gamma", "beta"))
         centred = hidden - tf.reduce_mean(hidden, axis=-1, keepdims=True)
         variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)                          # [R * C, 1]
-        return centred * tf.math.rsqrt(variance + self.config.layer_norm_eps) * gamma + beta
+        return centred * tf.math.rsqrt(variance + self.spec.norm.eps) * gamma + beta
 
     def _activation(self, inputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        if self.config.hidden_act == "gelu":
+        if self.spec.mlp.activation == "gelu":
             return tf.nn.gelu(inputs, approximate=False)
         return super()._activation(inputs)

@@ -1,14 +1,14 @@
 """The converted encoder: what it takes and gives, in which shapes, and what is kept beside it."""
-import io
 import stat
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from bert_serving.server.engine import convert
-from bert_serving.server.engine.base import EngineSettings
-from bert_serving.server.engine.bert import BertConfig
+from bert_serving.server.config import PoolingStrategy
+from bert_serving.server.engine import lite_model, rows
+from bert_serving.server.engine.architectures import from_file
+from bert_serving.server.engine.architectures.bert import ARCHITECTURE
 
 INTERPRETER = "ai_edge_litert.interpreter"
 
@@ -17,12 +17,12 @@ INTERPRETER = "ai_edge_litert.interpreter"
 def encoder(tiny_dir):
     """The encoder of a tiny model, both outer layers asked for."""
     from bert_serving.server.engine.weights import SafetensorsCheckpoint
-    checkpoint = SafetensorsCheckpoint(tiny_dir / "model.safetensors")
-    config = BertConfig.from_file(tiny_dir / "config.json")
-    largest = convert.observe(config, checkpoint.read_as, [0, 2])
-    return {"fp32": convert.convert(config, checkpoint.read_as, [0, 2]),
-            "int8": convert.convert(config, checkpoint.read_as, [0, 2], largest),
-            "alone": convert.convert(config, checkpoint.read_as, [0, 2], alone=True)}
+    checkpoint = SafetensorsCheckpoint(tiny_dir / "model.safetensors", ARCHITECTURE)
+    _, spec = from_file(tiny_dir / "config.json")
+    largest = lite_model.observe(spec, checkpoint.read_as, [0, 2])
+    return {"fp32": lite_model.convert(spec, checkpoint.read_as, [0, 2]),
+            "int8": lite_model.convert(spec, checkpoint.read_as, [0, 2], largest),
+            "alone": lite_model.convert(spec, checkpoint.read_as, [0, 2], alone=True)}
 
 
 def load(model, rows, width, hidden_size=32, bias=None):
@@ -75,16 +75,17 @@ def test_large_channels_do_not_cost_int8_its_accuracy(tiny):
     """As in real models: a few channels are much larger than all others, whatever the token."""
     model = tiny(hidden_size=64)
     model.weights["bert/embeddings/word_embeddings"][:, [3, 17]] += [30, -30]
-    config, read = BertConfig.from_values(model.config), model.weights.__getitem__
+    spec, read = model.spec, model.variables.__getitem__
     words = np.random.default_rng(1).integers(0, len(model.words), 16)
-    embeddings = sum(read(name)[words if "word" in name else np.zeros(16, int)] for name in convert.EMBEDDINGS)
+    tables = rows.arrays_for(spec, PoolingStrategy.REDUCE_MEAN)
+    embeddings = sum(read(name)[words if "word" in name else np.zeros(16, int)] for name in tables)
 
     def outputs(largest):
-        interpreter, inputs = load(convert.convert(config, read, [0], largest), 1, 16, 64)
+        interpreter, inputs = load(lite_model.convert(spec, read, [0], largest), 1, 16, 64)
         return run(interpreter, inputs, embeddings, np.zeros((1, 1, 16, 16), np.float32))[0]
 
     exact = outputs(None)
-    error = np.abs(outputs(convert.observe(config, read, [0])) - exact).mean()
+    error = np.abs(outputs(lite_model.observe(spec, read, [0])) - exact).mean()
     without = np.abs(outputs({}) - exact).mean()
     assert error < without / 1.3, (error, without)
 
@@ -107,33 +108,9 @@ def test_hardly_anything_is_left_to_slow_operations(encoder, kind, bias):
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_files(tiny, tmp_path, alone):
-    model = tiny()
-    config = BertConfig.from_values({**model.config, "num_hidden_layers": 1})
-    names = [*convert.EMBEDDINGS, *convert.POOLER]
-    convert.write_lite(tmp_path, config, model.weights.__getitem__, layers=[0], precision="fp32", arrays=names,
-                       alone=alone)
+    model = tiny(num_hidden_layers=1)
+    lite_model.write_encoders(tmp_path, model.spec, model.variables.__getitem__, layers=[0], precision="fp32",
+                              alone=alone)
     assert {path.name for path in tmp_path.iterdir()} == {
-        convert.ENCODER, *map(convert.array_file, names), *([convert.ALONE] if alone else [])}
+        lite_model.ENCODER, *([lite_model.ALONE] if alone else [])}
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
-    for name in names:
-        content = io.BytesIO((tmp_path / convert.array_file(name)).read_bytes())
-        assert np.array_equal(np.load(content, allow_pickle=False), model.weights[name])
-
-
-@pytest.mark.parametrize("max_seq_len, longest, expected", [(None, 512, True), (129, 512, True), (128, 512, False),
-                                                            (None, 128, False)])
-def test_has_long(max_seq_len, longest, expected):
-    settings = EngineSettings(engine="lite", max_seq_len=max_seq_len, max_position_embeddings=longest)
-    assert convert.has_long(settings) is expected
-
-
-@pytest.mark.parametrize("given, wanted, outputs", [((-1,), [2], [2]), ((-1, 0, -3), [2, 0, 0], [0, 2])])
-def test_outputs(tiny, given, wanted, outputs):
-    config = BertConfig.from_values(tiny().config)
-    settings = EngineSettings(engine="lite", pooling_layer=given)
-    assert convert.wanted_layers(settings, config) == wanted and convert.outputs(settings, config) == outputs
-
-
-def test_the_pooler_reads_the_last_layer(tiny):
-    settings = EngineSettings(engine="lite", pooling_layer=(0,), pooling_strategy="CLASSIFICATION")
-    assert convert.outputs(settings, BertConfig.from_values(tiny().config)) == [2]

@@ -1,162 +1,22 @@
-"""BERT's encoder as a TensorFlow graph, and the configuration that describes it.
+"""The encoder as a TensorFlow graph, for the backends that run one or make theirs of one.
 
-Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding", 2018
-(https://arxiv.org/abs/1810.04805). Names are the paper's, the checkpoint's and the configuration file's. In the
-comments on shapes:
-
-    B = sequences of the batch      H = hidden_size               A = num_attention_heads
-    L = tokens of the longest one   I = intermediate_size         D = H / A, size of one head
-    T = tokens of all of them
+In the comments on shapes, B, L, T, H, I, A and D are as in :mod:`spec`.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..config import PoolingStrategy
-from ..core.files import read_json
-from ..errors import ModelError
 from .pooling import GRAPH_POOLING, HEAD_STRATEGIES, POOLER_STRATEGIES
+from .spec import HEAD, POSITIONS, TOKEN_TYPES, WORDS, Departure, EncoderSpec
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh", "linear")
-"""Values of hidden_act. "gelu" is the exact one, with erf; "gelu_new" is its approximation with tanh."""
-
-
-LARGEST_SIZE = 100_000
-LARGEST = {"num_hidden_layers": 1000, "vocab_size": 10_000_000}
-"""Of the numbers in a configuration: far more than any model has, and little enough to count with."""
-
-
-# ---- configuration ---------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True, kw_only=True)
-class BertConfig:
-    """The shape of a BERT model, under the names of ``bert_config.json`` and of Hugging Face's ``config.json``."""
-
-    vocab_size: int
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 16
-    layer_norm_eps: float = 1e-12
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> BertConfig:
-        """
-        Raises:
-            ModelError: the file cannot be read, or does not describe a BERT model.
-        """
-        try:
-            values = read_json(path)
-        except OSError as error:
-            raise ModelError(f"cannot read the model's configuration {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise ModelError(f"the model's configuration {path} is not JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise ModelError(f"the model's configuration {path} is not a JSON object")
-        try:
-            return cls.from_values(values)
-        except ValueError as error:
-            raise ModelError(f"{path}: {error}") from error
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> BertConfig:
-        """Unknown keys are ignored.
-
-        Raises:
-            ValueError: naming the key that is missing or whose value cannot be.
-        """
-        if values.get("model_type", "bert") != "bert":
-            raise ValueError(f"model_type is {values['model_type']!r}; only 'bert' models can be served")
-        if values.get("position_embedding_type", "absolute") != "absolute":
-            raise ValueError(f"position_embedding_type is {values['position_embedding_type']!r}, expected 'absolute'")
-        known: dict[str, Any] = {}
-        if "model_type" in values:                     # Hugging Face's own default differs from Google's here.
-            known["type_vocab_size"] = 2
-        for f in fields(cls):
-            if f.name not in values:
-                if f.default is MISSING:
-                    raise ValueError(f"{f.name} is missing")
-                continue
-            value = values[f.name]
-            if f.name == "hidden_act":
-                if value not in ACTIVATIONS:
-                    raise ValueError(f"hidden_act is {value!r}; choose from {', '.join(ACTIVATIONS)}")
-            elif isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{f.name} is {value!r}, expected a number above 0")
-            elif f.name != "layer_norm_eps":
-                if value != int(value):
-                    raise ValueError(f"{f.name} is {value!r}, expected a whole number")
-                if value > LARGEST.get(f.name, LARGEST_SIZE):
-                    raise ValueError(f"{f.name} is {value!r}, expected {LARGEST.get(f.name, LARGEST_SIZE)} at most")
-                value = int(value)
-            known[f.name] = value
-        config = cls(**known)
-        if config.hidden_size % config.num_attention_heads:
-            raise ValueError(f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
-                             f"{config.num_attention_heads}")
-        return config
-
-    def layer_index(self, layer: int) -> int:
-        """The encoder layer, from 0, that -pooling_layer means by this number.
-
-        Raises:
-            ValueError: the model has no such layer.
-        """
-        layers = self.num_hidden_layers
-        if not -layers <= layer < layers:
-            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {layers} layers; "
-                             f"expected {-layers} (first) to -1 (last)")
-        return layer % layers
-
-
-def layers_needed(config: BertConfig, layers: Sequence[int], pooler: bool) -> int:
-    """How many encoder layers, from the first, must be computed; the pooler reads the last."""
-    return config.num_hidden_layers if pooler else 1 + max(config.layer_index(layer) for layer in layers)
-
-
-def variables(config: BertConfig, *, pooler: bool = False,
-              num_labels: int | None = None) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every variable that a model of this configuration has, as in Google's checkpoints.
-
-    Args:
-        num_labels: rows of a fine-tuned model's output_weights; None: it has none.
-    """
-    hidden, inner = config.hidden_size, config.intermediate_size
-    shapes: dict[str, tuple[int, ...]] = {
-        "bert/embeddings/word_embeddings": (config.vocab_size, hidden),
-        "bert/embeddings/token_type_embeddings": (config.type_vocab_size, hidden),
-        "bert/embeddings/position_embeddings": (config.max_position_embeddings, hidden),
-    }
-    denses: list[tuple[str, int, int]] = []
-    norms = ["bert/embeddings"]
-    for number in range(config.num_hidden_layers):
-        layer = f"bert/encoder/layer_{number}"
-        denses += [(f"{layer}/attention/self/{name}", hidden, hidden) for name in ("query", "key", "value")]
-        denses += [(f"{layer}/attention/output/dense", hidden, hidden),
-                   (f"{layer}/intermediate/dense", hidden, inner), (f"{layer}/output/dense", inner, hidden)]
-        norms += [f"{layer}/attention/output", f"{layer}/output"]
-    if pooler:
-        denses.append(("bert/pooler/dense", hidden, hidden))
-    for name, rows, columns in denses:
-        shapes[f"{name}/kernel"] = (rows, columns)
-        shapes[f"{name}/bias"] = (columns,)
-    for name in norms:
-        shapes[f"{name}/LayerNorm/gamma"] = shapes[f"{name}/LayerNorm/beta"] = (hidden,)
-    if num_labels is not None:
-        shapes["output_weights"] = (num_labels, hidden)
-        shapes["output_bias"] = (num_labels,)
-    return shapes
-
+COMPUTES = frozenset({Departure.NO_TOKEN_TYPES, Departure.POSITION_OFFSET})
+"""What :class:`Encoder` can do beside BERT's own form."""
 
 # ---- the graph -------------------------------------------------------------------------------------------------------
 
@@ -177,7 +37,7 @@ processors that have bf16. ``emulated``: what goes into each dense layer is roun
 as is attention; for other processors, on which TensorFlow's products in bf16 are not exact enough."""
 
 
-def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strategy: PoolingStrategy,
+def build_graph(spec: EncoderSpec, constant: Callable[..., tf.Tensor], *, strategy: PoolingStrategy,
                 layers: Sequence[int], position_embeddings: bool = True, precision: str = "fp32") -> tf.Graph:
     """The graph from token ids to vectors, without the layers that the strategy does not need.
 
@@ -203,7 +63,7 @@ def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strat
         tokens, lengths = inputs["tokens"], inputs["lengths"]
         mask = tf.gather(tf.cast(inputs["input_mask"], tf.float32), tokens)
         mask *= tf.sequence_mask(lengths, tf.shape(tokens)[1], tf.float32)                                # [B, L]
-        encoder = Encoder(config, constant, precision)
+        encoder = Encoder(spec, constant, precision)
         encoder.arrange(tokens, inputs["places"])
         embeddings = encoder.embed(inputs["input_ids"], inputs["token_type_ids"],
                                    inputs["position_ids"] if position_embeddings else None)
@@ -211,7 +71,7 @@ def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strat
         for form in FORMS if precision == "bf16" else ("vectors",):
             encoder.form = form
             hidden, outputs = embeddings, []
-            for number in range(layers_needed(config, layers, strategy in POOLER_STRATEGIES)):
+            for number in range(spec.layers_needed(layers, strategy in POOLER_STRATEGIES)):
                 hidden = encoder.layer(number, hidden, bias)
                 outputs.append(hidden)
             if strategy in POOLER_STRATEGIES:
@@ -220,7 +80,7 @@ def build_graph(config: BertConfig, constant: Callable[..., tf.Tensor], *, strat
                     logits = encoder.logits(vectors)
                     vectors = tf.sigmoid(logits) if strategy is PoolingStrategy.REGRESSION else tf.nn.softmax(logits)
             else:
-                chosen = [tf.gather(outputs[config.layer_index(layer)], tokens) for layer in layers]      # [B, L, H]
+                chosen = [tf.gather(outputs[spec.layer_index(layer)], tokens) for layer in layers]      # [B, L, H]
                 vectors = GRAPH_POOLING[strategy](tf.concat(chosen, axis=-1), mask, lengths)
             if precision == "fp16":                    # The maximum over no token, -1e30, would become infinite.
                 limit = float(tf.float16.max)
@@ -246,10 +106,10 @@ class Encoder:
 
     form = "vectors"
 
-    def __init__(self, config: BertConfig, constant: Callable[..., tf.Tensor], precision: str = "fp32") -> None:
+    def __init__(self, spec: EncoderSpec, constant: Callable[..., tf.Tensor], precision: str = "fp32") -> None:
         import tensorflow as tf
 
-        self.config = config
+        self.spec = spec
         self.dtype = {"fp32": tf.float32, "bf16": tf.bfloat16, "fp16": tf.float16}[precision]
         self._constant = constant
 
@@ -270,12 +130,12 @@ class Encoder:
         """
         import tensorflow as tf
 
-        name = "bert/embeddings"
-        hidden = tf.gather(self._constant(f"{name}/word_embeddings", tf.float32), input_ids)              # [T, H]
-        hidden += tf.gather(self._constant(f"{name}/token_type_embeddings", tf.float32), token_type_ids)
+        hidden = tf.gather(self._constant(WORDS, tf.float32), input_ids)                                  # [T, H]
+        if self.spec.embeddings.token_types:
+            hidden += tf.gather(self._constant(TOKEN_TYPES, tf.float32), token_type_ids)
         if position_ids is not None:
-            hidden += tf.gather(self._constant(f"{name}/position_embeddings", tf.float32), position_ids)
-        return self._layer_norm(hidden, name)
+            hidden += tf.gather(self._constant(POSITIONS, tf.float32), position_ids + self.spec.first_position)
+        return self._layer_norm(hidden, "embeddings/norm")
 
     def attention_bias(self, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """What is added to the attention scores.
@@ -301,16 +161,16 @@ class Encoder:
         """
         import tensorflow as tf
 
-        name = f"bert/encoder/layer_{number}"
-        context = self._attention(hidden, bias, f"{name}/attention/self")                                 # [T, H]
-        attended = tf.cast(self._dense(context, f"{name}/attention/output/dense"), tf.float32) + hidden
-        hidden = self._layer_norm(attended, f"{name}/attention/output")
-        inner = self._dense(hidden, f"{name}/intermediate/dense")                                         # [T, I]
+        name = f"layers/{number}"
+        context = self._attention(hidden, bias, f"{name}/attention")                                 # [T, H]
+        attended = tf.cast(self._dense(context, f"{name}/attention/output"), tf.float32) + hidden
+        hidden = self._layer_norm(attended, f"{name}/attention/norm")
+        inner = self._dense(hidden, f"{name}/mlp/up")                                         # [T, I]
         if self.dtype == tf.bfloat16 and self.form != "fused":
             inner = tf.cast(inner, tf.float32)
         inner = self._activation(inner)
-        output = tf.cast(self._dense(inner, f"{name}/output/dense"), tf.float32) + hidden
-        return self._layer_norm(output, f"{name}/output")
+        output = tf.cast(self._dense(inner, f"{name}/mlp/down"), tf.float32) + hidden
+        return self._layer_norm(output, f"{name}/mlp/norm")
 
     def pooler(self, first: tf.Tensor) -> tf.Tensor:
         """
@@ -321,19 +181,19 @@ class Encoder:
         """
         import tensorflow as tf
 
-        return tf.tanh(tf.cast(self._dense(first, "bert/pooler/dense"), tf.float32))
+        return tf.tanh(tf.cast(self._dense(first, "pooler"), tf.float32))
 
     def logits(self, pooled: tf.Tensor) -> tf.Tensor:
         """The classification head of a fine-tuned model: float32 [B, H] -> [B, num_labels]."""
         import tensorflow as tf
 
-        weights, bias = (self._constant(name, tf.float32) for name in ("output_weights", "output_bias"))
+        weights, bias = (self._constant(name, tf.float32) for name in HEAD)
         return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
 
     def _attention(self, hidden: tf.Tensor, bias: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf
 
-        heads, size = self.config.num_attention_heads, self.config.hidden_size // self.config.num_attention_heads
+        heads, size = self.spec.attention.heads, self.spec.head_size
         batch, length = tf.shape(bias)[0], tf.shape(bias)[3]
         projected = self._denses(hidden, [f"{name}/query", f"{name}/key", f"{name}/value"])               # [T, 3H]
         projected = tf.reshape(tf.gather(projected, self._tokens), [batch, length, 3, heads, size])
@@ -362,14 +222,14 @@ class Encoder:
     def _layer_norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf
 
-        gamma, beta = (self._constant(f"{name}/LayerNorm/{part}", tf.float32) for part in ("gamma", "beta"))
+        gamma, beta = (self._constant(f"{name}/{part}", tf.float32) for part in ("gamma", "beta"))
         mean, variance = tf.nn.moments(hidden, [-1], keepdims=True)                                       # [T, 1]
-        return tf.nn.batch_normalization(hidden, mean, variance, beta, gamma, self.config.layer_norm_eps)
+        return tf.nn.batch_normalization(hidden, mean, variance, beta, gamma, self.spec.norm.eps)
 
     def _activation(self, inputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        match self.config.hidden_act:
+        match self.spec.mlp.activation:
             case "gelu":
                 # TensorFlow knows this form; see test_graph.py.
                 return inputs * (0.5 * (1.0 + tf.math.erf(inputs * math.sqrt(0.5))))

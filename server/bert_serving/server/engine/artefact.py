@@ -1,0 +1,139 @@
+"""What a backend makes of a model before it serves: a cached directory, made once and used by all workers.
+
+As a program it makes one, in a process of its own, for the library's memory to go with it::
+
+    echo '{"settings": {...}, "cache_dir": "..."}' | python -m bert_serving.server.engine.artefact
+
+prints one line of JSON: ``{"path", "layers_kept", "layers", "seconds", "bytes"}``, or
+``{"error": {"name", "message"}}`` with exit code 1.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..config import PoolingStrategy
+from ..errors import EngineError, ModelError, StartError
+from ..process import read_orders
+from .architectures import from_file
+from .backends import backend
+from .base import EngineSettings
+from .cache import new_directory, read_manifest, sha256, write_manifest
+from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
+from .spec import HEAD, EncoderSpec, variables
+from .weights import Checkpoint, checkpoint_files, open_checkpoint
+
+
+def cached(settings: EngineSettings, cache_dir: str | Path) -> Path | None:
+    """The artefact for these settings, if there is one and it is intact. Imports no library.
+
+    Raises:
+        ModelError: the model's files cannot be read.
+        EngineError: the backend's library is not installed.
+    """
+    path = artefact_path(settings, cache_dir)
+    return path if read_manifest(path) else None
+
+
+def artefact_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
+    """Where the artefact for these settings is to be: named after all that it depends on."""
+    assert settings.checkpoint and settings.config_file
+    try:
+        weights = [sha256(path) for path in checkpoint_files(settings.checkpoint)]
+    except OSError as error:
+        raise ModelError(f"cannot read the weights {settings.checkpoint}: {error.strerror}") from error
+    architecture, spec = from_file(settings.config_file)
+    content = {"weights": weights, "byteorder": sys.byteorder, "architecture": architecture.model_type,
+               "spec": repr(spec), "num_labels": head(settings), "backend": settings.engine,
+               "key": backend(settings.engine).key(settings, spec)}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Path(cache_dir).expanduser() / digest[:32]
+
+
+def head(settings: EngineSettings) -> int | None:
+    """Rows that the fine-tuned model's output_weights must have; None if the strategy does not read them."""
+    strategy = PoolingStrategy[settings.pooling_strategy]
+    if strategy not in HEAD_STRATEGIES:
+        return None
+    return settings.num_labels if strategy is PoolingStrategy.CLASSIFICATION else 1
+
+
+def check_weights(settings: EngineSettings, checkpoint: Checkpoint, spec: EncoderSpec) -> None:
+    """
+    Raises:
+        ModelError: naming the variables that are missing, misshapen or left over.
+    """
+    strategy = PoolingStrategy[settings.pooling_strategy]
+    if strategy in POOLER_STRATEGIES and not spec.pooler:
+        raise ModelError(f"{checkpoint.architecture.label} models have no pooler, which -pooling_strategy {strategy} "
+                         "reads; give another one")
+    expected = variables(spec, pooler=strategy in POOLER_STRATEGIES, num_labels=head(settings))
+    if head(settings) is not None and HEAD[0] not in checkpoint.shapes:
+        raise ModelError(f"{checkpoint.path} lacks {checkpoint.own_name(HEAD[0])}; strategy {strategy} needs a model "
+                         "that is fine-tuned for it, see -tuned_model_dir")
+    found = checkpoint.shapes.get(HEAD[0], (0,))[0]
+    if strategy is PoolingStrategy.CLASSIFICATION and found != settings.num_labels:
+        raise ModelError(f"{checkpoint.path} has {found} classes; give -num_labels {found}")
+    checkpoint.check(expected)
+
+
+def make(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
+    """Make the artefact for these settings, in place of what may be there.
+
+    Returns:
+        path, layers_kept, layers, seconds and bytes.
+    Raises:
+        ModelError: the model's files do not make a model.
+        EngineError: the cache cannot be written, or the backend's library is not installed.
+    """
+    start = time.monotonic()
+    assert settings.checkpoint and settings.config_file
+    architecture, spec = from_file(settings.config_file)
+    checkpoint = open_checkpoint(settings.checkpoint, architecture)
+    check_weights(settings, checkpoint, spec)
+    target = artefact_path(settings, cache_dir)
+    pooler = PoolingStrategy[settings.pooling_strategy] in POOLER_STRATEGIES
+    about: dict[str, Any] = {"layers": spec.num_layers,
+                             "layers_kept": spec.layers_needed(settings.pooling_layer, pooler)}
+    try:
+        with new_directory(target) as directory:
+            seal = backend(settings.engine).make(directory, settings, spec, checkpoint)
+            size = sum(path.stat().st_size for path in directory.iterdir())
+            write_manifest(directory, {**seal, **about, "bytes": size})
+    except OSError as error:
+        raise cannot_write(target.parent, error) from error
+    return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3)}
+
+
+def cannot_write(cache_dir: Path, error: OSError) -> EngineError:
+    return EngineError(f"cannot write the frozen graph to {cache_dir}: {error.strerror or error}; see -graph_tmp_dir")
+
+
+def main() -> int:
+    # Standard output belongs to the answer alone, whatever libraries print meanwhile.
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    try:
+        request = read_orders("bert-freeze")
+        result = make(EngineSettings.from_json(request["settings"]), request["cache_dir"])
+    except StartError as error:
+        result = {"error": {"name": type(error).__name__, "message": str(error)}}
+    except ImportError as error:
+        result = {"error": {"name": "EngineError", "message": f"a library cannot be imported: {error}"}}
+    except MemoryError:
+        result = {"error": {"name": "EngineError", "message": "not enough memory to freeze the graph"}}
+    except Exception as error:                         # The outer edge of a process: the caller must learn of it.
+        result = {"error": {"name": "EngineError", "message": f"cannot freeze the graph: {error!r}"}}
+    print(json.dumps(result), file=answer, flush=True)
+    return 1 if "error" in result else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The table of backends: the libraries that compute, each one file in this folder, best first.
+
+A new one is a file with a ``BACKEND`` and a row here. Modules are imported when they are asked for; libraries when
+something is computed.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from ...config import ServerConfig
+from ...errors import ConfigError, EngineError
+from ..base import Engine, EngineSettings
+from .base import Backend as Backend
+from .base import Requirements as Requirements
+
+BACKENDS = ("lite", "graph", "echo")
+"""Value of -engine, which is also the module. ``auto`` takes the first that can do what is wanted."""
+
+
+def backend(name: str) -> Backend:
+    """
+    Raises:
+        EngineError: there is none of that name.
+    """
+    if name not in BACKENDS:
+        raise EngineError(f"{name!r} is not an engine; choose from {', '.join(BACKENDS)}")
+    found: Backend = import_module(f".{name}", __package__).BACKEND
+    return found
+
+
+def create(settings: EngineSettings) -> Engine:
+    """
+    Raises:
+        EngineError: the engine is unknown or cannot run here.
+    """
+    return backend(settings.engine).open(settings)
+
+
+# ---- which one -------------------------------------------------------------------------------------------------------
+
+def choose(engine: str, wanted: Requirements) -> tuple[Backend, str]:
+    """The backend that -engine means, and why it is this one.
+
+    Raises:
+        ConfigError: it cannot do what is wanted, or none can.
+        EngineError: its library is not installed.
+    """
+    if engine != "auto":
+        found = _given(engine, wanted)
+        found.version()
+        return found, "given"
+    refused: list[str] = []
+    for found in _automatic():
+        objection = _objection(found, wanted)
+        if objection is None:
+            return found, "; ".join(refused) or found.about
+        refused.append(f"{found.name} {objection}")
+    raise ConfigError(f"no engine can do what these options ask for: {'; '.join(refused)}")
+
+
+def requirements(config: ServerConfig) -> Requirements:
+    """What these options ask of a backend, whatever the model is."""
+    return Requirements(precision=str(config.precision), gpu=bool(config.device_map), xla=config.xla)
+
+
+def possible(config: ServerConfig) -> list[Backend]:
+    """The backends that may serve with these options, whatever the model is.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    wanted = requirements(config)
+    if config.engine != "auto":
+        return [_given(config.engine, wanted)]
+    choose(config.engine, wanted)
+    return _able(wanted)
+
+
+def _given(engine: str, wanted: Requirements) -> Backend:
+    found = backend(engine)
+    if objection := found.objection(wanted):
+        able = " or ".join(f"-engine {other.name}" for other in _able(wanted))
+        raise ConfigError(f"-engine {engine} {objection}; leave that out" + (f", or give {able}" if able else ""))
+    return found
+
+
+def _automatic() -> Iterator[Backend]:
+    return (found for found in map(backend, BACKENDS) if found.is_automatic)
+
+
+def _objection(found: Backend, wanted: Requirements) -> str | None:
+    return found.objection(wanted) or found.missing()
+
+
+def _able(wanted: Requirements) -> list[Backend]:
+    return [found for found in _automatic() if _objection(found, wanted) is None]

@@ -1,0 +1,96 @@
+"""The table of backends: what each says of itself, and which one is taken."""
+from dataclasses import fields
+
+import pytest
+
+from bert_serving.server.config import ServerConfig
+from bert_serving.server.engine import backends
+from bert_serving.server.engine.backends import BACKENDS, backend, choose, possible
+from bert_serving.server.engine.backends.base import Requirements
+from bert_serving.server.engine.base import EngineSettings
+from bert_serving.server.engine.spec import EncoderSpec, Norm, RotaryPositions
+from bert_serving.server.errors import ConfigError, EngineError
+from bert_serving.server.precision import PRECISIONS
+
+ROTARY = EncoderSpec(vocab_size=9, positions=RotaryPositions(thetas=(1e4,), max_length=9), norm=Norm(rms=True))
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_row_says_what_it_can(name):
+    found = backend(name)
+    assert found.name == name and found.about and found.precisions <= set(PRECISIONS)
+    assert isinstance(found.version(), str) and found.footprint(EngineSettings(engine=name)).worker > 0
+    assert found.is_automatic <= found.needs_model
+
+
+def test_every_engine_can_be_asked_for():
+    choices = next(f.metadata["choices"] for f in fields(ServerConfig) if f.name == "engine")
+    assert set(choices) == {"auto", *BACKENDS}
+
+
+def test_every_precision_has_a_backend():
+    able = [backend(name) for name in BACKENDS if backend(name).is_automatic]
+    assert set().union(*(found.precisions for found in able)) == set(PRECISIONS)
+
+
+def test_an_unknown_engine():
+    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from lite, graph, echo"):
+        backends.create(EngineSettings(engine="abacus"))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_needs_no_artefact_has_no_key(name):
+    found = backend(name)
+    assert (found.key(EngineSettings(engine=name), EncoderSpec(vocab_size=9)) is None) == (not found.needs_model)
+
+
+# ---- objections ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, wanted, objection", [
+    ("lite", {}, None), ("lite", {"precision": "int8"}, None), ("lite", {"precision": "fp16"}, "has no fp16"),
+    ("lite", {"xla": True}, "does without XLA"), ("lite", {"gpu": True}, "is for CPUs"),
+    ("lite", {"spec": ROTARY}, "does not compute RMS norm, rotary positions"),
+    ("graph", {"precision": "int8"}, "has no int8"), ("graph", {"gpu": True, "xla": True, "precision": "bf16"}, None),
+    ("graph", {"spec": ROTARY}, "does not compute RMS norm, rotary positions"),
+    ("echo", {"precision": "int8", "spec": ROTARY}, None), ("echo", {"gpu": True}, "computes nothing")])
+def test_objections(name, wanted, objection):
+    found = backend(name).objection(Requirements(**wanted))
+    assert found is None if objection is None else found.startswith(objection)
+
+
+@pytest.mark.parametrize("words, message", [
+    ({"engine": "graph", "precision": "int8"}, "-engine graph has no int8; leave that out, or give -engine lite"),
+    ({"engine": "lite", "xla": True}, "-engine lite does without XLA; leave that out, or give -engine graph"),
+    ({"engine": "lite", "fp16": True}, "-engine lite has no fp16; leave that out, or give -engine graph"),
+    ({"engine": "lite", "device_map": [0]}, "-engine lite is for CPUs; leave that out, or give -engine graph"),
+    ({"engine": "echo", "device_map": [0]}, "-engine echo computes nothing, so it has no use for a GPU; leave that"),
+    ({"precision": "int8", "xla": True}, "no engine can do .*: lite does without XLA; graph has no int8"),
+    ({"precision": "int8", "device_map": [0]}, "no engine can do .*: lite is for CPUs; graph has no int8")], ids=str)
+def test_options_that_no_backend_can_follow(words, message):
+    with pytest.raises(ConfigError, match=message):
+        possible(ServerConfig(**words))
+
+
+@pytest.mark.parametrize("words, names", [({}, ["lite", "graph"]), ({"xla": True}, ["graph"]),
+                                          ({"precision": "int8"}, ["lite"]), ({"engine": "echo"}, ["echo"])])
+def test_who_may_serve(words, names):
+    assert [found.name for found in possible(ServerConfig(**words))] == names
+
+
+def test_the_first_without_an_objection_is_taken_and_the_reason_names_the_others():
+    found, why = choose("auto", Requirements(gpu=True))
+    assert (found.name, why) == ("graph", "lite is for CPUs")
+    with pytest.raises(ConfigError, match="no engine .*: lite does not compute RMS norm, rotary positions; graph does"):
+        choose("auto", Requirements(spec=ROTARY))
+
+
+def test_a_library_that_is_missing_is_passed_over_or_named(monkeypatch):
+    def missing():
+        raise EngineError("LiteRT is not installed; install it")
+    monkeypatch.setattr(backend("lite"), "version", missing)
+    found, why = choose("auto", Requirements())
+    assert (found.name, why) == ("graph", "lite cannot be used: LiteRT is not installed; install it")
+    with pytest.raises(EngineError, match="LiteRT is not installed"):
+        choose("lite", Requirements())

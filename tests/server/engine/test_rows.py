@@ -1,0 +1,55 @@
+"""What is around rows of packed sequences: which arrays and layers they take. Vectors are in backends/test_lite.py."""
+import io
+import stat
+
+import numpy as np
+import pytest
+
+from bert_serving.server.config import PoolingStrategy
+from bert_serving.server.engine import rows
+from bert_serving.server.engine.base import EngineSettings
+from bert_serving.server.engine.spec import Embeddings, EncoderSpec, RotaryPositions
+
+
+@pytest.mark.parametrize("strategy, more", [
+    ("REDUCE_MEAN", []), ("CLS_POOLED", ["pooler/kernel", "pooler/bias"]),
+    ("REGRESSION", ["pooler/kernel", "pooler/bias", "head/weights", "head/bias"])])
+def test_arrays(strategy, more):
+    embeddings = ["embeddings/words", "embeddings/token_types", "embeddings/positions"]
+    assert [*rows.arrays_for(EncoderSpec(vocab_size=9), PoolingStrategy[strategy])] == embeddings + more
+
+
+def test_tables_that_an_encoder_does_not_have_are_not_looked_up():
+    spec = EncoderSpec(vocab_size=9, embeddings=Embeddings(token_types=0),
+                       positions=RotaryPositions(thetas=(1e4,) * 12, max_length=99))
+    assert rows.arrays_for(spec, PoolingStrategy.REDUCE_MEAN) == ("embeddings/words",)
+
+
+def test_arrays_are_written_as_they_are(tiny, tmp_path):
+    model = tiny()
+    settings = EngineSettings(engine="lite", pooling_strategy="CLS_POOLED")
+    rows.write_arrays(tmp_path, settings, model.spec, model.variables.__getitem__)
+    names = rows.arrays_for(model.spec, PoolingStrategy.CLS_POOLED)
+    assert {path.name for path in tmp_path.iterdir()} == set(map(rows.array_file, names))
+    for name in names:
+        path = tmp_path / rows.array_file(name)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert np.array_equal(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False), model.variables[name])
+
+
+@pytest.mark.parametrize("max_seq_len, longest, expected", [(None, 512, True), (129, 512, True), (128, 512, False),
+                                                            (None, 128, False)])
+def test_has_long(max_seq_len, longest, expected):
+    settings = EngineSettings(engine="lite", max_seq_len=max_seq_len, max_position_embeddings=longest)
+    assert rows.has_long(settings) is expected
+
+
+@pytest.mark.parametrize("given, wanted, outputs", [((-1,), [2], [2]), ((-1, 0, -3), [2, 0, 0], [0, 2])])
+def test_outputs(tiny, given, wanted, outputs):
+    settings = EngineSettings(engine="lite", pooling_layer=given)
+    assert rows.wanted_layers(settings, tiny().spec) == wanted and rows.outputs(settings, tiny().spec) == outputs
+
+
+def test_the_pooler_reads_the_last_layer(tiny):
+    settings = EngineSettings(engine="lite", pooling_layer=(0,), pooling_strategy="CLASSIFICATION")
+    assert rows.outputs(settings, tiny().spec) == [2]

@@ -1,0 +1,47 @@
+"""The encoder as a graph: its inputs, and the variables that it asks for. Vectors are in backends/test_graph.py."""
+import numpy as np
+import pytest
+
+from bert_serving.server.config import PoolingStrategy
+from bert_serving.server.engine.spec import Embeddings, EncoderSpec, variables
+from bert_serving.server.engine.tf_encoder import COMPUTES, FORMS, INPUTS, build_graph
+
+
+def build(spec, **options):
+    """The graph, and the names of the variables that it reads."""
+    import tensorflow as tf
+    read = set()
+
+    def constant(name, dtype, *beside):
+        read.update((name, *beside))
+        arrays = [np.zeros(variables(spec, pooler=True, num_labels=2)[each]) for each in (name, *beside)]
+        return tf.constant(np.concatenate(arrays, -1), dtype)
+
+    return build_graph(spec, constant, **{"strategy": PoolingStrategy.REDUCE_MEAN, "layers": [-1], **options}), read
+
+
+@pytest.mark.parametrize("strategy, more", [("REDUCE_MEAN", {}), ("CLS_POOLED", {"pooler": True}),
+                                            ("CLASSIFICATION", {"pooler": True, "num_labels": 2})])
+@pytest.mark.parametrize("token_types", [0, 2])
+def test_it_reads_the_variables_that_the_spec_has(tiny, strategy, more, token_types):
+    spec = EncoderSpec(vocab_size=9, hidden_size=24, num_layers=2, embeddings=Embeddings(token_types=token_types))
+    graph, read = build(spec, strategy=PoolingStrategy[strategy])
+    assert read == set(variables(spec, **more))
+    assert {node.name for node in graph.as_graph_def().node if node.op == "Placeholder"} == set(INPUTS)
+
+
+def test_layers_above_the_last_one_wanted_are_left_out():
+    spec = EncoderSpec(vocab_size=9, hidden_size=24, num_layers=3)
+    _, read = build(spec, layers=[0])
+    assert not {name for name in read if name.startswith("layers/1/")}
+
+
+@pytest.mark.parametrize("precision, forms", [("fp32", ["vectors"]), ("bf16", list(FORMS))])
+def test_forms(precision, forms):
+    graph, _ = build(EncoderSpec(vocab_size=9, hidden_size=24, num_layers=1), precision=precision)
+    names = {node.name for node in graph.as_graph_def().node}
+    assert names & set(FORMS) == set(forms)
+
+
+def test_what_it_computes_beside_bert_is_tested_here():
+    assert {departure.name for departure in COMPUTES} == {"NO_TOKEN_TYPES", "POSITION_OFFSET"}
