@@ -72,7 +72,7 @@ $(INSTALLED): client/pyproject.toml server/pyproject.toml
 	touch $@
 
 $(TOOLS): $(INSTALLED) requirements.txt docs/requirements.txt
-	$(BIN)/python -m pip install --editable "server[plot,bulk,ray]" --requirement requirements.txt
+	$(BIN)/python -m pip install --editable "server[plot,bulk,ray,onnx]" --requirement requirements.txt
 	touch $@
 
 clean:

@@ -20,7 +20,7 @@ def main() -> None:
     model = settle(ServerConfig.from_args(get_args_parser().parse_args()))
     with tempfile.TemporaryDirectory() as directory:
         orders = json.dumps({"settings": model.settings.to_json(), "cache_dir": directory}) + "\n"
-        done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.freeze"], input=orders, text=True,
+        done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.artefact"], input=orders, text=True,
                               stdout=subprocess.PIPE)
     answer = json.loads(done.stdout)
     if "error" in answer:

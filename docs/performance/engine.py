@@ -24,10 +24,13 @@ import numpy as np
 from bert_serving.server import machine
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.core.features import Features
-from bert_serving.server.engine import base, bert, freeze, graph
+from bert_serving.server.engine import artefact, backends, base
+from bert_serving.server.engine.architectures import from_file
+from bert_serving.server.engine.backends import graph
 from bert_serving.server.engine.cache import user_cache
 from bert_serving.server.engine.models import settle
 from bert_serving.server.engine.pooling import POOLER_STRATEGIES
+from bert_serving.server.engine.spec import EncoderSpec
 
 Encode = Callable[[list[Features]], np.ndarray]
 
@@ -39,9 +42,9 @@ def load(model_dir: str | None, max_seq_len: int, threads: int, engine: str,
          precision: str) -> tuple[base.EngineSettings, base.Engine]:
     config = ServerConfig(model_dir=model_dir, max_seq_len=max_seq_len, engine=engine, precision=precision)
     settings = settle(config).settings
-    path = freeze.cached_graph(settings, user_cache("graphs")) or freeze.freeze(settings, user_cache("graphs"))["path"]
-    settings = replace(settings, frozen_graph=str(path), num_threads=threads)
-    return settings, base.create(settings)
+    path = artefact.cached(settings, user_cache("graphs")) or artefact.make(settings, user_cache("graphs"))["path"]
+    settings = replace(settings, artefact=str(path), num_threads=threads)
+    return settings, backends.create(settings)
 
 
 def padded(engine: base.Engine, width: int) -> Encode:
@@ -53,12 +56,12 @@ def padded(engine: base.Engine, width: int) -> Encode:
     return lambda batch: engine._run(*graph.pad(graph.lay_out(batch), len(batch), width))
 
 
-def product(config: bert.BertConfig, engine: str, precision: str, threads: int) -> Callable[[], object]:
+def product(spec: EncoderSpec, engine: str, precision: str, threads: int) -> Callable[[], object]:
     """The model's largest product, [ROWS, H] by [H, I], in the engine's library."""
     import tensorflow as tf
     random = np.random.default_rng(0)
     left, right = (random.standard_normal(shape, np.float32) for shape in (
-        (ROWS, config.hidden_size), (config.hidden_size, config.intermediate_size)))
+        (ROWS, spec.hidden_size), (spec.hidden_size, spec.mlp.size)))
     if engine == "lite":
         from ai_edge_litert.interpreter import Interpreter
         function = tf.function(lambda inputs: inputs @ right).get_concrete_function(tf.TensorSpec(left.shape))
@@ -85,10 +88,10 @@ def computes_in(precision: str) -> str:
     return precision if precision == "int8" or machine.speeds_up(precision) else "fp32"
 
 
-def operations(config: bert.BertConfig, settings: base.EngineSettings) -> float:
+def operations(spec: EncoderSpec, settings: base.EngineSettings) -> float:
     """Of the dense layers, for a token; attention comes on top of that."""
-    layers = bert.layers_needed(config, settings.pooling_layer, settings.pooling_strategy in POOLER_STRATEGIES)
-    return 2.0 * layers * config.hidden_size * (4 * config.hidden_size + 2 * config.intermediate_size)
+    layers = spec.layers_needed(settings.pooling_layer, settings.pooling_strategy in POOLER_STRATEGIES)
+    return 2.0 * layers * spec.hidden_size * (4 * spec.hidden_size + 2 * spec.mlp.size)
 
 
 def main() -> None:
@@ -112,9 +115,9 @@ def main() -> None:
         if name == "graph/fp32":
             engines["graph, padded"] = padded(made, args.max_seq_len)
         engines[name] = made.encode
-        config = bert.BertConfig.from_file(settings.config_file)
+        _, spec = from_file(settings.config_file)
         kind, precision = name.split("/")
-        products[name] = product(config, kind, computes_in(precision), args.threads)
+        products[name] = product(spec, kind, computes_in(precision), args.threads)
     with open(args.file, encoding="utf-8") as file:
         texts = [line.strip() for line in file if line.strip()]
     np.random.default_rng(0).shuffle(texts)
@@ -151,10 +154,10 @@ def main() -> None:
             alone[name].append(clock() - start)
     print(f"{len(sequences)} sentences, {tokens} tokens, mean {tokens / len(sequences):.1f}, "
           f"at most {args.max_seq_len}; batches of {args.batch}, {args.threads} threads")
-    size = 2.0 * ROWS * config.hidden_size * config.intermediate_size
+    size = 2.0 * ROWS * spec.hidden_size * spec.mlp.size
     for name in engines:
         seconds = fastest[computes_in(name.partition("/")[2] or "fp32")]
-        share = tokens * operations(config, settings) / best[name] * seconds / size
+        share = tokens * operations(spec, settings) / best[name] * seconds / size
         print(f"| {name} | {tokens / best[name]:.0f} | {best['graph, padded'] / best[name]:.2f} | "
               f"{share:.0%} of {size / seconds / 1e9:.0f} | {np.median(alone[name]) * 1e3:.2f} | "
               f"{cosines[name].min():.6f} / {cosines[name].mean():.6f} |")

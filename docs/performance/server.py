@@ -32,7 +32,7 @@ from bert_serving.client import BertClient
 from bert_serving.server import machine
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.core.placement import share_out
-from bert_serving.server.engine import base, freeze
+from bert_serving.server.engine import artefact, backends, base
 from bert_serving.server.engine.cache import user_cache
 from bert_serving.server.engine.models import settle
 
@@ -139,10 +139,10 @@ def load_engine(args: argparse.Namespace) -> tuple[base.EngineSettings, base.Eng
     config = ServerConfig(model_dir=args.model_dir, max_seq_len=args.max_seq_len, precision=args.precision)
     settings = settle(config).settings
     cache = user_cache("graphs")
-    path = freeze.cached_graph(settings, cache) or freeze.freeze(settings, cache)["path"]
-    settings = replace(settings, frozen_graph=str(path),
+    path = artefact.cached(settings, cache) or artefact.make(settings, cache)["path"]
+    settings = replace(settings, artefact=str(path),
                        num_threads=share_out(machine.allowed_cores(), config.num_worker, config.num_threads).threads[0])
-    return settings, base.create(settings)
+    return settings, backends.create(settings)
 
 
 def model(args: argparse.Namespace) -> None:

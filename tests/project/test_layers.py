@@ -69,8 +69,8 @@ GUESTS = {
     "matplotlib": ["server.benchmark"],
     "GPUtil": ["server.machine"],
     "termcolor": ["server.log"],
-    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime", "openvino", "nncf"),
-                    ["server.benchmark.peers"]),
+    **dict.fromkeys(("onnx", "onnxruntime"), ["server.engine", "server.benchmark.peers"]),
+    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "openvino", "nncf"), ["server.benchmark.peers"]),
 }
 
 
@@ -146,7 +146,7 @@ def test_the_rules_bite(module, source):
     ("client.client", "import zmq\nfrom . import protocol"),
     ("server.core.sink", "from bert_serving.client.errors import RequestError\nfrom .messages import Job"),
     ("server.config", "from . import __version__"),
-    ("server.engine.graph", "def f():\n    import tensorflow as tf"),
+    ("server.engine.backends.graph", "def f():\n    import tensorflow as tf"),
 ])
 def test_the_rules_allow(module, source):
     assert not list(complaints(source, module))

@@ -163,6 +163,10 @@ for _type, _name in ((port_number, "port"), (positive, "whole number"), (natural
 
 # ---- the options -----------------------------------------------------------------------------------------------------
 
+ENGINES = {"lite": "(LiteRT, on CPUs)", "graph": "(TensorFlow)", "onnx": "(ONNX Runtime, on CPUs; only if asked for)",
+           "echo": "(no model, for tests)"}
+"""Values of -engine, best first, and what they are; each is a file of engine/backends."""
+
 PATHS, BERT, SERVING, LIMITS = "File paths", "BERT parameters", "Serving configuration", "Limits and life cycle"
 
 
@@ -238,9 +242,8 @@ class ServerConfig:
                                 SERVING, str, nargs="+", metavar="KEY", secret=True)
     api_key_file: str | None = option(None, "file with such keys, one on each line; lines that begin with # are "
                                       "comments", SERVING, str, metavar="FILE", secret=True)
-    engine: str = option("auto", "what computes: lite (LiteRT, on CPUs), graph (TensorFlow), echo (no model, for "
-                         "tests), or auto: lite where it can do what is asked, else graph", SERVING, str,
-                         choices=("auto", "lite", "graph", "echo"))
+    engine: str = option("auto", f"what computes: {', '.join(map(' '.join, ENGINES.items()))}; auto: the first of "
+                         "them that can do what is asked", SERVING, str, choices=("auto", *ENGINES))
     num_worker: Any = option(None, "worker processes; default: one, and on CPUs one for every 4 cores; 0, with "
                              "-worker_port: those of other hosts only; with -launcher ray also a range, as 1-8: more "
                              "when there is much to do, fewer when there is not", SERVING, worker_number,

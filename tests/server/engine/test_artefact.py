@@ -160,7 +160,7 @@ def test_no_tensorflow(monkeypatch):
 def test_weights_that_are_not_finite(tiny, tmp_path):
     model = tiny()
     model.weights["bert/encoder/layer_0/output/dense/kernel"][3, 4] = float("nan")
-    with pytest.raises(ModelError, match="layer_0/output/dense/kernel of .* holds values that are not finite$"):
+    with pytest.raises(ModelError, match="layer.0.output.dense.weight of .* holds values that are not finite$"):
         artefact.make(settings_of(model.write_hugging_face(tmp_path / "model")), tmp_path)
 
 

@@ -50,7 +50,7 @@ def test_a_model_without_pooler_can_be_converted(tiny, tmp_path):
     for part in ("kernel", "bias"):
         del model.weights[f"bert/pooler/dense/{part}"]
     convert(str(model.write_hugging_face(tmp_path / "a")), tmp_path / "b")
-    assert len(open_checkpoint(tmp_path / "b" / "bert_model.ckpt").shapes) == len(model.weights)
+    assert len(open_checkpoint(tmp_path / "b" / "bert_model.ckpt", ARCHITECTURE).shapes) == len(model.weights)
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

@@ -292,7 +292,7 @@ def test_broken_directories_are_refused_at_once(tiny, tmp_path, spoil, message):
 def test_safetensors_are_checked_at_once(tiny, tmp_path):
     model = tiny()
     del model.weights["bert/encoder/layer_2/output/dense/bias"]
-    refuse(ModelError, "lacks bert/encoder/layer_2/output/dense/bias",
+    refuse(ModelError, "lacks encoder.layer.2.output.dense.bias",
            model_dir=str(model.write_hugging_face(tmp_path)))
 
 

@@ -109,7 +109,7 @@ class Checkpoint(ABC):
         return ""
 
 
-SLOT = re.compile(r"/(adam|lamb|momentum|exponentialmovingaverage)[^/]*$", re.IGNORECASE)
+SLOT = re.compile(r"[/.](adam|lamb|momentum|exponentialmovingaverage)[^/]*$", re.IGNORECASE)
 """Ends the name of what an optimizer keeps beside a variable."""
 
 

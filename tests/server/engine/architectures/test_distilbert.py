@@ -47,9 +47,11 @@ def test_what_it_refuses(tmp_path, values, message):
         from_file(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("engine", ["lite", "graph"])
+@pytest.mark.parametrize("engine", ["lite", "graph", "onnx"])
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_every_layer_is_the_references(run, model_dir, reference, engine, layer):
+    if engine == "onnx":
+        pytest.importorskip("onnxruntime")
     running = run(model_dir, engine, pooling_layer=[layer], pooling_strategy=PoolingStrategy.NONE, max_seq_len=64)
     offsets = reference["offsets"]
     sequences = [reference["input_ids"][start:end].astype(np.int32) for start, end in zip(offsets, offsets[1:])]

@@ -36,7 +36,7 @@ def test_every_precision_has_a_backend():
 
 
 def test_an_unknown_engine():
-    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from lite, graph, echo"):
+    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from lite, graph, onnx, echo"):
         backends.create(EngineSettings(engine="abacus"))
 
 

@@ -186,7 +186,7 @@ def test_xla(tiny, tmp_path, run, name):
 def test_xla_really_compiles(tiny_dir, run, tmp_path):
     settings = run(tiny_dir).settings
     program = ("import json, sys\n"
-               "from bert_serving.server.engine import base\n"
+               "from bert_serving.server.engine import backends, base\n"
                "settings = base.EngineSettings.from_json(json.load(sys.stdin))\n"
                "base.prove(backends.create(settings), base.create_tokenizer(settings), settings)\n")
     for xla in (False, True) if ALL else (True,):

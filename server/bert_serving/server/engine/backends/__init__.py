@@ -1,21 +1,21 @@
 """The table of backends: the libraries that compute, each one file in this folder, best first.
 
-A new one is a file with a ``BACKEND`` and a row here. Modules are imported when they are asked for; libraries when
-something is computed.
+A new one is a file with a ``BACKEND`` and a row of config.ENGINES. Modules are imported when they are asked for;
+libraries when something is computed.
 """
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
 
-from ...config import ServerConfig
+from ...config import ENGINES, ServerConfig
 from ...errors import ConfigError, EngineError
 from ..base import Engine, EngineSettings
 from .base import Backend as Backend
 from .base import Requirements as Requirements
 
-BACKENDS = ("lite", "graph", "echo")
-"""Value of -engine, which is also the module. ``auto`` takes the first that can do what is wanted."""
+BACKENDS = tuple(ENGINES)
+"""Values of -engine, which are also the modules. ``auto`` takes the first that can do what is wanted."""
 
 
 def backend(name: str) -> Backend:
