@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bert_serving.server.engine.base import ENGINES
+from bert_serving.server.config import ENGINES
 from bert_serving.server.keys import make as make_keys
 from bert_serving.server.process import raise_descriptor_limit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 from bert_serving.server.core.features import build_features
 from bert_serving.server.core.tokenization import WordHashTokenizer
-from bert_serving.server.engine import echo
+from bert_serving.server.engine.backends import echo
 from bert_serving.server.config import PoolingStrategy
 
 from .driver import fingerprints

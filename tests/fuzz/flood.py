@@ -25,7 +25,7 @@ import numpy as np
 import zmq
 from bert_serving.client import protocol
 from bert_serving.server.core import membership
-from bert_serving.server.engine import base
+from bert_serving.server.engine import backends, base
 from bert_serving.server.engine.base import EngineSettings
 
 from . import generate
@@ -204,7 +204,7 @@ _forgotten: deque[zmq.Socket[bytes]] = deque()
 def _golden() -> np.ndarray:
     """What the server that is under fire expects of a worker's vectors."""
     settings = EngineSettings(engine="echo")
-    engine = base.create(settings)
+    engine = backends.create(settings)
     return base.prove(engine, base.create_tokenizer(settings), settings)
 
 

@@ -180,8 +180,8 @@ def bounds(package):
 
 
 WITHOUT_BOUND = {"setuptools"}
-NOT_INSTALLED = {"tensorflow", "matplotlib", "ray"}
-"""The same as tensorflow-cpu for other machines; for plots; for clusters."""
+NOT_INSTALLED = {"tensorflow", "matplotlib", "ray", "onnx", "onnxruntime"}
+"""The same as tensorflow-cpu for other machines; for plots; for clusters; for an engine that nobody has to take."""
 
 
 def test_every_dependency_has_a_lower_bound_and_that_is_what_is_tested():

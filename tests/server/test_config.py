@@ -205,7 +205,7 @@ def test_the_command_line_wins_over_the_environment():
 
 
 @pytest.mark.parametrize("name, given, expected", [
-    ("PORT", "http", "http"), ("FP16", "maybe", "neither true nor false"), ("ENGINE", "torch", "graph, echo"),
+    ("PORT", "http", "http"), ("FP16", "maybe", "neither true nor false"), ("ENGINE", "torch", "graph, onnx, echo"),
     ("POOLING_STRATEGY", "MEAN", "REDUCE_MEAN"), ("DEVICE_MAP", "0 x", "0 x")])
 def test_a_bad_value_in_the_environment_is_named(capsys, name, given, expected):
     line = refused(capsys, environ={"BERT_SERVING_" + name: given})

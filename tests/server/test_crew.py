@@ -38,7 +38,7 @@ def test_cpus_may_be_asked_for(monkeypatch):
 
 
 def test_no_device_can_be_chosen_for_what_computes_nothing():
-    with pytest.raises(ConfigError, match="-device_map is for engines that compute"):
+    with pytest.raises(ConfigError, match="-engine echo computes nothing, so it has no use for a GPU"):
         place(configure(device_map=[0]))
 
 
@@ -104,7 +104,7 @@ def test_what_goes_in_at_one_end_comes_out_at_the_other(make):
 
 
 def test_without_workers_nothing_is_frozen(make, monkeypatch):
-    monkeypatch.setattr(module, "cached_graph", lambda *arguments: pytest.fail("nobody would run it"))
+    monkeypatch.setattr(module.artefact, "cached", lambda *arguments: pytest.fail("nobody would run it"))
     crew = make(num_worker=0, worker_port=0)
     assert crew.pipes == crew.orders == [] and crew.freeze_orders is None
 

@@ -197,7 +197,7 @@ def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
     assert freezer.environ == {"TF": "3"} and not one.workers()
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
-    assert one.workers()[0].orders["settings"] == {"frozen_graph": "/cache/graph"}
+    assert one.workers()[0].orders["settings"] == {"artefact": "/cache/graph"}
     freezer.end("ended with exit code 0")
     one.turn()
     one.get_ready()

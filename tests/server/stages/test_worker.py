@@ -6,7 +6,8 @@ from bert_serving.client.errors import UnprocessableError
 from bert_serving.server.core import messages
 from bert_serving.server.core.membership import decode_proof
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
-from bert_serving.server.engine.base import PROOF, EngineSettings, features
+from bert_serving.server.engine.base import EngineSettings, features
+from bert_serving.server.golden import SENTENCES
 from bert_serving.server.engine.echo import EchoEngine
 from bert_serving.server.errors import EngineError
 from bert_serving.server.stages import worker as module
@@ -82,7 +83,7 @@ def test_its_vectors_of_the_golden_sentences_are_its_proof(bench):
     one = bench(load=False)
     one.worker.load()
     about = one.heard().about
-    np.testing.assert_array_equal(decode_proof(about["proof"]), one.expected(PROOF))
+    np.testing.assert_array_equal(decode_proof(about["proof"]), one.expected(SENTENCES))
     assert (about["device"], about["num_threads"]) == (one.settings.device, one.settings.num_threads)
 
 

@@ -86,11 +86,11 @@ def test_the_first_without_an_objection_is_taken_and_the_reason_names_the_others
         choose("auto", Requirements(spec=ROTARY))
 
 
-def test_a_library_that_is_missing_is_passed_over_or_named(monkeypatch):
+def test_a_library_that_is_missing_is_passed_over(monkeypatch):
     def missing():
         raise EngineError("LiteRT is not installed; install it")
     monkeypatch.setattr(backend("lite"), "version", missing)
     found, why = choose("auto", Requirements())
     assert (found.name, why) == ("graph", "lite cannot be used: LiteRT is not installed; install it")
-    with pytest.raises(EngineError, match="LiteRT is not installed"):
-        choose("lite", Requirements())
+    # One that is asked for may be for workers of other hosts, which have it.
+    assert choose("lite", Requirements()) == (backend("lite"), "given")

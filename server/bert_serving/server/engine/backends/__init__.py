@@ -44,12 +44,9 @@ def choose(engine: str, wanted: Requirements) -> tuple[Backend, str]:
 
     Raises:
         ConfigError: it cannot do what is wanted, or none can.
-        EngineError: its library is not installed.
     """
     if engine != "auto":
-        found = _given(engine, wanted)
-        found.version()
-        return found, "given"
+        return _given(engine, wanted), "given"
     refused: list[str] = []
     for found in _automatic():
         objection = _objection(found, wanted)
