@@ -47,7 +47,7 @@ def test_the_stage_is_that_of_the_module(module, stage):
 
 
 def test_a_childs_lines_carry_its_own_name():
-    assert LINE.match(said("bert_serving.server.engine.graph", stage="WORKER-3"))[2] == "WORKER-3"
+    assert LINE.match(said("bert_serving.server.engine.backends.graph", stage="WORKER-3"))[2] == "WORKER-3"
 
 
 @pytest.mark.parametrize("verbose, lines", [(False, 0), (True, 1)])

@@ -8,7 +8,7 @@ from bert_serving.server.core.membership import decode_proof
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from bert_serving.server.engine.base import EngineSettings, features
 from bert_serving.server.golden import SENTENCES
-from bert_serving.server.engine.echo import EchoEngine
+from bert_serving.server.engine.backends.echo import EchoEngine
 from bert_serving.server.errors import EngineError
 from bert_serving.server.stages import worker as module
 from bert_serving.server.stages.worker import Worker

@@ -27,7 +27,7 @@ from ..errors import EngineError, PortError, StartError
 from ..process import raise_descriptor_limit
 from ..proxy import __main__ as http
 from ..stages import endpoints
-from .findings import Finding, ok, problem, warning
+from .findings import Finding, Level, ok, problem, warning
 from .libraries import check_extra
 from .memory import MB, Need, estimate
 
@@ -59,9 +59,13 @@ class Examination:
             "cache": self._cache, "memory": self._memory, "files": self._files}
 
     def findings(self) -> Iterator[Finding]:
-        """All of them, each as soon as it is known."""
+        """All of them, each as soon as it is known. A fault that two checks meet is told once."""
+        told = set()
         for topic, check in self._checks.items():
-            yield from _watched(topic, check)
+            for finding in _watched(topic, check):
+                if finding.level is not Level.PROBLEM or finding.text not in told:
+                    yield finding
+                told.add(finding.text)
 
     # ---- the machine and the options ---------------------------------------------------------------------------------
 
