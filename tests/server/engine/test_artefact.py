@@ -9,9 +9,11 @@ import sys
 
 import pytest
 
+from bert_serving.client import checks
 from bert_serving.server.config import PoolingStrategy, ServerConfig
 from bert_serving.server.engine import artefact, quiet
 from bert_serving.server.engine.backends import graph
+from bert_serving.server.engine.base import VECTOR_OPTIONS, EngineSettings
 from bert_serving.server.engine.cache import read_manifest
 from bert_serving.server.engine.models import settle
 from bert_serving.server.errors import EngineError, ModelError
@@ -184,3 +186,51 @@ def test_heads(tiny, tmp_path, num_labels, strategy, message):
     settings = settings_of(tmp_path / "model", pooling_strategy=PoolingStrategy[strategy])
     with pytest.raises(ModelError, match=message):
         artefact.make(settings, tmp_path)
+
+
+# ---- every field of the settings says what depends on it -------------------------------------------------------------
+
+OTHER = {
+    "engine": "graph", "pooling_layer": (-1,), "pooling_strategy": "CLS_POOLED", "num_labels": 3, "precision": "int8",
+    "max_seq_len": 100, "no_position_embeddings": True, "max_position_embeddings": 128, "model_dir": "elsewhere",
+    "vocabulary": "other.txt", "do_lower_case": False, "hidden_size": 9, "mask_cls_sep": True, "no_special_token": True,
+    "xla": True, "artefact": "there", "device": 3, "gpu_memory_fraction": 0.1, "num_threads": 7,
+}
+"""Another value for each field; the content of config_file and checkpoint is changed instead."""
+
+EXCUSED = {
+    "vocabulary": "the model's, which model_name and the golden sentences tell apart", "xla": "only how, not what",
+    "artefact": "what all of this is about", "device": "only where", "gpu_memory_fraction": "only where",
+    "num_threads": "only how fast"}
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(EngineSettings), ids=lambda field: field.name)
+def test_an_artefacts_key_holds_the_fields_that_say_so_and_no_other(tiny, tmp_path, field):
+    model = tiny(max_position_embeddings=200, num_labels=2)
+    base = settings_of(model.write_hugging_face(tmp_path / "model"), "lite", max_seq_len=None)
+    if field.name == "num_labels":
+        base = dataclasses.replace(base, pooling_strategy="CLASSIFICATION")
+
+    def paths():
+        """With each backend, for a field may matter to one of them alone."""
+        return [artefact.artefact_path(dataclasses.replace(settings, **({} if field.name == "engine" else {
+            "engine": name})), tmp_path) for name in ("lite", "graph")]
+
+    settings = base
+    before = paths()
+    if field.name in ("config_file", "checkpoint"):
+        other = tiny(max_position_embeddings=200, num_labels=2, seed=1, hidden_act="relu")
+        other.write_hugging_face(tmp_path / "model")
+    else:
+        settings = dataclasses.replace(base, **{field.name: OTHER[field.name]})
+    changed = any(path != other for path, other in zip(before, paths()))
+    assert changed == bool(field.metadata.get("artefact"))
+    assert field.metadata.get("artefact") or field.metadata.get("vectors") or field.name in EXCUSED
+
+
+def test_what_is_excused_is_there():
+    assert set(EXCUSED) <= {field.name for field in dataclasses.fields(EngineSettings)}
+
+
+def test_clients_compare_the_options_that_change_vectors():
+    assert sorted(checks.DECISIVE) == sorted(VECTOR_OPTIONS)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,22 @@ from ..precision import PRECISIONS
 from .architectures import from_file
 
 
+def setting(default: Any = MISSING, *, artefact: bool = False, vectors: bool | str = False) -> Any:
+    """A field of :class:`EngineSettings`.
+
+    Args:
+        artefact: what a backend makes of the model may depend on it.
+        vectors: another value gives other vectors; a name is what a server's status calls it.
+    """
+    return field(default=default, metadata={"artefact": artefact, "vectors": vectors})
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """What an engine needs to know; plain JSON values, so that it can cross a process border.
+
+    Each field says what depends on it: from that follow an artefact's key and VECTOR_OPTIONS, and a test fails for a
+    field that says nothing and is not excused there by name.
 
     Attributes:
         engine: name of its backend.
@@ -38,22 +51,22 @@ class EngineSettings:
         num_threads: threads for this engine's computation.
     """
 
-    engine: str
-    model_dir: str | None = None
-    config_file: str | None = None
-    checkpoint: str | None = None
+    engine: str = setting(artefact=True)
+    model_dir: str | None = setting(None, vectors="model_name")
+    config_file: str | None = setting(None, artefact=True)
+    checkpoint: str | None = setting(None, artefact=True, vectors="ckpt_name")
     vocabulary: str | None = None
-    do_lower_case: bool = True
-    max_seq_len: int | None = 25
-    max_position_embeddings: int = 512
-    hidden_size: int = 768
-    pooling_layer: tuple[int, ...] = (-2,)
-    pooling_strategy: str = "REDUCE_MEAN"
-    mask_cls_sep: bool = False
-    no_special_token: bool = False
-    no_position_embeddings: bool = False
-    num_labels: int = 2
-    precision: str = "fp32"
+    do_lower_case: bool = setting(True, vectors=True)
+    max_seq_len: int | None = setting(25, artefact=True, vectors=True)
+    max_position_embeddings: int = setting(512, artefact=True)
+    hidden_size: int = setting(768, vectors=True)
+    pooling_layer: tuple[int, ...] = setting((-2,), artefact=True, vectors=True)
+    pooling_strategy: str = setting("REDUCE_MEAN", artefact=True, vectors=True)
+    mask_cls_sep: bool = setting(False, vectors=True)
+    no_special_token: bool = setting(False, vectors=True)
+    no_position_embeddings: bool = setting(False, artefact=True, vectors=True)
+    num_labels: int = setting(2, artefact=True, vectors=True)
+    precision: str = setting("fp32", artefact=True, vectors=True)
     xla: bool = False
     artefact: str | None = None
     device: int = -1
@@ -76,6 +89,11 @@ class EngineSettings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> EngineSettings:
         return cls(**{**values, "pooling_layer": tuple(values["pooling_layer"])})
+
+
+VECTOR_OPTIONS = (*(f.name if f.metadata["vectors"] is True else f.metadata["vectors"]
+                    for f in fields(EngineSettings) if f.metadata.get("vectors")), "fixed_embed_length")
+"""What of a server's status its vectors depend on; the last one, beyond the engine, pads those of tokens."""
 
 
 class Engine(ABC):
