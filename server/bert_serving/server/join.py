@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     from .core.membership import PROTOCOL
     from .stages.agent import Agent
     from .stages.broker import exit_now
-    log.set_up(options.verbose, "HOST")
+    log.set_up(options.verbose, log.Stage.HOST)
     raise_descriptor_limit()
     who = {"host": uuid.uuid4().hex, "version": __version__, "protocol": PROTOCOL,
            "name": socket.gethostname(), "pid": os.getpid()}

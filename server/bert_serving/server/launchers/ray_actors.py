@@ -166,7 +166,7 @@ def main() -> None:
     # What a library prints must not be taken for a report.
     reports = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    log.set_up(orders["verbose"], "RAY")
+    log.set_up(orders["verbose"], log.Stage.RAY)
 
     def report(**message: Any) -> None:
         print(json.dumps(message), file=reports, flush=True)
