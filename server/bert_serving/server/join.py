@@ -22,7 +22,7 @@ from bert_serving.client.link import Link
 from .config import Parser, ServerConfig, get_args_parser, port_number, seconds
 from .errors import ConfigError, StartError
 from .keys import WORKERS
-from .process import raise_descriptor_limit, read_orders
+from .process import Ending, raise_descriptor_limit, read_orders
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ def get_worker_parser() -> argparse.ArgumentParser:
 class Staff:
     """The workers of this host, for what a server's orders say. See stages.agent.Staff."""
 
-    def __init__(self, orders: dict[str, Any], on_lost: Callable[[int], None], options: argparse.Namespace) -> None:
+    def __init__(self, orders: dict[str, Any], on_lost: Callable[[int, Ending], None],
+                 options: argparse.Namespace) -> None:
         """
         Raises:
             StartError: they cannot be had.

@@ -166,9 +166,8 @@ class Service:
         return Supervisor(
             self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders,
             proxy_orders=proxy_orders, cluster_orders=self._cluster_orders(), scaler=self._scaler(),
-            start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
-            send_stop=self.broker.tell,
-            on_ready=self._ready, environ=environment_for(config.verbose))
+            start_timeout=config.start_timeout, on_worker_lost=lambda slot, how: self._worker_lost(slot),
+            send_stop=self.broker.tell, on_ready=self._ready, environ=environment_for(config.verbose))
 
     def _cluster_orders(self) -> dict[str, Any] | None:
         """What the process is told that has workers started on a cluster, if there is one."""
