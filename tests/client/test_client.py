@@ -47,6 +47,24 @@ def test_constructor_takes_what_it_always_took():
                                     "timeout", "curve_dir", "servers"], "what is new comes last"
 
 
+def test_every_argument_of_the_constructor_is_handed_on_under_its_name(monkeypatch):
+    handed_on = {}
+
+    class Told(Exception):
+        pass
+
+    def record(self, *by_position, **by_name):
+        assert not by_position, "a swap would be silent"
+        handed_on.update(by_name)
+        raise Told
+
+    monkeypatch.setattr(calls.Calls, "__init__", record)
+    given = {name: f"the {name}" for name in inspect.signature(BertClient).parameters}
+    with pytest.raises(Told):
+        BertClient(**given)
+    assert handed_on == given
+
+
 def test_methods_take_what_they_always_took():
     def arguments(name):
         return str(inspect.signature(getattr(BertClient, name)).replace(return_annotation=inspect.Signature.empty))

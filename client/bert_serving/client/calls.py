@@ -118,9 +118,9 @@ class Calls:
         self.length_limit: Optional[int] = 0
         self.token_info_available = False
         self._keys = find(curve_dir, _warn)
-        names = ("check_version", "check_length", "check_token_info", "show_server_config")
-        wanted = (check_version, check_length, check_token_info, show_server_config)
-        self._checks = set() if ignore_all_checks else set(itertools.compress(names, wanted))
+        checks = {"check_version": check_version, "check_length": check_length, "check_token_info": check_token_info,
+                  "show_server_config": show_server_config}
+        self._checks = set() if ignore_all_checks else {name for name, is_wanted in checks.items() if is_wanted}
         self._begin(valid_identity(identity), shared=bool(identity))
         _clients.add(self)
 
@@ -335,11 +335,12 @@ class Calls:
         exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
         max_unread = 1000 if shared else 0
         if self._addresses:
-            self._channel = Fleet(self._addresses, exchange, max_unread, self._max_unsent, self._keys,
+            self._channel = Fleet(self._addresses, exchange, max_unread=max_unread, max_unsent=self._max_unsent,
+                                  keys=self._keys,
                                   check=check_server if "check_version" in self._checks else lambda config: None)
         else:
-            self._channel = Channel(self.ip, self.port, self.port_out, exchange, max_unread, self._max_unsent,
-                                    self._keys)
+            self._channel = Channel(host=self.ip, port=self.port, port_out=self.port_out, exchange=exchange,
+                                    max_unread=max_unread, max_unsent=self._max_unsent, keys=self._keys)
         self._server = None
         self._server_since = 0
         self._told: Set[str] = set()  # what was warned of

@@ -67,8 +67,11 @@ class BertClient(Calls):
             UnauthorizedError: the server does not let this client in, or the keys cannot be read. This ends waiting
                 calls of an endless ``timeout`` too.
         """
-        super().__init__(ip, port, port_out, output_fmt, show_server_config, identity, check_version, check_length,
-                         check_token_info, ignore_all_checks, timeout, curve_dir, servers)
+        super().__init__(
+            ip=ip, port=port, port_out=port_out, output_fmt=output_fmt, show_server_config=show_server_config,
+            identity=identity, check_version=check_version, check_length=check_length,
+            check_token_info=check_token_info, ignore_all_checks=ignore_all_checks, timeout=timeout,
+            curve_dir=curve_dir, servers=servers)
         try:
             self._channel.links()
             run(self._greet())
