@@ -269,8 +269,9 @@ class ServerConfig:
                                 "holds two at most", SERVING, positive)
     fixed_embed_length: bool = option(False, "with -max_seq_len NONE and strategy NONE: every result is as long as the "
                                       "model's longest sequence", SERVING)
-    report_version: str = option("1.10.0", "server_version in status replies, which original clients compare with "
-                                 "their own version", SERVING, str)
+    report_version: str | None = option(None, "server_version in status replies, which original clients compare with "
+                                        "their own version; default: 1.7.5 to clients that number their requests "
+                                        "from 0, as those up to 1.7.9 do, and 1.10.0 to all others", SERVING, str)
 
     max_queue_mb: float = option(256, "most megabytes of requests that may wait; beyond them clients get an "
                                  "'overloaded' error", LIMITS, float)

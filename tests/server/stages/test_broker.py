@@ -83,7 +83,7 @@ class Setup:
         self.outlet = Outlet(self.broker.publish, 10**7, 10**8, 30.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
                                      self.fleet, Sink(self.outlet, None, 512), Statistics(0.0),
-                                     lambda identity, in_confidence: {"server_version": "1.10.0", "all": in_confidence})
+                                     lambda command, in_confidence: {"server_version": "1.10.0", "all": in_confidence})
         self.keeper = FakeKeeper(self.fleet)
         self.broker.join(self.ventilator, self.outlet, self.keeper)
         self.jobs, self.to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
