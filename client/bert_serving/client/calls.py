@@ -136,14 +136,14 @@ class Calls:
 
     @property
     def status(self) -> Dict[str, Any]:
-        """This client's own state."""
+        """This client's own state, as plain values that JSON can hold: ``identity`` is text."""
         servers = {"servers": self._channel.states()} if isinstance(self._channel, Fleet) else {}
         return {
             **servers,
-            "identity": self.identity,
+            "identity": self.identity.decode("utf-8", "backslashreplace"),
             "num_request": self._channel.exchange.num_asked,
             "num_pending_request": len(self.pending_request),
-            "pending_request": self.pending_request,
+            "pending_request": sorted(self.pending_request),
             "output_fmt": self.output_fmt,
             "port": self.port,
             "port_out": self.port_out,
