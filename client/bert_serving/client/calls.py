@@ -12,7 +12,7 @@ import sys
 import warnings
 import weakref
 from typing import (Any, AsyncGenerator, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, NamedTuple,
-                    Optional, Sequence, Set, TypeVar, Union)
+                    Optional, Sequence, Set, Tuple, TypeVar, Union)
 
 import numpy as np
 
@@ -65,6 +65,21 @@ class Response(NamedTuple):
     def content(self) -> Any:
         """``embedding`` under the name it had before 1.8."""
         return self.embedding
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        """Shape of the embedding: sentences, dimensions; with token-level pooling sentences, tokens, dimensions."""
+        return np.shape(self.embedding)
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        """NumPy's type of the embedding's numbers."""
+        return np.asarray(self.embedding).dtype
+
+    def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
+        """The embedding, for ``np.asarray(response)``."""
+        array: np.ndarray = np.array(self.embedding, dtype=dtype, copy=copy)
+        return array
 
 
 class Stream:
@@ -332,7 +347,7 @@ class Calls:
         # Clients of one identity hear each other's replies and tell them apart by the id alone, so they must not count
         # from the same number. The socket takes in all that comes, lest an original server drop results when it is
         # full; but a client that shares its identity may never read what others asked for.
-        exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
+        exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0, shared=shared)
         max_unread = 1000 if shared else 0
         if self._addresses:
             self._channel = Fleet(self._addresses, exchange, max_unread=max_unread, max_unsent=self._max_unsent,

@@ -105,7 +105,7 @@ class Fleet(Channel):
                 try:
                     for member in self.members:
                         host, port, port_out = member.address
-                        receiver = receiving(host, port_out, self.exchange.identity, max_unread=self._max_unread,
+                        receiver = receiving(host, port_out, self.exchange.subscriptions, max_unread=self._max_unread,
                                              keys=self._keys)
                         try:
                             member.links = sending(host, port, max_unsent=0, keys=self._keys), receiver

@@ -80,7 +80,7 @@ class OutletMachine(RuleBasedStateMachine):
         self.connections[identity] += 1
         self.left.pop(identity, None)
         before = len(self.got)
-        self.outlet.deliver(identity)
+        self.outlet.deliver(identity, self.now)
         assert self.got[before:] == self.expect_delivery(identity)
 
     @rule(identity=identities)
@@ -107,7 +107,7 @@ class OutletMachine(RuleBasedStateMachine):
     def retry(self):
         blocked = set(self.outlet.blocked)
         before = len(self.got)
-        self.outlet.retry()
+        self.outlet.retry(self.now)
         expected = {identity: self.expect_delivery(identity) for identity in blocked}
         for identity in IDENTITIES:
             assert [got for got in self.got[before:] if got[0] == identity] == expected.get(identity, [])
@@ -167,7 +167,7 @@ def test_what_comes_later_does_not_overtake_what_is_held():
     clients.full.clear()                         # it reads again, but nobody has tried yet
     clients.outlet.publish(b"a", encode_status({}, b"2"), 0.0)
     assert not clients.received
-    clients.outlet.retry()
+    clients.outlet.retry(0.0)
     assert [reply.request_id for reply in clients.replies_to(b"a")] == [1, 2]
 
 
@@ -201,7 +201,7 @@ def test_what_is_held_does_not_keep_its_whole_job_alive():
     job = np.zeros((1000, 100), np.float32)
     outlet = Outlet(lambda frames: True, 10**6, 10**6, 1.0)
     outlet.publish(b"a", [b"{}", job[:1].data.cast("B"), b"1"], 0.0)
-    (_, _, frames), = outlet.held[b"a"].queue
+    (_, _, frames, _), = outlet.held[b"a"].queue
     assert not any(isinstance(frame, memoryview) for frame in frames)
 
 
