@@ -163,7 +163,10 @@ class BertClient(Calls):
             for response in bc.listen():
                 print(response.embedding.shape)
 
-        It sees what arrives from the first ``next()`` on. Results of this client's own ``blocking=False`` requests
+        A client that was given its ``identity``, and has encoded nothing itself, hears what arrives from its making on.
+        When the identity is just beginning, the server also sends its first results of the last ten seconds, at most
+        twelve, so that a clone may come after the first batch. Other clients hear what arrives from the first
+        ``next()`` on. Results of this client's own ``blocking=False`` requests
         count as fetched when they are heard here. It ends when the client is closed, or after ``max_num`` results.
 
         Args:

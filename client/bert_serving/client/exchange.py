@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Callable, Deque, Dict, List, Optional, Sequence, Set, Union
 
 from .errors import BertServingError
-from .protocol import Buffer, Failure, ProtocolError, Result, Status, decode_reply, recent_subscription, recent_topic, topic
+from .protocol import (Buffer, Failure, ProtocolError, Result, Status, decode_reply, recent_subscription, recent_topic,
+                       topic)
 
 Reply = Union[Result, Status, Failure]
 
@@ -210,7 +211,8 @@ class Exchange:
     def tap(self) -> Deque[Result]:
         """A queue that from now on gets every result published to this identity, whoever asked for it.
 
-        Where the identity is shared, and nothing was asked yet, the first one begins with what was heard so far. While there is a tap, results of own collectable requests go there instead of waiting for a fetch.
+        The first one begins with what was heard so far, where the identity is shared and nothing was asked yet. While
+        there is a tap, results of own collectable requests go there instead of waiting for a fetch.
         """
         queue: Deque[Result] = deque(self._early or ())
         self._early = None
