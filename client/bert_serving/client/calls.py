@@ -78,6 +78,8 @@ class Response(NamedTuple):
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
         """The embedding, for ``np.asarray(response)``."""
+        if copy is None:  # NumPy before 2 does not take None
+            return np.asarray(self.embedding, dtype=dtype)
         array: np.ndarray = np.array(self.embedding, dtype=dtype, copy=copy)
         return array
 
