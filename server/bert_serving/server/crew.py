@@ -14,7 +14,6 @@ from .core.placement import CPU, Placement, Plan
 from .engine.base import EngineSettings
 from .engine.freeze import cached_graph
 from .engine.models import Model
-from .errors import ConfigError
 from .stages import endpoints
 
 logger = logging.getLogger(__name__)
@@ -49,8 +48,6 @@ def place(config: ServerConfig) -> tuple[Placement, Plan]:
 def _devices(config: ServerConfig) -> Callable[[int], Placement]:
     """Number of workers -> where they run."""
     if config.engine == "echo":
-        if config.device_map:
-            raise ConfigError("-device_map is for engines that compute; -engine echo does not")
         return lambda num_worker: Placement([CPU] * num_worker, "engine echo computes nothing")
     if config.engine == "lite" or config.precision == "int8":
         return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
