@@ -43,6 +43,8 @@ WRONG = {
                     ["nope", "-engine echo has none", *ECHO]],
     "graph_tmp_dir": [["", "is empty"], ["/proc/x", "-engine echo does not", *ECHO],
                       ["/tmp", "for workers on this host", "-num_worker", "0", "-worker_port", "0"]],
+    "cache_mb": [["-1", "from 0"], ["9", "-engine echo does not", *ECHO],
+                 ["9", "for workers on this host", "-num_worker", "0", "-worker_port", "0"]],
     "max_seq_len": [["3", "above 3, or NONE"], ["41", "beyond the model's 40 positions"]],
     "do_lower_case": [["1", "unrecognized arguments: -do_lower_case"]],
     "pooling_layer": [["last", "invalid int value"],

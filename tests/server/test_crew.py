@@ -98,7 +98,7 @@ def test_what_goes_in_at_one_end_comes_out_at_the_other(make):
 
 
 def test_without_workers_nothing_is_frozen(make, monkeypatch):
-    monkeypatch.setattr(module, "cached_graph", lambda *arguments: pytest.fail("nobody would run it"))
+    monkeypatch.setattr(module, "graph_path", lambda *arguments: pytest.fail("nobody would run it"))
     crew = make(num_worker=0, worker_port=0)
     assert crew.pipes == crew.orders == [] and crew.freeze_orders is None
 

@@ -261,6 +261,9 @@ class ServerConfig:
                               needs=[CONFIGURED])
     graph_tmp_dir: str | None = option(None, "directory that keeps frozen graphs; default: the user's cache", PATHS,
                                        str, private=True, needs=[COMPUTING, HERE])
+    cache_mb: int = option(4096, "maximum size of that directory's frozen graphs in megabytes: when one is added, the "
+                           "least recently used ones are removed, never one in use; 0: no limit", PATHS, natural,
+                           needs=[COMPUTING, HERE])
 
     max_seq_len: Any = option(FromModel(25), "longest sequence in tokens, special tokens included; the rest of a "
                               "longer one is cut off at the right; NONE: the longest of each batch", BERT,

@@ -26,7 +26,7 @@ from .process import raise_descriptor_limit, read_orders
 
 logger = logging.getLogger(__name__)
 
-OPTIONS = ("model_dir", "graph_tmp_dir", "num_worker", "num_threads", "cpu", "device_map", "drain_timeout",
+OPTIONS = ("model_dir", "graph_tmp_dir", "cache_mb", "num_worker", "num_threads", "cpu", "device_map", "drain_timeout",
            "start_timeout", "verbose")
 """Options that are those of bert-serving-start; all others the server has."""
 

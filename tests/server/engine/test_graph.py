@@ -344,7 +344,7 @@ def test_golden(default_model, golden, run, key):
     masked, key_ = key.startswith("mask_cls_sep/"), key.removeprefix("mask_cls_sep/")
     strategy, _, layers = key_.partition("/")
     running = run(default_model, max_seq_len=25, pooling_strategy=PoolingStrategy[strategy], mask_cls_sep=masked,
-                  pooling_layer=[int(layer) for layer in layers.split(",")] if layers else [-2])
+                  **({"pooling_layer": [int(layer) for layer in layers.split(",")]} if layers else {}))
     features = running.features(texts)
     assert [" ".join(sequence.tokens) for sequence in features] == arrays["tokens"].tolist()
     check(running.engine.encode(features), features, arrays[key])
