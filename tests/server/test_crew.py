@@ -126,6 +126,15 @@ def test_the_log_warns_of_more_threads_than_cores(make, caplog):
 
 
 @pytest.mark.parametrize("aided", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "bf16", "fp16"])
+def test_a_precision_that_the_processor_does_not_help_with(monkeypatch, precision, aided):
+    monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
+    line = module.slow_precision(precision)
+    assert (line is None) == (aided or precision == "fp32")
+    assert line is None or line.startswith(f"this processor has no instructions for {precision}: ")
+
+
+@pytest.mark.parametrize("aided", [False, True])
 def test_the_log_warns_of_a_precision_that_the_processor_does_not_help_with(make, caplog, monkeypatch, aided):
     monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
     make(precision="fp16").show()
