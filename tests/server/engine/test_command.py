@@ -1,4 +1,5 @@
 """bert-serving-model, and the conversion between formats."""
+import argparse
 import dataclasses
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine.bert import BertConfig, variables
-from bert_serving.server.engine.command import convert, main
+from bert_serving.server.engine.command import convert, get_parser, main
 from bert_serving.server.engine.eviction import Lease
 from bert_serving.server.engine.models import settle
 from bert_serving.server.engine.weights import open_checkpoint
@@ -122,6 +123,22 @@ def test_the_cache_is_listed_and_pruned(known, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "kept     " + lines[0], f"removed 0 frozen graphs, 0.0 MB; left: 1 frozen graph, 1.0 MB in {graphs}"]
     lease.release()
+
+
+def test_every_option_has_its_wrong_values():
+    """Here, or among the failures above; the names of models and -h are all that can be anything."""
+    seen = set()
+
+    def walk(parser):
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for other in action.choices.values():
+                    walk(other)
+            else:
+                seen.add(action.dest)
+
+    walk(get_parser())
+    assert seen == {"help", "name", "wheel", "source", "target", "to", "graph_tmp_dir", "keep_mb", "older_than"}
 
 
 @pytest.mark.parametrize("words, told", [

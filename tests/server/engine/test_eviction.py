@@ -1,4 +1,5 @@
 """The cache's frozen graphs: who uses them, which are removed, and that none is removed that is in use."""
+import fcntl
 import os
 import shutil
 import signal
@@ -173,6 +174,22 @@ def test_leases_and_pruning_at_once(tmp_path):
         end.set()
         thread.join(20)
     assert not lost
+
+
+def test_a_lock_on_a_mark_that_was_removed_meanwhile_is_worth_nothing(three, monkeypatch):
+    lock, calls = fcntl.flock, []
+
+    def flock(descriptor, how):
+        calls.append(how)
+        if len(calls) == 1:
+            (three / f"{NAMES[0]}.used").unlink()      # by another process, between opening and locking
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lease = Lease(three / NAMES[0])
+    assert len(calls) == 2
+    assert names(prune(three)[1]) == [NAMES[0]]
+    lease.release()
 
 
 # ---- what is made of a model -----------------------------------------------------------------------------------------
