@@ -242,7 +242,8 @@ def _checkpoint(directory: Path, given: str | FromModel) -> Path:
     except ModelError as error:
         if isinstance(given, FromModel):
             raise
-        raise ModelError(f"-ckpt_name {name}: {error.message}") from None
+        raise ModelError(f"-ckpt_name {name}: {error.message}; give the prefix of one that is there, or leave it "
+                         "out") from None
     return prefix
 
 
