@@ -10,7 +10,6 @@ from bert_serving.server.core.placement import CPU, Plan
 from bert_serving.server.crew import MB, Crew, largest_job, largest_result, place
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.models import settle
-from bert_serving.server.errors import ConfigError
 from bert_serving.server.stages import endpoints
 
 
@@ -35,11 +34,6 @@ def test_what_is_for_cpus_asks_for_no_gpu(monkeypatch, options):
 def test_cpus_may_be_asked_for(monkeypatch):
     monkeypatch.setattr(machine, "gpus", lambda: pytest.fail("it was asked for"))
     assert place(configure(engine="graph", cpu=True))[0].devices == [CPU] * 2
-
-
-def test_no_device_can_be_chosen_for_what_computes_nothing():
-    with pytest.raises(ConfigError, match="-device_map is for engines that compute"):
-        place(configure(device_map=[0]))
 
 
 def test_a_server_may_do_without_workers_of_its_own():
@@ -104,7 +98,7 @@ def test_what_goes_in_at_one_end_comes_out_at_the_other(make):
 
 
 def test_without_workers_nothing_is_frozen(make, monkeypatch):
-    monkeypatch.setattr(module, "cached_graph", lambda *arguments: pytest.fail("nobody would run it"))
+    monkeypatch.setattr(module, "graph_path", lambda *arguments: pytest.fail("nobody would run it"))
     crew = make(num_worker=0, worker_port=0)
     assert crew.pipes == crew.orders == [] and crew.freeze_orders is None
 
@@ -132,7 +126,16 @@ def test_the_log_warns_of_more_threads_than_cores(make, caplog):
 
 
 @pytest.mark.parametrize("aided", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "bf16", "fp16"])
+def test_a_precision_that_the_processor_does_not_help_with(monkeypatch, precision, aided):
+    monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
+    line = module.slow_precision(precision)
+    assert (line is None) == (aided or precision == "fp32")
+    assert line is None or line.startswith(f"this processor has no instructions for {precision}: ")
+
+
+@pytest.mark.parametrize("aided", [False, True])
 def test_the_log_warns_of_a_precision_that_the_processor_does_not_help_with(make, caplog, monkeypatch, aided):
     monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
-    make(precision="bf16").show()
-    assert ("no instructions for bf16: fp32 is faster" in caplog.text) != aided
+    make(precision="fp16").show()
+    assert ("no instructions for fp16: fp32 is faster" in caplog.text) != aided

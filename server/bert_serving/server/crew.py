@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -12,9 +13,10 @@ from .config import ServerConfig
 from .core import placement
 from .core.placement import CPU, Placement, Plan
 from .engine.base import EngineSettings
-from .engine.freeze import cached_graph
+from .engine.cache import read_manifest
+from .engine.eviction import Lease
+from .engine.freeze import graph_path
 from .engine.models import Model
-from .errors import ConfigError
 from .stages import endpoints
 
 logger = logging.getLogger(__name__)
@@ -49,8 +51,6 @@ def place(config: ServerConfig) -> tuple[Placement, Plan]:
 def _devices(config: ServerConfig) -> Callable[[int], Placement]:
     """Number of workers -> where they run."""
     if config.engine == "echo":
-        if config.device_map:
-            raise ConfigError("-device_map is for engines that compute; -engine echo does not")
         return lambda num_worker: Placement([CPU] * num_worker, "engine echo computes nothing")
     if config.engine == "lite" or config.precision == "int8":
         return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
@@ -104,12 +104,17 @@ class Crew:
         self.job_endpoints = [run_directory.endpoint(f"jobs-{slot}") for slot in range(len(plan.threads))]
         self.results = endpoints.results(context, self.result_endpoint, largest_result(largest, config, settings))
         self.pipes = [endpoints.pipe(context, endpoint) for endpoint in self.job_endpoints]
-        graph = None
+        graph: Path | None = None
+        self._lease: Lease | None = None
         self.freeze_orders: dict[str, Any] | None = None
         if settings.engine != "echo" and self.pipes:
-            graph = cached_graph(settings, model.cache_dir)
-            if graph is None:
-                self.freeze_orders = {"settings": settings.to_json(), "cache_dir": str(model.cache_dir)}
+            graph = graph_path(settings, model.cache_dir)
+            # From before it is looked for until the end: a worker that is restarted needs it again.
+            self._lease = Lease(graph)
+            if read_manifest(graph) is None:
+                graph = None
+                self.freeze_orders = {"settings": settings.to_json(), "cache_dir": str(model.cache_dir),
+                                      "cache_mb": config.cache_mb}
             else:
                 logger.info("taking what was frozen before from %s", graph)
         self.orders = [{
@@ -132,6 +137,12 @@ class Crew:
             logger.warning("%s", slow)
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Close the sockets, and let go of the frozen graph."""
         for socket in (self.results, *self.pipes):
             socket.close(linger=100)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the frozen graph: the workers have ended."""
+        if self._lease is not None:
+            self._lease.release()

@@ -93,6 +93,7 @@ class Service:
             self._furnish()
         except BaseException:
             self.broker.close(self.context)
+            self.crew.release()
             self.run_directory.remove()
             raise
 
@@ -216,6 +217,7 @@ class Service:
             self.broker.run(self.config.drain_timeout)
         finally:
             self.broker.close(self.context)
+            self.crew.release()
             self.run_directory.remove()
             logger.info("stopped")
 

@@ -127,6 +127,9 @@ class Supervisor:
             return
         logger.info("froze %s of %s layers in %.1f s: %.1f MB, kept in %s", message["layers_kept"], message["layers"],
                     message["seconds"], message["bytes"] / 1e6, message["path"])
+        if "removed" in message:
+            logger.info("removed the %d least recently used frozen %s to keep to -cache_mb", message["removed"],
+                        "graph" if message["removed"] == 1 else "graphs")
         self.frozen_graph = message["path"]
         for orders in self.worker_orders:
             orders["settings"]["frozen_graph"] = message["path"]

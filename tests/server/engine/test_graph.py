@@ -20,6 +20,8 @@ from bert_serving.server.engine.command import convert
 from bert_serving.server.engine import base, freeze, graph
 from bert_serving.server.errors import EngineError
 
+from .conftest import labels
+
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
          ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
 NAMES = [strategy.name for strategy in PoolingStrategy]
@@ -47,7 +49,7 @@ def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
 @pytest.mark.parametrize("name", NAMES)
 def test_strategies(tiny, tmp_path, run, name, masked):
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
                   mask_cls_sep=masked)
     compare(running, model, strategy=name)
 
@@ -99,7 +101,7 @@ def test_all_masked_sequences_do_not_depend_on_the_batch(tiny_dir, run):
 def test_precisions(tiny, tmp_path, run, name, precision, xla):
     answers, tolerance = {"fp16": (np.float16, 0.01), "bf16": (np.float32, 0.08)}[precision]
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
                   precision=precision, xla=xla)
     assert running.encode(TEXTS).dtype == answers
     compare(running, model, strategy=name, tolerance=tolerance)
@@ -111,7 +113,7 @@ def test_bf16_of_processors_that_have_it(tiny, tmp_path, run, monkeypatch, name)
     """Here it is computed less exactly, but by the same graph."""
     monkeypatch.setattr(graph, "rounds", lambda *args: True)
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
                   precision="bf16")
     compare(running, model, strategy=name, tolerance=0.1)
 
@@ -177,7 +179,7 @@ def test_answers_are_finite_where_all_is_masked(tiny_dir, run, name, precision):
 @pytest.mark.parametrize("name", COMPILED)
 def test_xla(tiny, tmp_path, run, name):
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3, xla=True)
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name), xla=True)
     compare(running, model, strategy=name)
 
 
@@ -342,7 +344,7 @@ def test_golden(default_model, golden, run, key):
     masked, key_ = key.startswith("mask_cls_sep/"), key.removeprefix("mask_cls_sep/")
     strategy, _, layers = key_.partition("/")
     running = run(default_model, max_seq_len=25, pooling_strategy=PoolingStrategy[strategy], mask_cls_sep=masked,
-                  pooling_layer=[int(layer) for layer in layers.split(",")] if layers else [-2])
+                  **({"pooling_layer": [int(layer) for layer in layers.split(",")]} if layers else {}))
     features = running.features(texts)
     assert [" ".join(sequence.tokens) for sequence in features] == arrays["tokens"].tolist()
     check(running.engine.encode(features), features, arrays[key])

@@ -2,9 +2,10 @@
 
 As a program it makes one, in a process of its own, for TensorFlow's memory to go with it::
 
-    echo '{"settings": {...}, "cache_dir": "..."}' | python -m bert_serving.server.engine.freeze
+    echo '{"settings": {...}, "cache_dir": "...", "cache_mb": 4096}' | python -m bert_serving.server.engine.freeze
 
-prints one line of JSON: ``{"path", "layers_kept", "layers", "seconds", "bytes"}``, or
+prints one line of JSON: ``{"path", "layers_kept", "layers", "seconds", "bytes"}``, with ``"removed"`` where others had
+to make room, or
 ``{"error": {"name", "message"}}`` with exit code 1.
 
 Large weights lie in files of their own beside the graph, where it has nodes ImmutableConst. Workers put variables in
@@ -30,7 +31,7 @@ import numpy as np
 from ..config import PoolingStrategy
 from ..errors import EngineError, ModelError, StartError
 from ..process import read_orders
-from . import convert
+from . import convert, eviction
 from .base import EngineSettings
 from .bert import BertConfig, build_graph, layers_needed, variables
 from .cache import new_directory, read_manifest, sha256, write_file, write_manifest
@@ -125,11 +126,13 @@ def check_weights(settings: EngineSettings, checkpoint: Checkpoint, config: Bert
     checkpoint.check(expected)
 
 
-def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
+def freeze(settings: EngineSettings, cache_dir: str | Path, cache_mb: int = 0) -> dict[str, Any]:
     """Make the frozen graph for these settings, in place of what may be there.
 
+    Args:
+        cache_mb: if the cache takes more megabytes then, the least recently used graphs are removed; 0: no limit.
     Returns:
-        path, layers_kept, layers, seconds and bytes.
+        path, layers_kept, layers, seconds and bytes; removed, where others had to make room: how many they were.
     Raises:
         ModelError: the model's files do not make a model.
         EngineError: the cache cannot be written, or TensorFlow is not installed.
@@ -144,6 +147,7 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
     about: dict[str, Any] = {
         "layers": config.num_hidden_layers,
         "layers_kept": layers_needed(config, settings.pooling_layer, strategy in POOLER_STRATEGIES)}
+    lease = eviction.Lease(target)
     try:
         with new_directory(target) as directory:
             if settings.engine == "lite":
@@ -158,10 +162,21 @@ def freeze(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
                                     position_embeddings=not settings.no_position_embeddings)
                 write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
             size = sum(path.stat().st_size for path in directory.iterdir())
-            write_manifest(directory, {**seal, **about, "bytes": size})
+            write_manifest(directory, {**seal, **about, "bytes": size, "made_from": _made_from(settings)})
+        removed, _ = eviction.prune(target.parent, keep_bytes=cache_mb * eviction.MB) if cache_mb else ([], [])
     except OSError as error:
         raise cannot_write(target.parent, error) from error
-    return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3)}
+    finally:
+        lease.release()
+    return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3),
+            **({"removed": len(removed)} if removed else {})}
+
+
+def _made_from(settings: EngineSettings) -> dict[str, Any]:
+    """What tells a frozen graph from others, for people."""
+    return {"checkpoint": settings.checkpoint, "engine": settings.engine, "precision": settings.precision,
+            "pooling_strategy": settings.pooling_strategy, "pooling_layer": list(settings.pooling_layer),
+            "no_position_embeddings": settings.no_position_embeddings and settings.engine == "graph"}
 
 
 def cannot_write(cache_dir: Path, error: OSError) -> EngineError:
@@ -196,7 +211,8 @@ def main() -> int:
         request = read_orders("bert-freeze")
         tensorflow_version()
         import_tensorflow()
-        result = freeze(EngineSettings.from_json(request["settings"]), request["cache_dir"])
+        result = freeze(EngineSettings.from_json(request["settings"]), request["cache_dir"],
+                        request.get("cache_mb", 0))
     except StartError as error:
         result = {"error": {"name": type(error).__name__, "message": str(error)}}
     except ImportError as error:
