@@ -1,5 +1,6 @@
 """The workers of one host: where they run, what each is told, and where it is heard."""
 import logging
+from dataclasses import replace
 
 import pytest
 import zmq
@@ -136,3 +137,11 @@ def test_the_log_warns_of_a_precision_that_the_processor_does_not_help_with(make
     monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
     make(precision="bf16").show()
     assert ("no instructions for bf16: fp32 is faster" in caplog.text) != aided
+
+
+def test_nothing_is_guessed_of_what_the_workers_measure(make, caplog, monkeypatch):
+    monkeypatch.setattr(machine, "speeds_up", lambda precision: False)
+    crew = make(precision="fp16")
+    crew.model = replace(crew.model, settings=replace(crew.model.settings, engine="graph"))
+    crew.show()
+    assert "no instructions" not in caplog.text

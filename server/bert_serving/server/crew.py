@@ -59,7 +59,7 @@ def _devices(config: ServerConfig) -> Callable[[int], Placement]:
 
 
 def slow_precision(precision: str) -> str | None:
-    """What to expect of a precision that this processor has no instructions for; None if it has."""
+    """What to expect of a precision that this processor has no instructions for, unmeasured; None if it has."""
     if precision not in UNAIDED or machine.speeds_up(precision):
         return None
     return f"this processor has no instructions for {precision}: {UNAIDED[precision]}"
@@ -127,8 +127,9 @@ class Crew:
             logger.log(logging.WARNING if self.placement.warning else logging.INFO, "worker %d: %s (%s)", slot,
                        "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
         logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
-        slow = slow_precision(settings.precision) if CPU in self.placement.devices else None
-        if slow:
+        # Workers with engine graph measure, and say it themselves.
+        guess = CPU in self.placement.devices and settings.engine != "graph"
+        if guess and (slow := slow_precision(settings.precision)):
             logger.warning("%s", slow)
 
     def close(self) -> None:
