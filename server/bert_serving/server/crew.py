@@ -11,9 +11,10 @@ from . import machine
 from .config import ServerConfig
 from .core import placement
 from .core.placement import CPU, Placement, Plan
+from .engine import gpu
 from .engine.base import EngineSettings
 from .engine.freeze import cached_graph
-from .engine.models import Model
+from .engine.models import Model, choose_engine
 from .errors import ConfigError
 from .stages import endpoints
 
@@ -55,6 +56,14 @@ def _devices(config: ServerConfig) -> Callable[[int], Placement]:
     if config.engine == "lite" or config.precision == "int8":
         return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
     looked = [] if config.cpu else machine.gpus()
+    one = placement.place(1, config.cpu, config.device_map, looked)
+    # Only where CPUs have another engine: the others find out for themselves, and TensorFlow takes seconds to import.
+    if one.devices != [CPU] and not one.explicit and choose_engine(config, True)[0] != choose_engine(config, False)[0]:
+        why = gpu.why_unusable(one.devices[0])
+        if why is not None:
+            logger.warning("%s; going on without: on the CPU", why)
+            reason = f"TensorFlow cannot use GPU {one.devices[0]}, which nvidia-smi shows"
+            return lambda num_worker: Placement([CPU] * num_worker, reason)
     return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
 
 
