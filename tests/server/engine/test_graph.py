@@ -341,6 +341,19 @@ def test_what_a_gpu_gets_on_the_cpu(tiny, tiny_dir, run, precision, tolerance):
     compare(running, tiny(), tolerance=tolerance)
 
 
+def test_a_gpu_gets_the_weights_of_one_form_only(tiny, tmp_path, run, choose):
+    import tensorflow as tf
+    model = tiny(hidden_size=256, num_attention_heads=4, intermediate_size=256, num_hidden_layers=2)
+    choose(**times("fp16", "float32"))
+    running = run(model.write_hugging_face(tmp_path), precision="fp16", pooling_layer=[-1])
+    directory = Path(running.settings.frozen_graph)
+    graph_def = tf.compat.v1.GraphDef.FromString((directory / freeze.GRAPH).read_bytes())
+    settings = dataclasses.replace(running.settings, device=0)
+    session = graph._Session(tf, graph_def, directory, settings)
+    graph._choose(session, settings)
+    assert {variable.dtype for name, variable in session._variables.items() if "kernel" in name} == {tf.float16}
+
+
 def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     settings = dataclasses.replace(run(tiny_dir).settings, device=7)
