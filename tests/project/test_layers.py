@@ -23,7 +23,7 @@ ROOMS = {
     "server.config": ["server.errors"],
     "server.keys": ["server.errors", "client.curve"],
     "server.core": ["server.errors", "client.protocol", "client.errors"],
-    "server.machine": ["server.core"],
+    "server.machine": ["server.core", "server.process"],
     "server.engine": ["server.core", "server.config", "server.errors", "server.log", "server.process"],
     "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",
                       "server.keys", "client.link", "client.protocol", "client.errors"],

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from bert_serving.server.process import Child, ExitStatus, NotStarted, environment_for, raise_descriptor_limit
+from bert_serving.server.process import Child, ExitStatus, NotStarted, ask, environment_for, raise_descriptor_limit
 
 OBEDIENT = """
 import json, os, signal, subprocess, sys, time
@@ -74,6 +74,20 @@ def is_gone(pid, seconds=20.0):
 
 
 needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system cannot wait for a stranger's end")
+
+
+@pytest.mark.parametrize("do, seconds, expected", [
+    ("print('nonsense'); say(number=1); say(number=2); time.sleep(1000)", 20, {"number": 1}),
+    ("pass", 20, None), ("time.sleep(1000)", 0.1, None)], ids=["answers", "ends", "hangs"])
+def test_a_question_is_answered_or_given_up(path, do, seconds, expected):
+    assert ask("obedient", {"do": do}, seconds, environ={"PYTHONPATH": path}) == expected
+
+
+@needs_pidfd
+def test_nothing_is_left_of_who_was_asked(path):
+    do = "say(pid=subprocess.Popen(['sleep', '1000']).pid); time.sleep(1000)"
+    answer = ask("obedient", {"do": do}, 20, environ={"PYTHONPATH": path})
+    assert is_gone(answer["pid"])
 
 
 def test_orders_arrive_and_answers_come_back(start):

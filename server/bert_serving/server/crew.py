@@ -12,11 +12,12 @@ from . import machine
 from .config import ServerConfig
 from .core import placement
 from .core.placement import CPU, Placement, Plan
+from .engine import gpu
 from .engine.base import EngineSettings
 from .engine.cache import read_manifest
 from .engine.eviction import Lease
 from .engine.freeze import graph_path
-from .engine.models import Model
+from .engine.models import Model, choose_engine
 from .stages import endpoints
 
 logger = logging.getLogger(__name__)
@@ -55,11 +56,19 @@ def _devices(config: ServerConfig) -> Callable[[int], Placement]:
     if config.engine == "lite" or config.precision == "int8":
         return lambda num_worker: Placement([CPU] * num_worker, "engine lite is for CPUs")
     looked = [] if config.cpu else machine.gpus()
+    one = placement.place(1, config.cpu, config.device_map, looked)
+    # Only where CPUs have another engine: the others find out for themselves, and TensorFlow takes seconds to import.
+    if one.devices != [CPU] and not one.explicit and choose_engine(config, True)[0] != choose_engine(config, False)[0]:
+        why = gpu.why_unusable(one.devices[0])
+        if why is not None:
+            logger.warning("%s; going on without: on the CPU", why)
+            reason = f"TensorFlow cannot use GPU {one.devices[0]}, which nvidia-smi shows"
+            return lambda num_worker: Placement([CPU] * num_worker, reason)
     return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
 
 
 def slow_precision(precision: str) -> str | None:
-    """What to expect of a precision that this processor has no instructions for; None if it has."""
+    """What to expect of a precision that this processor has no instructions for, unmeasured; None if it has."""
     if precision not in UNAIDED or machine.speeds_up(precision):
         return None
     return f"this processor has no instructions for {precision}: {UNAIDED[precision]}"
@@ -132,8 +141,9 @@ class Crew:
             logger.log(logging.WARNING if self.placement.warning else logging.INFO, "worker %d: %s (%s)", slot,
                        "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
         logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
-        slow = slow_precision(settings.precision) if CPU in self.placement.devices else None
-        if slow:
+        # Workers with engine graph measure, and say it themselves.
+        guess = CPU in self.placement.devices and settings.engine != "graph"
+        if guess and (slow := slow_precision(settings.precision)):
             logger.warning("%s", slow)
 
     def close(self) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -175,6 +177,34 @@ class Child:
                 except BrokenPipeError:
                     pass
         return ExitStatus.of(code)
+
+
+def ask(module: str, orders: dict[str, Any], seconds: float, *,
+        environ: dict[str, str] | None = None) -> dict[str, Any] | None:
+    """The first message of a child that is started for it alone; afterwards it is gone, and what it started.
+
+    Args:
+        module, orders, environ: as of :class:`Child`.
+        seconds: most to wait.
+    Returns:
+        None if it ends, or the time does, without one.
+    Raises:
+        OSError: it cannot be started.
+    """
+    child = Child(module, orders, piped_output=True, environ=environ)
+    assert child.output is not None
+    until = time.monotonic() + seconds
+    try:
+        while select.select([child.output], [], [], max(0.0, until - time.monotonic()))[0]:
+            messages = child.read_messages()
+            if messages is None:
+                break
+            if messages:
+                return messages[0]
+        return None
+    finally:
+        child.kill()
+        child.forget()
 
 
 def _has_descriptor() -> bool:

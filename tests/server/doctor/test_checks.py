@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from bert_serving.server import keys, machine
+from bert_serving.server import crew, keys, machine
 from bert_serving.server.config import ServerConfig, WorkerRange
 from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
@@ -377,6 +377,15 @@ def test_a_gpu_that_tensorflow_does_not_see(gpu, tiny_dir, monkeypatch, device_m
     monkeypatch.setattr(checks, "tensorflow_on", lambda device: freeze_error())
     findings = examine(engine="graph", model_dir=str(tiny_dir), device_map=device_map)
     assert "TensorFlow is not installed" in said(findings, level)
+
+
+def test_without_a_gpu_that_tensorflow_can_use_the_engine_is_that_of_cpus(gpu, tiny_dir, monkeypatch):
+    gpu(load=3)
+    monkeypatch.setattr(crew.gpu, "why_unusable", lambda device: "TensorFlow 2.99 sees no GPU 0")
+    findings = examine(engine="auto", model_dir=str(tiny_dir))
+    assert "TensorFlow 2.99 sees no GPU 0; going on without: on the CPU" in said(findings, Level.WARNING)
+    assert "CPU (TensorFlow cannot use GPU 0, which nvidia-smi shows)" in said(findings, Level.OK)
+    assert about(findings, "engine") == (Level.OK, "lite (the fastest on CPUs), fp32")
 
 
 def test_a_gpu_that_is_busy(gpu, tiny_dir):

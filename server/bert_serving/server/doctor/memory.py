@@ -17,8 +17,11 @@ from ..engine.pooling import POOLER_STRATEGIES
 
 MB = 1_000_000
 
-SIZES = {"fp32": 4, "int8": 1, "bf16": 4, "fp16": 2}
-"""Precision -> bytes of one weight of the encoder in a worker's memory."""
+SIZES = {"fp32": 4, "int8": 1, "bf16": 4, "fp16": 4}
+"""Precision -> most bytes of one weight of the encoder in a worker's memory: with 16 bits it may compute in fp32."""
+
+DISK_SIZES = {**SIZES, "bf16": 6, "fp16": 6}
+"""The same in the cache, which has both."""
 
 SERVER, PROXY = 40 * MB, 45 * MB
 """Of the broker and of the HTTP proxy: each process's own, and what it shares with others of its kind."""
@@ -66,12 +69,12 @@ def estimate(model: Model, num_worker: int) -> Need:
     weights = encoder * SIZES[settings.precision] * copies
     fixed, factor = CONVERSION[settings.engine]
     conversion = int(fixed + factor * 4 * (embeddings + encoder))
-    disk = 4 * embeddings + weights
+    disk = 4 * embeddings + encoder * DISK_SIZES[settings.precision] * copies
     if settings.engine == "lite":
         shared = 4 * embeddings + LITE_LIBRARIES + processes
         each = weights + LITE_WORKER
     else:
-        shared = disk + GRAPH_LIBRARIES + processes
+        shared = 4 * embeddings + weights + GRAPH_LIBRARIES + processes
         each = GRAPH_WORKER
     twice = ", twice, as there can be long sentences" if copies == 2 else ""
     how = (f"{num_worker} x {_mb(each)} for workers" + (f" (weights{twice})" if settings.engine == "lite" else "")

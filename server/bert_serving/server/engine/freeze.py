@@ -42,7 +42,7 @@ from .weights import Checkpoint, checkpoint_files, open_checkpoint
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 3
+FORMAT = 4
 """To be raised with every change to the graph or to its files."""
 
 GRAPH = "graph.pb"
@@ -194,7 +194,7 @@ def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[..., tf.Tens
             array = np.concatenate([array, *(checkpoint.read_as(other, dtype.as_numpy_dtype) for other in beside)], -1)
         if array.nbytes < OWN_FILE:
             return tf.constant(array, name=name)
-        file = name.replace("/", ".")
+        file = f"{name.replace('/', '.')}.{dtype.name}"    # Forms of one graph may differ in their weights' type.
         write_file(directory / file, array.view(np.uint8).data)    # NumPy's buffers do not know bfloat16.
         return tf.raw_ops.ImmutableConst(dtype=dtype, shape=array.shape, memory_region_name=file, name=name)
 
