@@ -1,6 +1,7 @@
 """Calls are coroutines; a client for threads gets their results without an event loop."""
 import asyncio
 
+import numpy as np
 import pytest
 from bert_serving.client.calls import Calls, Response, Stream, iterate, run
 
@@ -77,3 +78,30 @@ def test_arguments_of_encode_async():
 
 def test_response_has_its_old_name_too():
     assert Response(1, "vectors", None).content == "vectors"
+
+
+# ---- a response is an array, too -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("embedding, dtype", [(np.ones((2, 3), np.float32), "float32"),
+                                              (np.ones((2, 5, 3), np.float16), "float16"),
+                                              ([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "float64")])
+def test_a_response_has_what_an_array_has(embedding, dtype):
+    response = Response(7, embedding, None)
+    assert (response.shape, response.dtype) == (np.shape(embedding), np.dtype(dtype))
+    np.testing.assert_array_equal(np.asarray(response), np.asarray(embedding))
+    assert np.array(response, dtype="float64").dtype == np.float64
+    assert np.concatenate([response, response]).shape[0] == 4
+    request_id, content, tokens = response
+    assert (request_id, tokens, len(response)) == (7, None, 3) and content is embedding
+
+
+def test_an_array_of_a_response_is_a_copy_where_one_is_asked_for():
+    embedding = np.ones((2, 3), np.float32)
+    response = Response(7, embedding, None)
+    assert np.asarray(response) is embedding
+    assert not np.shares_memory(np.array(response), embedding)
+    assert not np.shares_memory(response.__array__(copy=True), embedding)
+    if int(np.__version__.split(".")[0]) >= 2:
+        assert np.asarray(response, copy=False) is embedding
+        with pytest.raises(ValueError):
+            np.asarray(response, dtype="float64", copy=False)

@@ -1,5 +1,6 @@
 """BertClient, against servers that are right, slow, wrong, old or absent."""
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +46,34 @@ def test_constructor_takes_what_it_always_took():
         "ignore_all_checks": False, "timeout": -1, "curve_dir": None, "servers": None}
     assert list(parameters)[6:] == ["check_version", "check_length", "check_token_info", "ignore_all_checks",
                                     "timeout", "curve_dir", "servers"], "what is new comes last"
+
+
+@pytest.mark.parametrize("identity, text", [("news", "news"), ("Zoë", "Zoë"), (b"\xffa", "\\xffa")])
+def test_status_is_what_json_can_hold(server, connect, identity, text):
+    bc = connect(server, identity=identity)
+    server.hold()
+    bc.encode(["a"], blocking=False)
+    status = json.loads(json.dumps(bc.status))
+    assert (status["identity"], status["pending_request"]) == (text, [bc.request_id])
+    assert status == bc.status
+
+
+def test_every_argument_of_the_constructor_is_handed_on_under_its_name(monkeypatch):
+    handed_on = {}
+
+    class Told(Exception):
+        pass
+
+    def record(self, *by_position, **by_name):
+        assert not by_position, "a swap would be silent"
+        handed_on.update(by_name)
+        raise Told
+
+    monkeypatch.setattr(calls.Calls, "__init__", record)
+    given = {name: f"the {name}" for name in inspect.signature(BertClient).parameters}
+    with pytest.raises(Told):
+        BertClient(**given)
+    assert handed_on == given
 
 
 def test_methods_take_what_they_always_took():
@@ -717,10 +746,10 @@ def test_status(server, connect):
     bc = connect(server)
     bc.encode(["a"], blocking=False)
     assert bc.status == {
-        "identity": bc.identity, "num_request": 2, "num_pending_request": 1, "pending_request": {2},
+        "identity": bc.identity.decode(), "num_request": 2, "num_pending_request": 1, "pending_request": [2],
         "output_fmt": "ndarray", "port": server.port, "port_out": server.port_out, "server_ip": "127.0.0.1",
         "client_version": __version__, "timeout": 20_000}
-    assert bc.status["pending_request"] is bc.pending_request
+    assert bc.pending_request is bc.pending_request, "the same set for ever"
 
 
 # ---- a server that goes away and comes back --------------------------------------------------------------------------

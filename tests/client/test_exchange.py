@@ -287,3 +287,66 @@ def test_what_is_none_of_ours_is_finished_with_nothing():
     exchange = Exchange(ME)
     assert exchange.receive(result(1, identity=b"you")) is None
     assert exchange.receive([]) is None
+
+
+# ---- an identity that others share -----------------------------------------------------------------------------------
+
+def again(request_id, **what):
+    """A result that the server sends again, since this client has subscribed."""
+    return [protocol.recent_topic(ME), *result(request_id, **what)[1:]]
+
+
+def heard(tap):
+    return [reply.request_id for reply in tap]
+
+
+def test_the_first_tap_begins_with_what_came_before_it():
+    exchange = Exchange(ME, last_id=1000, shared=True)
+    exchange.expect(exchange.number(), [ME, b"SHOW_CONFIG", b"1001", b"0"])
+    for message in (again(1), again(2), status(1001), result(3)):
+        exchange.receive(message)
+    assert exchange.take(1001).values == {"n": 1001}
+    tap = exchange.tap()
+    exchange.receive(result(4))
+    assert heard(tap) == [1, 2, 3, 4]
+    exchange.untap(tap)
+    assert heard(exchange.tap()) == [], "once"
+
+
+def test_nothing_is_kept_for_who_asks_itself_nor_for_whose_identity_is_its_own():
+    for exchange in (Exchange(ME, last_id=1000, shared=True), Exchange(ME, last_id=1000)):
+        ask(exchange)
+        exchange.receive(result(1))
+        assert heard(exchange.tap()) == []
+
+
+def test_what_is_kept_is_bounded():
+    exchange = Exchange(ME, last_id=10**6, shared=True)
+    for number in range(3000):
+        exchange.receive(result(number))
+    assert len(exchange._heard) == 1000 and heard(exchange.tap()) == list(range(2000, 3000))
+
+
+def test_a_result_that_was_heard_is_not_heard_again():
+    exchange = Exchange(ME, last_id=1000, shared=True)
+    tap = exchange.tap()
+    for message in (result(1), again(1), again(2), again(1), again(2), result(3), again(3)):
+        exchange.receive(message)
+    assert heard(tap) == [1, 2, 3]
+    exchange.receive(result(1))
+    assert heard(tap) == [1, 2, 3, 1], "a client that was started again counts from the beginning"
+
+
+def test_a_result_that_is_sent_again_answers_once():
+    exchange = Exchange(ME, last_id=1000, shared=True)
+    first = ask(exchange)
+    exchange.receive(again(first))
+    assert exchange.take(first).request_id == first
+    exchange.receive(result(first))
+    assert is_empty(exchange)
+
+
+def test_only_who_shares_an_identity_asks_for_what_was_published():
+    assert Exchange(ME).subscriptions == [ME]
+    assert Exchange(ME, shared=True).subscriptions == [ME, b"me\0recent"]
+    assert protocol.asks_for_recent(b"me\0recent") == ME

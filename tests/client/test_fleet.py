@@ -456,10 +456,10 @@ def test_what_cannot_be_opened_leaves_nothing_open(servers, monkeypatch):
     opened = []
     really = fleet_module.sending
 
-    def sending(*arguments):
+    def sending(*arguments, **options):
         if opened:
             raise OSError("no more sockets")
-        opened.append(really(*arguments))
+        opened.append(really(*arguments, **options))
         return opened[0]
 
     monkeypatch.setattr(fleet_module, "sending", sending)

@@ -64,7 +64,7 @@ def test_nobody_there():
 
 def test_somebody_else_there(pull):
     port = pull.bind_to_random_port("tcp://127.0.0.1")
-    link = receiving("127.0.0.1", port, b"me", 0)  # as with port and port_out exchanged
+    link = receiving("127.0.0.1", port, [b"me"], 0)  # as with port and port_out exchanged
     look_until(link, lambda: link.refused)
     assert "answers, but not as that one" in link.describe() and not link.connected
     link.close()
@@ -128,7 +128,7 @@ def test_flush_gives_up(monkeypatch):
 def test_wait_for_a_message_or_for_room(pull):
     with zmq.Context() as outside, outside.socket(zmq.PUB) as pub:
         pub.linger = 0
-        receiver = receiving("127.0.0.1", pub.bind_to_random_port("tcp://127.0.0.1"), b"me", 0)
+        receiver = receiving("127.0.0.1", pub.bind_to_random_port("tcp://127.0.0.1"), [b"me"], 0)
         assert receiver.receive(9) == []
         sender = sending("127.0.0.1", pull.bind_to_random_port("tcp://127.0.0.1"))
         wait_for(20, [sender], [receiver], room=True)  # there is room at once
@@ -156,7 +156,7 @@ def test_wait_for_a_message_or_for_room(pull):
 def test_wait_for_news_of_the_connection(pull):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))  # so that nobody else listens there
-        receiver = receiving("127.0.0.1", deaf.getsockname()[1], b"me", 0)
+        receiver = receiving("127.0.0.1", deaf.getsockname()[1], [b"me"], 0)
         sender = sending("127.0.0.1", free_port())
         pull.bind(f"tcp://127.0.0.1:{sender.port}")
         while not sender.connected:

@@ -1,5 +1,6 @@
 """ConcurrentBertClient: callers take turns, and a client always comes back."""
 import os
+import queue
 import threading
 
 import numpy as np
@@ -44,19 +45,58 @@ def test_ten_by_default(server):
         assert len({message.identity for message in server.received}) == 10
 
 
-@pytest.mark.parametrize("call", [
-    lambda pool: pool.fetch(), lambda pool: pool.fetch_all(), lambda pool: pool.encode_async([]),
-    lambda pool: pool.listen(), lambda pool: pool.encode(["a"], blocking=False), lambda pool: pool.encode(["a"], False),
-])
-def test_what_a_pool_cannot_do(pool_of, call):
-    with pytest.raises(NotImplementedError, match="BertClient"):
-        call(pool_of(1))
+def test_every_method_of_a_client_works(pool_of):
+    pool = pool_of(3)
+    assert pool.encode(["a"], blocking=False) is None and pool.encode(["bc"], False) is None
+    assert sorted(response.embedding[0].tolist() for response in pool.fetch()) == \
+        sorted(vectors([text])[0].tolist() for text in ("a", "bc"))
+    pool.encode(["d"], blocking=False)
+    np.testing.assert_array_equal(pool.fetch_all(concat=True), vectors(["d"]))
+    assert pool.fetch_all() is None
+    found = [response.embedding for response in pool.encode_async([["e"], ["f", "g"]])]
+    assert sorted(map(len, found)) == [1, 2]
 
 
-def test_a_pool_has_no_identity(pool_of):
-    for name in ("identity", "port", "sender"):
-        with pytest.raises(AttributeError):
-            getattr(pool_of(1), name)
+def test_it_hears_what_is_published_to_its_identity(pool_of, server):
+    pool, heard = pool_of(2), queue.Queue()
+
+    def listen():
+        for response in pool.listen():
+            heard.put(response)
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    with BertClient(**server.address, timeout=PATIENCE_MS, identity=pool.identity) as other:
+        while heard.empty():  # until the listener is there, nobody hears
+            other.encode(["ab"])
+    np.testing.assert_array_equal(heard.get(timeout=20).embedding, vectors(["ab"]))
+    pool.close()
+    listener.join(20)
+    assert not listener.is_alive()
+
+
+def test_every_property_of_a_client_is_there(pool_of, server):
+    pool = pool_of(2)
+    names = [name for name in dir(BertClient) if isinstance(getattr(BertClient, name), property)]
+    assert {"identity", "sender", "receiver", "status", "server_config"} <= set(names)
+    for name in names:
+        getattr(pool, name)
+    assert (pool.ip, pool.port, pool.port_out) == tuple(server.address[name] for name in ("ip", "port", "port_out"))
+    assert pool.identity in {message.identity for message in server.received}
+
+
+def test_what_does_not_wait_for_vectors_takes_no_turn(pool_of, server):
+    server.hold()
+    pool = pool_of(1)
+    thread = threading.Thread(target=pool.encode, args=(["a"],))
+    thread.start()
+    request = server.next_held()
+    pool.encode(["b"], blocking=False)
+    server.answer(server.next_held())
+    np.testing.assert_array_equal(pool.fetch_all(concat=True), vectors(["b"]))
+    assert pool.server_status["max_seq_len"] == 25
+    server.answer(request)
+    thread.join(20)
 
 
 @pytest.mark.parametrize("identity", ["web", b"web"])

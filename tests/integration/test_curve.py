@@ -22,6 +22,7 @@ from bert_serving.server import keys
 from bert_serving.server.service import BertServer
 
 from ..conftest import RunningServer
+from ..server.engine.conftest import TinyBert
 from .conftest import eventually
 from .test_original_clients import environments  # noqa: F401
 from .test_start import run
@@ -260,23 +261,24 @@ def own_address() -> str | None:
 
 
 @pytest.mark.parametrize("guarded", [False, True])
-def test_from_another_address_no_paths_and_no_end_without_the_token(serve_echo, directory, guarded):
+def test_from_another_address_no_paths_and_no_end_without_the_token(serve_echo, directory, guarded, tmp_path):
     address = own_address()
     if address is None:
         pytest.skip("this machine has no address but the loopback")
+    model_dir = str(TinyBert().write_hugging_face(tmp_path / "model"))
     server = serve_echo("-host", "0.0.0.0", *(["-curve_dir", str(directory)] if guarded else []),
-                        environ={"BERT_SERVING_TERMINATE_TOKEN": "sesame", "BERT_SERVING_GRAPH_TMP_DIR": "/some/path"})
+                        environ={"BERT_SERVING_TERMINATE_TOKEN": "sesame", "BERT_SERVING_MODEL_DIR": model_dir})
     curve_dir = directory / "alice" if guarded else ""
     with server.client(ip=address, curve_dir=curve_dir) as client:
         status = client.server_status
-        assert status["graph_tmp_dir"] == ("/some/path" if guarded else None)
+        assert status["model_dir"] == (model_dir if guarded else None)
         assert bool(status["ventilator -> worker"]) is guarded and "worker -> sink" in status
         for token in ("", "wrong"):
             BertServer.shutdown(ip=address, port=server.port, curve_dir=curve_dir, token=token)
             server.wait_for("only clients on the server's own host, or with its -terminate_token")
-        assert client.encode(["still there"]).shape == (1, 768)
+        assert client.encode(["still there"]).shape == (1, 32)
     with server.client(curve_dir=curve_dir) as local:
-        assert local.server_status["graph_tmp_dir"] == "/some/path"
+        assert local.server_status["model_dir"] == model_dir
     BertServer.shutdown(ip=address, port=server.port, curve_dir=curve_dir, token="sesame")
     assert server.process.wait(30) == 0
 

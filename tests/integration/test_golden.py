@@ -123,6 +123,9 @@ def test_precisions_are_near_fp32(serve, options, dtype, least, strategy):
     expected = REFERENCE[f"{strategy}/-2"]
     norms = np.linalg.norm(vectors.astype(np.float64), axis=1) * np.linalg.norm(expected, axis=1)
     assert ((vectors * expected).sum(1) / norms).min() > least
+    chosen = [line for line in server.log.splitlines()
+              if "WORKER-" in line and ("computing with products " in line or "so the worker computes in fp32" in line)]
+    assert len(chosen) == (0 if options[-1] == "int8" else len(server.log.split(" is ready and listening")) - 1), chosen
 
 
 def test_xla_changes_nothing(serve):

@@ -63,7 +63,7 @@ def test_an_engine_that_crashes_ends_the_start_with_a_line(tmp_path, start, cras
     code, last, log = start(model, "-engine", "lite", **crashing("ai_edge_litert.interpreter", "SIGABRT"))
     assert code == 6 and "Traceback" not in log
     line, = errors(log)
-    assert "killed by SIGABRT" in line and line in last
+    assert "was killed by SIGABRT" in line and line in last
 
 
 SPOILS = {"noise": lambda index: b"\xff" * 500,

@@ -79,12 +79,13 @@ def test_metrics_count_what_happened(serve_echo):
     def grown(name, *labels):
         return after[(name, *labels)] - before.get((name, *labels), 0)
 
-    assert grown("bert_serving_requests_total", ("outcome", "ok")) == 2
-    assert grown("bert_serving_sentences_total", ("outcome", "ok")) == 13
-    assert grown("bert_serving_tokens_total", ("outcome", "ok")) == 4 * (4 + 3 + 3) + 5
+    # With the golden sentences by which the first scrape saw that it is ready.
+    assert grown("bert_serving_requests_total", ("outcome", "ok")) == 2 + 1
+    assert grown("bert_serving_sentences_total", ("outcome", "ok")) == 13 + 3
+    assert grown("bert_serving_tokens_total", ("outcome", "ok")) == 4 * (4 + 3 + 3) + 5 + (5 + 6 + 14)
     assert grown("bert_serving_requests_total", ("outcome", "unprocessable")) == 1
     batches = grown("bert_serving_batch_sentences_count")
-    assert batches >= 3 and grown("bert_serving_batch_sentences_sum") == 13
+    assert batches >= 3 and grown("bert_serving_batch_sentences_sum") == 13 + 3
     for stage in ("tokenizing", "computing", "waiting", "publishing"):
         assert grown(f"bert_serving_{stage}_seconds_count") >= batches
         assert 0 < grown(f"bert_serving_{stage}_seconds_sum") < 20
@@ -118,6 +119,8 @@ def test_readyz_sees_what_livez_does_not(serve_echo):
         status, headers, body = ask(server, "/readyz")
         assert (status, headers["Retry-After"]) == (503, "1")
         assert "golden sentences" in body["description"]
+        values = scrape(server)
+        assert (values["bert_serving_up",], values["bert_serving_ready",]) == (1, 0)
     finally:
         os.kill(worker, 18)
     for thread in threads:

@@ -38,7 +38,7 @@ def test_no_secret_is_in_the_log_the_status_or_the_process_list(server):
             assert status == (401 if key.endswith("x") else 404 if path == "/nowhere" else 200)
             shown.append(f"{headers}{answer}")
     with server.client() as client:
-        shown.append(json.dumps(client.server_status) + json.dumps(client.status, default=str))
+        shown.append(json.dumps(client.server_status) + json.dumps(client.status))
     for pid in [server.process.pid, *server.children()]:
         shown.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode())
         if pid != server.process.pid:  # whose environment holds what the user put there

@@ -91,13 +91,16 @@ def test_the_original_client_on_python_2(python2, echo_server, tmp_path):
     assert ask(echo_server, python2, PYTHONPATH=str(tmp_path)) == expected
 
 
-def test_an_original_client_on_a_server_of_its_own_version_needs_no_exception(environments, serve_echo):
-    server = serve_echo("-report_version", "1.7.5")
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("reported, version, works", [("1.10.0", "1.7.5", False), ("1.7.5", "1.10.0", False),
+                                                      ("1.7.5", "1.7.5", True)])
+def test_a_version_that_is_given_is_reported_to_all(environments, serve_echo, reported, version, works):
+    server = serve_echo("-report_version", reported)
     code = f"from bert_serving.client import BertClient; print(BertClient(port={server.port}, " \
            f"port_out={server.port_out}, timeout=10000).encode(['hello']).shape)"
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([environments("1.7.5"), "-c", code], capture_output=True, text=True, timeout=60, env=environ)
-    assert done.stdout == "(1, 768)\n", done.stderr
+    done = subprocess.run([environments(version), "-c", code], capture_output=True, text=True, timeout=60, env=environ)
+    assert ("version" in done.stderr) != works and done.stdout == ("(1, 768)\n" if works else ""), done.stderr
 
 
 def test_this_interpreter_has_our_client():

@@ -3,6 +3,7 @@ nobody loses an answer."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 
@@ -28,7 +29,9 @@ def cluster():
 def test_workers_come_and_go_and_a_node_that_is_killed_loses_nothing(serve, cluster):
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     server = serve("-engine", "echo", "-launcher", "ray", "-num_worker", "1-2", "-num_threads", "1",
-                   "-scale_backlog", "0.001", "-scale_idle", "1", environ={"RAY_ADDRESS": cluster.address}).ready(90)
+                   "-scale_backlog", "0.001", "-scale_idle", "1",
+                   environ={"RAY_ADDRESS": cluster.address, "FORCE_COLOR": "1"}).ready(90)
+    assert re.search(r"I \S+ \x1b\[\d+mRAY *\x1b\[0m on Ray: \d+ nodes", server.log), server.log
     traffic = Traffic(server, clients=6)
     server.wait_for("2 workers are wanted")
     server.wait_for(r"worker 1, on .* is ready")
@@ -52,6 +55,7 @@ def test_workers_come_and_go_and_a_node_that_is_killed_loses_nothing(serve, clus
         assert eventually(lambda: len(hosts(server)) == 1), hosts(server)
         assert client.encode(["still there"]).shape == (1, 768)
     assert server.stop(signal.SIGTERM) == 0, server.log
+    assert "Logging error" not in server.log
     # Nothing of ours goes on running there.
     assert eventually(lambda: not hosts(server)), hosts(server)
 

@@ -201,7 +201,7 @@ def test_only_hosts_with_a_listed_workers_key_join(serve_echo, join, tmp_path):
     server = serve_echo("-worker_port", "0", "-num_worker", "0", "-curve_dir", str(directory))
     with server.client(curve_dir=directory) as client:
         connect = f"127.0.0.1:{client.server_status['worker_port']}"
-        refused = {who: join(connect, "-patience", "30", "-curve_dir", who and str(directory / who))
+        refused = {who: join(connect, "-patience", "30", *(["-curve_dir", str(directory / who)] if who else []))
                    for who in ("alice", "forgotten", "")}
         listed = join(connect, "-num_worker", "1", "-curve_dir", str(directory / "gpu"))
         for who, host in refused.items():

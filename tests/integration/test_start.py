@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -41,7 +42,7 @@ def test_workers_and_threads_may_be_left_out_or_given(serve_echo):
         assert [worker["threads"] for worker in client.server_status["workers"]] == [3, 3]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_precision_without_instructions_is_said_to_be_slow(serve_echo, precision):
     server = serve_echo("-precision", precision)
     assert (f"this processor has no instructions for {precision}: " in server.log) != machine.speeds_up(precision)
@@ -187,13 +188,46 @@ def test_tokens_are_shown_to_who_asks(serve_echo):
 
 
 @pytest.mark.model
-@pytest.mark.timeout(120)
-def test_a_gpu_that_tensorflow_cannot_use_is_done_without_unless_it_was_asked_for(serve, tmp_path):
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("options, engine, computes", [([], "engine: lite (the fastest on CPUs)", "LiteRT .* on CPU"),
+                                                       (["-engine", "graph"], "engine: graph (given)",
+                                                        "TensorFlow .* on CPU")], ids=["auto", "graph"])
+def test_a_gpu_that_tensorflow_cannot_use_is_done_without(serve, tmp_path, options, engine, computes):
+    """By the engine that is the fastest on CPUs, unless another one was asked for."""
     fake_nvidia_smi(tmp_path, [(0, 3.0, 100)])
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    server = serve("-max_seq_len", "25", environ={"PATH": path}).ready()
-    assert "worker 0: GPU 0 (the available GPUs with the most free memory)" in server.log
-    assert "sees no GPU 0" in server.log and "on CPU" in server.log
-    asked = serve("-max_seq_len", "25", "-device_map", "0", environ={"PATH": path})
+    server = serve("-max_seq_len", "25", *options, environ={"PATH": f"{tmp_path}:{os.environ['PATH']}"}).ready(120)
+    assert len(re.findall(r"sees no GPU 0; .*; going on without: on the CPU", server.log)) == 1
+    assert engine in server.log
+    assert re.search(f"worker 0 is ready and listening after .*: {computes}", server.log)
+    with server.client() as client:
+        assert client.encode(["hello world"]).shape == (1, 384)
+
+
+@pytest.mark.model
+@pytest.mark.timeout(120)
+def test_a_gpu_that_was_asked_for_is_a_must(serve, tmp_path):
+    fake_nvidia_smi(tmp_path, [(0, 3.0, 100)])
+    asked = serve("-max_seq_len", "25", "-device_map", "0", environ={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     assert asked.process.wait(60) == 5
     asked.wait_for("E .* sees no GPU 0")
+
+
+@pytest.mark.model
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("driver", ["hangs", "is not there"])
+def test_a_start_takes_a_driver_as_it_is(serve, tmp_path, driver):
+    """Nor does it need what reads of GPUs, where there is none."""
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    if driver == "hangs":
+        (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexec sleep 1000\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    else:
+        for name in ("GPUtil", "setuptools"):
+            (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')\n")
+        environ = {"PYTHONPATH": str(tmp_path), "PATH": str(tmp_path)}
+    server = serve("-max_seq_len", "25", environ=environ).ready(90)
+    assert ("nvidia-smi has not answered within " in server.log) == (driver == "hangs")
+    assert "cannot be imported" not in server.log
+    assert "engine: lite (the fastest on CPUs)" in server.log
+    with server.client() as client:
+        assert client.encode(["hello world"]).shape == (1, 384)

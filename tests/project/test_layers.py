@@ -25,7 +25,7 @@ ROOMS = {
     "server.config": ["server.errors", "server.precision"],
     "server.keys": ["server.errors", "client.curve"],
     "server.core": ["server.golden", "server.precision", "server.errors", "client.protocol", "client.errors"],
-    "server.machine": ["server.precision", "server.core"],
+    "server.machine": ["server.precision", "server.core", "server.process"],
     "server.engine": ["server.core", "server.config", "server.golden", "server.precision", "server.errors",
                       "server.log", "server.process"],
     "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",

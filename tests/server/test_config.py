@@ -63,12 +63,19 @@ VALUES = [
     ("curve_dir", "/etc/keys", "/etc/keys"), ("drain_timeout", "0", 0.0), ("max_queue_mb", "0.5", 0.5),
 ]
 ALIASES = {"port_in": "port", "port_data": "port", "port_result": "port_out"}
+BESIDE = {"http_max_connect": {"http_port": "0"}, "cors": {"http_port": "0"},
+          **dict.fromkeys(("scale_backlog", "scale_idle"), {"launcher": "ray", "num_worker": "1-2"})}
+"""Option -> others that it needs."""
+
+
+def beside(name):
+    return [word for other, value in BESIDE.get(name, {}).items() for word in (f"-{other}", value)]
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])
 @pytest.mark.parametrize("name, given, value", VALUES)
 def test_values(dash, name, given, value):
-    assert getattr(configure(dash + name, *given.split(" ")), ALIASES.get(name, name)) == value
+    assert getattr(configure(dash + name, *given.split(" "), *beside(name)), ALIASES.get(name, name)) == value
 
 
 def test_a_value_after_an_equals_sign():
@@ -182,7 +189,7 @@ def test_a_range_of_workers_is_for_a_cluster():
 
 @pytest.mark.parametrize("name, given, value", [entry for entry in VALUES if entry[0] not in ALIASES])
 def test_every_option_can_be_given_in_the_environment(name, given, value):
-    assert getattr(configure(environ={ENVIRONMENT_PREFIX + name.upper(): given}), name) == value
+    assert getattr(configure(*beside(name), environ={ENVIRONMENT_PREFIX + name.upper(): given}), name) == value
 
 
 @pytest.mark.parametrize("given, value", [("1", True), ("true", True), ("YES", True), ("on", True), ("0", False),
@@ -310,7 +317,7 @@ def test_secrets_are_shown_nowhere():
 
 @pytest.mark.parametrize("given", ["*", "null", "https://a.example", "http://[::1]:3000,HTTP://localhost:80,null"])
 def test_origins(given):
-    assert configure("-cors", given).cors == given
+    assert configure("-cors", given, "-http_port", "0").cors == given
 
 
 @pytest.mark.parametrize("given", ["a.example", "http://a.example/", "http://*.a.example", "http://a.example, http://b",

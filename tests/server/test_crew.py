@@ -1,16 +1,16 @@
 """The workers of one host: where they run, what each is told, and where it is heard."""
 import logging
+from dataclasses import replace
 
 import pytest
 import zmq
 from bert_serving.server import crew as module
 from bert_serving.server import machine
 from bert_serving.server.config import ServerConfig
-from bert_serving.server.core.placement import CPU, Plan
+from bert_serving.server.core.placement import CPU, Gpu, Plan
 from bert_serving.server.crew import MB, Crew, largest_job, largest_result, place
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.models import settle
-from bert_serving.server.errors import ConfigError
 from bert_serving.server.stages import endpoints
 
 
@@ -37,14 +37,33 @@ def test_cpus_may_be_asked_for(monkeypatch):
     assert place(configure(engine="graph", cpu=True))[0].devices == [CPU] * 2
 
 
-def test_no_device_can_be_chosen_for_what_computes_nothing():
-    with pytest.raises(ConfigError, match="-engine echo computes nothing, so it has no use for a GPU"):
-        place(configure(device_map=[0]))
-
-
 def test_a_server_may_do_without_workers_of_its_own():
     where, plan = place(configure(num_worker=0, worker_port=0))
     assert where.devices == [] and plan.threads == [] and not where.warning and not plan.warning
+
+
+@pytest.mark.parametrize("options, why, asked, devices", [
+    ({}, None, [3], [3, 3]), ({}, "sees no GPU 3", [3], [CPU, CPU]),
+    # The engine is the same on CPUs, or it is the user's wish: then the worker finds out.
+    ({"engine": "graph"}, "sees no GPU 3", [], [3, 3]), ({"precision": "fp16"}, "sees no GPU 3", [], [3, 3]),
+    ({"device_map": [3]}, "sees no GPU 3", [], [3, 3]), ({"cpu": True}, "sees no GPU 3", [], [CPU, CPU])], ids=str)
+def test_a_gpu_is_given_only_if_tensorflow_can_use_it(monkeypatch, caplog, options, why, asked, devices):
+    questions = []
+    monkeypatch.setattr(machine, "gpus", lambda: [Gpu(3, "T4", 0.0, 0.0)])
+    monkeypatch.setattr(module.gpu, "why_unusable", lambda engine, device: questions.append(device) or why)
+    where, _ = place(configure(engine=options.pop("engine", "auto"), **options))
+    assert (where.devices, questions) == (devices, asked)
+    if asked and why:
+        assert caplog.messages == ["sees no GPU 3; going on without: on the CPU"]
+        assert where.reason == "engine graph cannot use GPU 3, which nvidia-smi shows"
+
+
+def test_without_a_usable_gpu_the_cores_say_how_many_workers_there_are(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: [Gpu(0, "T4", 0.0, 0.0)])
+    monkeypatch.setattr(machine, "allowed_cores", lambda: 8)
+    for why, threads in ((None, [8]), ("sees none", [4, 4])):
+        monkeypatch.setattr(module.gpu, "why_unusable", lambda engine, device: why)
+        assert place(configure(engine="auto", num_worker=None))[1].threads == threads
 
 
 # ---- how large things get --------------------------------------------------------------------------------------------
@@ -104,7 +123,7 @@ def test_what_goes_in_at_one_end_comes_out_at_the_other(make):
 
 
 def test_without_workers_nothing_is_frozen(make, monkeypatch):
-    monkeypatch.setattr(module.artefact, "cached", lambda *arguments: pytest.fail("nobody would run it"))
+    monkeypatch.setattr(module.artefact, "artefact_path", lambda *arguments: pytest.fail("nobody would run it"))
     crew = make(num_worker=0, worker_port=0)
     assert crew.pipes == crew.orders == [] and crew.freeze_orders is None
 
@@ -132,7 +151,24 @@ def test_the_log_warns_of_more_threads_than_cores(make, caplog):
 
 
 @pytest.mark.parametrize("aided", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "bf16", "fp16"])
+def test_a_precision_that_the_processor_does_not_help_with(monkeypatch, precision, aided):
+    monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
+    line = module.slow_precision(precision)
+    assert (line is None) == (aided or precision == "fp32")
+    assert line is None or line.startswith(f"this processor has no instructions for {precision}: ")
+
+
+@pytest.mark.parametrize("aided", [False, True])
 def test_the_log_warns_of_a_precision_that_the_processor_does_not_help_with(make, caplog, monkeypatch, aided):
     monkeypatch.setattr(machine, "speeds_up", lambda precision: aided)
-    make(precision="bf16").show()
-    assert ("no instructions for bf16: fp32 is faster" in caplog.text) != aided
+    make(precision="fp16").show()
+    assert ("no instructions for fp16: fp32 is faster" in caplog.text) != aided
+
+
+def test_nothing_is_guessed_of_what_the_workers_measure(make, caplog, monkeypatch):
+    monkeypatch.setattr(machine, "speeds_up", lambda precision: False)
+    crew = make(precision="fp16")
+    crew.model = replace(crew.model, settings=replace(crew.model.settings, engine="graph"))
+    crew.show()
+    assert "no instructions" not in caplog.text

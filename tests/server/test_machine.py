@@ -1,7 +1,10 @@
 """What this machine has and allows, read from fake control groups and a fake nvidia-smi."""
 import os
+import select
 import socket
 import stat
+import sys
+import time
 
 import pytest
 from bert_serving.server import machine
@@ -148,6 +151,42 @@ def test_without_the_program_there_are_none(monkeypatch, tmp_path):
 def test_a_program_that_fails_or_talks_nonsense_means_none(nvidia_smi, text, code):
     nvidia_smi(text, code)
     assert machine.gpus() == []
+
+
+def test_a_program_that_hangs_is_ended(nvidia_smi, tmp_path, caplog):
+    nvidia_smi(line(0))
+    fifo = tmp_path / "never"
+    os.mkfifo(fifo)
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nexec 5>'{fifo}'; echo $$ >&5; exec sleep 1000\n")
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    started = time.monotonic()
+    assert machine.gpus(2) == []
+    assert time.monotonic() - started < 30
+    assert "nvidia-smi has not answered within 2 s: going on as if there were no GPU" in caplog.text
+    assert os.read(reader, 100).strip().isdigit()
+    assert select.select([reader], [], [], 10)[0] and os.read(reader, 100) == b"", "nobody has the other end any more"
+    os.close(reader)
+
+
+@pytest.fixture
+def without_gputil(tmp_path, monkeypatch):
+    """Where neither GPUtil nor setuptools can be imported."""
+    for name in ("GPUtil", "setuptools"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')\n")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+
+def test_where_no_gpu_can_be_there_nothing_reads_of_them(without_gputil, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpus() == [] and not caplog.messages
+
+
+def test_gpus_that_nothing_can_read_of_are_said_to_be_left_out(without_gputil, nvidia_smi, caplog):
+    nvidia_smi(line(0))
+    assert machine.gpus() == []
+    assert "cannot be imported (no GPUtil here): going on as if there were no GPU; pip install GPUtil" in caplog.text
 
 
 # ---- precisions ------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from bert_serving.server.process import Child, environment_for, raise_descriptor_limit
+from bert_serving.server.process import Child, ExitStatus, NotStarted, ask, environment_for, raise_descriptor_limit
 
 OBEDIENT = """
 import json, os, signal, subprocess, sys, time
@@ -76,6 +76,20 @@ def is_gone(pid, seconds=20.0):
 needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this system cannot wait for a stranger's end")
 
 
+@pytest.mark.parametrize("do, seconds, expected", [
+    ("print('nonsense'); say(number=1); say(number=2); time.sleep(1000)", 20, {"number": 1}),
+    ("pass", 20, None), ("time.sleep(1000)", 0.1, None)], ids=["answers", "ends", "hangs"])
+def test_a_question_is_answered_or_given_up(path, do, seconds, expected):
+    assert ask("obedient", {"do": do}, seconds, environ={"PYTHONPATH": path}) == expected
+
+
+@needs_pidfd
+def test_nothing_is_left_of_who_was_asked(path):
+    do = "say(pid=subprocess.Popen(['sleep', '1000']).pid); time.sleep(1000)"
+    answer = ask("obedient", {"do": do}, 20, environ={"PYTHONPATH": path})
+    assert is_gone(answer["pid"])
+
+
 def test_orders_arrive_and_answers_come_back(start):
     child = start("say(**orders['echo'])", echo={"text": "ä\n\ud800", "number": 1})
     assert next_message(child) == {"text": "ä\n\ud800", "number": 1}
@@ -87,20 +101,28 @@ def test_what_the_child_needs_for_itself_is_not_among_its_orders(start):
 
 
 @pytest.mark.parametrize("do, how", [
-    ("pass", "ended with exit code 0"), ("sys.exit(3)", "ended with exit code 3"),
-    ("os._exit(7)", "ended with exit code 7"),
-    ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
-    ("os.kill(os.getpid(), signal.SIGSEGV)", "killed by SIGSEGV")])
+    ("pass", ExitStatus(0)), ("sys.exit(3)", ExitStatus(3)),
+    ("os._exit(7)", ExitStatus(7)),
+    ("os.kill(os.getpid(), signal.SIGKILL)", ExitStatus(None, signal.SIGKILL)),
+    ("os.kill(os.getpid(), signal.SIGSEGV)", ExitStatus(None, signal.SIGSEGV))])
 def test_its_end_is_seen_and_told(start, do, how):
     child = start(do)
     assert is_readable(child.sentinel)
     assert child.forget() == how
 
 
+@pytest.mark.parametrize("how, told", [
+    (ExitStatus(0), "ended with exit code 0"), (ExitStatus(None, signal.SIGKILL), "was killed by SIGKILL"),
+    (ExitStatus(None, signal.SIGRTMIN + 1), f"was killed by signal {signal.SIGRTMIN + 1:d}"),
+    (NotStarted(OSError(12, "Cannot allocate memory")), "could not be started: [Errno 12] Cannot allocate memory")])
+def test_an_end_is_the_predicate_of_a_sentence(how, told):
+    assert str(how) == told
+
+
 def test_a_module_that_is_not_there_ends_too(path):
     child = Child("no_such_module", {}, piped_output=True, environ={"PYTHONPATH": path})
     assert is_readable(child.sentinel)
-    assert child.forget() == "ended with exit code 1"
+    assert child.forget() == ExitStatus(1)
 
 
 def test_the_sentinel_is_silent_while_the_child_lives(start):
@@ -148,7 +170,7 @@ def test_it_hears_when_its_parent_lets_go(start):
     next_message(child)
     child.popen.stdin.close()
     assert is_readable(child.sentinel)
-    assert child.forget() == "ended with exit code 5"
+    assert child.forget() == ExitStatus(5)
 
 
 @needs_pidfd
@@ -228,7 +250,7 @@ def test_who_closes_its_sentinel_and_stays_is_ended(start):
     assert next_message(child) == {"ready": 1}
     assert is_readable(child.sentinel)
     child.signal(signal.SIGKILL)
-    assert child.forget() == "killed by SIGKILL"
+    assert child.forget() == ExitStatus(None, signal.SIGKILL)
 
 
 def test_tensorflow_is_silent_unless_one_wants_to_hear():

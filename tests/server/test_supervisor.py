@@ -1,6 +1,7 @@
 """The children's keeper, with children made of pipes: phases of the start, restarts, giving up, hanging, stopping."""
 import os
 import select
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,12 @@ from bert_serving.server.core.messages import Fault, Ready, Stop, decode_to_work
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.core.scaling import Scaler
 from bert_serving.server.errors import EngineError, ModelError, PortError, StartError, WorkerStartError
+from bert_serving.server.process import ExitStatus
 from bert_serving.server.supervisor import BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, MAX_FAILED_STARTS, Supervisor
 
 from .core.conftest import make_pending
+
+ENDED, KILLED = ExitStatus(0), ExitStatus(None, signal.SIGKILL)
 
 
 class FakeChild:
@@ -23,7 +27,7 @@ class FakeChild:
         self.sentinel, self._held = os.pipe()
         self.output, self._written = os.pipe() if settings.get("piped_output") else (None, None)
         self.environ = settings.get("environ")
-        self.messages, self.how, self.deeds = [], "ended with exit code 0", []
+        self.messages, self.how, self.deeds = [], ENDED, []
 
     def say(self, **message):
         """Write something, as far as the loop can tell."""
@@ -35,7 +39,7 @@ class FakeChild:
 
     def end_input(self):
         self.deeds.append("end input")
-        self.end("ended with exit code 0")
+        self.end(ENDED)
 
     def read_messages(self):
         if self._written is None or select.select([self.output], [], [], 0)[0]:
@@ -44,7 +48,7 @@ class FakeChild:
         messages, self.messages = self.messages, []
         return messages
 
-    def end(self, how="ended with exit code 1"):
+    def end(self, how=ExitStatus(1)):
         self.how = how
         for name in ("_written", "_held"):
             if getattr(self, name) is not None:
@@ -53,7 +57,7 @@ class FakeChild:
 
     def kill(self):
         self.deeds.append("kill")
-        self.end("killed by SIGKILL")
+        self.end(KILLED)
 
     def signal(self, number):
         self.deeds.append(f"signal {number}")
@@ -106,7 +110,7 @@ class World:
         self.started.append(FakeChild(*arguments, **settings))
         return self.started[-1]
 
-    def on_lost(self, slot):
+    def on_lost(self, slot, how):
         self.lost.append(slot)
         self.fleet.lost(slot)
 
@@ -114,7 +118,7 @@ class World:
         self.stops.append(decode_to_worker(frames))
         if self.nobody_listens:
             return False
-        self.workers(slot)[-1].end("ended with exit code 0")
+        self.workers(slot)[-1].end(ENDED)
         return True
 
     def on_ready(self):
@@ -151,7 +155,7 @@ class World:
         self.supervisor.on_ready(Ready(slot, self.fleet.workers[slot].incarnation,
                                        {"pid": 1, "device": -1, "num_threads": 1, "about": "fake", "seconds": 0.1}))
 
-    def end_worker(self, slot=0, how="killed by SIGSEGV"):
+    def end_worker(self, slot=0, how=ExitStatus(None, signal.SIGSEGV)):
         self.workers(slot)[-1].end(how)
         self.turn()
 
@@ -198,7 +202,7 @@ def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
     assert one.workers()[0].orders["settings"] == {"artefact": "/cache/graph"}
-    freezer.end("ended with exit code 0")
+    freezer.end(ENDED)
     one.turn()
     one.get_ready()
     assert one.ready == 1 and one.failure is None
@@ -208,17 +212,17 @@ def test_what_the_freezing_process_found_wrong_is_the_failure(world):
     one = world(freeze=True).begin()
     freezer, = one.others("artefact")
     freezer.say(error={"name": "ModelError", "message": "bert_config.json is missing"})
-    freezer.end("ended with exit code 3")
+    freezer.end(ExitStatus(3))
     one.turn()
     assert isinstance(one.failure, ModelError) and str(one.failure) == "bert_config.json is missing"
 
 
-@pytest.mark.parametrize("how", ["killed by SIGKILL", "ended with exit code 1"])
+@pytest.mark.parametrize("how", [KILLED, ExitStatus(1)])
 def test_a_freezing_process_that_ends_without_a_word(world, how):
     one = world(freeze=True).begin()
     one.others("artefact")[0].end(how)
     one.turn()
-    assert isinstance(one.failure, EngineError) and how in str(one.failure)
+    assert isinstance(one.failure, EngineError) and f"the process that freezes the graph {how}; " in str(one.failure)
 
 
 def test_a_worker_that_dies_while_the_freezing_process_is_still_ending_is_not_its_fault(world):
@@ -227,7 +231,7 @@ def test_a_worker_that_dies_while_the_freezing_process_is_still_ending_is_not_it
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
     one.end_worker()
-    freezer.end("ended with exit code 0")
+    freezer.end(ENDED)
     one.turn()
     assert one.failure is None
 
@@ -262,7 +266,7 @@ def test_a_server_that_cannot_start_the_freezing_process_says_so(world):
 def test_a_worker_that_knows_why_it_cannot_start_ends_the_start(world):
     one = world(num_worker=2).begin()
     one.supervisor.on_start_fault(Fault(1, 1, 0, "EngineError", "no memory on GPU 0"))
-    one.end_worker(1, "ended with exit code 5")
+    one.end_worker(1, ExitStatus(5))
     assert isinstance(one.failure, EngineError) and str(one.failure) == "no memory on GPU 0"
 
 
@@ -290,7 +294,8 @@ def test_a_worker_that_just_dies_is_tried_again_ever_later_and_then_given_up(wor
     assert len(one.workers()) == MAX_FAILED_STARTS and one.lost == [0] * MAX_FAILED_STARTS
     assert pauses == pytest.approx([BACKOFF_SECONDS * 2 ** number for number in range(MAX_FAILED_STARTS - 1)], abs=0.06)
     assert isinstance(one.failure, WorkerStartError)
-    assert f"{MAX_FAILED_STARTS} attempts" in str(one.failure) and "killed by SIGSEGV" in str(one.failure)
+    assert f"{MAX_FAILED_STARTS} attempts" in str(one.failure)
+    assert "(the last one was killed by SIGSEGV)" in str(one.failure)
 
 
 def test_a_worker_that_cannot_even_be_started_is_tried_again(world):
@@ -423,13 +428,14 @@ def test_what_the_proxy_found_wrong_is_the_failure(world):
     assert isinstance(one.failure, PortError) and "8125" in str(one.failure)
 
 
-def test_a_lost_proxy_is_replaced_on_its_old_port(world):
+def test_a_lost_proxy_is_replaced_on_its_old_port(world, caplog):
     one = world(proxy=True).begin()
     one.get_ready()
     one.others("proxy")[0].say(ready=True, http_port=8125)
     one.turn()
-    one.others("proxy")[0].end("killed by SIGKILL")
+    one.others("proxy")[0].end(KILLED)
     one.turn()
+    assert "the HTTP proxy was lost (it was killed by SIGKILL); it is replaced" in caplog.messages
     one.later(BACKOFF_SECONDS)
     assert one.others("proxy")[1].orders["http_port"] == 8125
     one.others("proxy")[1].say(ready=True, http_port=8125)
@@ -442,10 +448,11 @@ def test_a_proxy_that_does_not_get_ready_is_given_up(world):
     one.get_ready()
     for number in range(MAX_FAILED_STARTS):
         assert one.failure is None and len(one.others("proxy")) == number + 1
-        one.others("proxy")[-1].end()
+        one.others("proxy")[-1].end(KILLED)
         one.turn()
         one.later(MAX_BACKOFF_SECONDS)
-    assert isinstance(one.failure, StartError) and "HTTP proxy" in str(one.failure)
+    assert isinstance(one.failure, StartError)
+    assert str(one.failure).startswith("the HTTP proxy was killed by SIGKILL before it was ready; ")
 
 
 def test_a_proxy_that_cannot_be_started_is_tried_again(world):
@@ -460,7 +467,7 @@ def test_last_words_are_heard_when_the_child_is_gone_already(world):
     one = world(freeze=True).begin()
     freezer, = one.others("artefact")
     freezer.say(error={"name": "ModelError", "message": "vocab.txt is missing"})
-    freezer.end("ended with exit code 3")
+    freezer.end(ExitStatus(3))
     one.handlers[freezer.sentinel]()                 # the end is noticed first
     assert isinstance(one.failure, ModelError)
     assert not one.handlers
@@ -557,15 +564,15 @@ def test_who_asks_the_cluster_is_replaced_and_given_up_only_before_it_was_ready(
     one = world(num_worker=0, cluster=True).begin()
     for number in range(MAX_FAILED_STARTS):
         assert one.failure is None and len(one.others("ray_actors")) == number + 1
-        one.others("ray_actors")[-1].end("killed by SIGKILL")
+        one.others("ray_actors")[-1].end(KILLED)
         one.turn()
         one.later(MAX_BACKOFF_SECONDS)
-    assert "asks the cluster for workers killed by SIGKILL" in str(one.failure)
+    assert "asks the cluster for workers was killed by SIGKILL before it was ready; " in str(one.failure)
     one = world(num_worker=0, cluster=True).begin()
     join(one)
     one.later(1.0)
     for number in range(MAX_FAILED_STARTS + 2):
-        one.others("ray_actors")[-1].end("killed by SIGKILL")
+        one.others("ray_actors")[-1].end(KILLED)
         one.turn()
         one.later(MAX_BACKOFF_SECONDS)
     assert one.failure is None and len(one.others("ray_actors")) == MAX_FAILED_STARTS + 3
@@ -581,7 +588,7 @@ def test_the_cluster_is_told_how_many_are_wanted_and_so_is_the_next_who_asks_it(
         one.later(1.0)
     cluster, = one.others("ray_actors")
     assert {"workers": 2} in cluster.deeds
-    cluster.end("killed by SIGKILL")
+    cluster.end(KILLED)
     one.turn()
     one.later(MAX_BACKOFF_SECONDS)
     assert one.others("ray_actors")[-1].orders == {"workers": 2}

@@ -12,7 +12,7 @@ import sys
 import warnings
 import weakref
 from typing import (Any, AsyncGenerator, AsyncIterator, Callable, Coroutine, Dict, Iterable, Iterator, List, NamedTuple,
-                    Optional, Sequence, Set, TypeVar, Union)
+                    Optional, Sequence, Set, Tuple, TypeVar, Union)
 
 import numpy as np
 
@@ -66,6 +66,23 @@ class Response(NamedTuple):
         """``embedding`` under the name it had before 1.8."""
         return self.embedding
 
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        """Shape of the embedding: sentences, dimensions; with token-level pooling sentences, tokens, dimensions."""
+        return np.shape(self.embedding)
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        """NumPy's type of the embedding's numbers."""
+        return np.asarray(self.embedding).dtype
+
+    def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
+        """The embedding, for ``np.asarray(response)``."""
+        if copy is None:  # NumPy before 2 does not take None
+            return np.asarray(self.embedding, dtype=dtype)
+        array: np.ndarray = np.array(self.embedding, dtype=dtype, copy=copy)
+        return array
+
 
 class Stream:
     """What the two ends of an ``encode_async`` know of each other."""
@@ -118,9 +135,9 @@ class Calls:
         self.length_limit: Optional[int] = 0
         self.token_info_available = False
         self._keys = find(curve_dir, _warn)
-        names = ("check_version", "check_length", "check_token_info", "show_server_config")
-        wanted = (check_version, check_length, check_token_info, show_server_config)
-        self._checks = set() if ignore_all_checks else set(itertools.compress(names, wanted))
+        checks = {"check_version": check_version, "check_length": check_length, "check_token_info": check_token_info,
+                  "show_server_config": show_server_config}
+        self._checks = set() if ignore_all_checks else {name for name, is_wanted in checks.items() if is_wanted}
         self._begin(valid_identity(identity), shared=bool(identity))
         _clients.add(self)
 
@@ -136,14 +153,14 @@ class Calls:
 
     @property
     def status(self) -> Dict[str, Any]:
-        """This client's own state."""
+        """This client's own state, as plain values that JSON can hold: ``identity`` is text."""
         servers = {"servers": self._channel.states()} if isinstance(self._channel, Fleet) else {}
         return {
             **servers,
-            "identity": self.identity,
+            "identity": self.identity.decode("utf-8", "backslashreplace"),
             "num_request": self._channel.exchange.num_asked,
             "num_pending_request": len(self.pending_request),
-            "pending_request": self.pending_request,
+            "pending_request": sorted(self.pending_request),
             "output_fmt": self.output_fmt,
             "port": self.port,
             "port_out": self.port_out,
@@ -332,14 +349,15 @@ class Calls:
         # Clients of one identity hear each other's replies and tell them apart by the id alone, so they must not count
         # from the same number. The socket takes in all that comes, lest an original server drop results when it is
         # full; but a client that shares its identity may never read what others asked for.
-        exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0)
+        exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0, shared=shared)
         max_unread = 1000 if shared else 0
         if self._addresses:
-            self._channel = Fleet(self._addresses, exchange, max_unread, self._max_unsent, self._keys,
+            self._channel = Fleet(self._addresses, exchange, max_unread=max_unread, max_unsent=self._max_unsent,
+                                  keys=self._keys,
                                   check=check_server if "check_version" in self._checks else lambda config: None)
         else:
-            self._channel = Channel(self.ip, self.port, self.port_out, exchange, max_unread, self._max_unsent,
-                                    self._keys)
+            self._channel = Channel(host=self.ip, port=self.port, port_out=self.port_out, exchange=exchange,
+                                    max_unread=max_unread, max_unsent=self._max_unsent, keys=self._keys)
         self._server = None
         self._server_since = 0
         self._told: Set[str] = set()  # what was warned of

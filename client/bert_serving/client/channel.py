@@ -90,9 +90,10 @@ class Channel:
                 raise UnavailableError("this client is closed; make a new one")
             if self._links is None:
                 host, port, port_out = self._address
-                receiver = receiving(host, port_out, self.exchange.identity, self._max_unread, self._keys)
+                receiver = receiving(host, port_out, self.exchange.subscriptions, max_unread=self._max_unread,
+                                     keys=self._keys)
                 try:
-                    self._links = sending(host, port, self._max_unsent, self._keys), receiver
+                    self._links = sending(host, port, max_unsent=self._max_unsent, keys=self._keys), receiver
                 except BaseException:
                     receiver.close()
                     raise

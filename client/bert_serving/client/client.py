@@ -67,8 +67,11 @@ class BertClient(Calls):
             UnauthorizedError: the server does not let this client in, or the keys cannot be read. This ends waiting
                 calls of an endless ``timeout`` too.
         """
-        super().__init__(ip, port, port_out, output_fmt, show_server_config, identity, check_version, check_length,
-                         check_token_info, ignore_all_checks, timeout, curve_dir, servers)
+        super().__init__(
+            ip=ip, port=port, port_out=port_out, output_fmt=output_fmt, show_server_config=show_server_config,
+            identity=identity, check_version=check_version, check_length=check_length,
+            check_token_info=check_token_info, ignore_all_checks=ignore_all_checks, timeout=timeout,
+            curve_dir=curve_dir, servers=servers)
         try:
             self._channel.links()
             run(self._greet())
@@ -160,7 +163,10 @@ class BertClient(Calls):
             for response in bc.listen():
                 print(response.embedding.shape)
 
-        It sees what arrives from the first ``next()`` on. Results of this client's own ``blocking=False`` requests
+        A client that was given its ``identity``, and has encoded nothing itself, hears what arrives from its making on.
+        When the identity is just beginning, the server also sends its first results of the last ten seconds, at most
+        twelve, so that a clone may come after the first batch. Other clients hear what arrives from the first
+        ``next()`` on. Results of this client's own ``blocking=False`` requests
         count as fetched when they are heard here. It ends when the client is closed, or after ``max_num`` results.
 
         Args:

@@ -15,9 +15,16 @@ from dataclasses import dataclass
 from typing import Callable, Deque, Dict, List, Optional, Sequence, Set, Union
 
 from .errors import BertServingError
-from .protocol import Buffer, Failure, ProtocolError, Result, Status, decode_reply, topic
+from .protocol import (Buffer, Failure, ProtocolError, Result, Status, decode_reply, recent_subscription, recent_topic,
+                       topic)
 
 Reply = Union[Result, Status, Failure]
+
+_MAX_EARLY = 1000
+"""Results that are kept for a first tap."""
+
+_MAX_HEARD = 1000
+"""Ids that are remembered; more than a server sends again."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +51,17 @@ class Exchange:
         collected: id -> reply that waits for whoever fetches, in the order of arrival.
         collectable: ids, replied or not, of requests for whoever fetches.
         pending: ids of all that was asked and not yet taken; the same set object for ever.
+        subscriptions: what the receiving socket has to subscribe to.
     """
 
-    def __init__(self, identity: bytes, last_id: int = 0) -> None:
+    def __init__(self, identity: bytes, last_id: int = 0, shared: bool = False) -> None:
         """
         Args:
             identity: the client's.
             last_id: ids start after it. Clients that share an identity must start far from each other: their replies
                 reach them all, and the id is all there is to tell them apart.
+            shared: other clients may have this identity, so that a tap is to begin with what was published shortly
+                before. Results are kept for it until this client asks for some itself.
         """
         self.identity = identity
         self.last_id = last_id
@@ -61,7 +71,11 @@ class Exchange:
         self.collectable: Set[int] = set()
         self.pending: Set[int] = set()
         self._first_id = last_id + 1
-        self._topics = (identity, topic(identity))
+        self._recent_topic = recent_topic(identity)
+        self._topics = (identity, topic(identity), self._recent_topic)
+        self.subscriptions = [identity, recent_subscription(identity)] if shared else [identity]
+        self._early: Optional[Deque[Result]] = deque(maxlen=_MAX_EARLY) if shared else None
+        self._heard: OrderedDict[int, None] = OrderedDict()  # ids of results, lest a tap gets one again
         self._groups: Dict[int, Set[int]] = {}
         self._failed: OrderedDict[int, Failure] = OrderedDict()  # the failures among the collected
         self._taps: List[Deque[Result]] = []
@@ -89,6 +103,8 @@ class Exchange:
             collect: the reply is for whoever fetches, not for one waiter.
             group: a set that holds the ids of some collectable requests until they are taken; this one joins it.
         """
+        if size is not None:
+            self._early = None
         self.outstanding[request_id] = Asked(frames, size)
         self.pending.add(request_id)
         if collect:
@@ -129,10 +145,12 @@ class Exchange:
         request_id = reply.request_id
         asked = self.outstanding.get(request_id)
         heard = False
-        if isinstance(reply, Result):
-            for tap in self._taps:
-                tap.append(reply)
-                heard = True
+        if isinstance(reply, Result) and self._is_news(reply, again=bytes(frames[0]) == self._recent_topic):
+            heard = bool(self._taps)
+            for queue in self._taps:
+                queue.append(reply)
+            if self._early is not None:
+                self._early.append(reply)
         if asked is None:
             return request_id  # late, a duplicate, or for another client with this identity
         if passed_on is not None and isinstance(reply, Failure) and passed_on(reply):
@@ -193,15 +211,32 @@ class Exchange:
     def tap(self) -> Deque[Result]:
         """A queue that from now on gets every result published to this identity, whoever asked for it.
 
-        While there is a tap, results of own collectable requests go there instead of waiting for a fetch.
+        The first one begins with what was heard so far, where the identity is shared and nothing was asked yet. While
+        there is a tap, results of own collectable requests go there instead of waiting for a fetch.
         """
-        queue: Deque[Result] = deque()
+        queue: Deque[Result] = deque(self._early or ())
+        self._early = None
         self._taps.append(queue)
         return queue
 
     def untap(self, queue: Deque[Result]) -> None:
         """End a tap."""
         self._taps = [tap for tap in self._taps if tap is not queue]
+
+    def _is_news(self, result: Result, again: bool) -> bool:
+        """Whether a result is to be heard.
+
+        Args:
+            again: the server sends it because this client subscribed, and may have sent it before.
+        """
+        if len(self.subscriptions) == 1:  # nothing is sent again to a client whose identity is its own
+            return True
+        is_known = result.request_id in self._heard
+        self._heard[result.request_id] = None
+        self._heard.move_to_end(result.request_id)
+        if len(self._heard) > _MAX_HEARD:
+            self._heard.popitem(last=False)
+        return not (again and is_known)
 
     @property
     def expecting(self) -> bool:

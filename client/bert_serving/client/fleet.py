@@ -85,7 +85,9 @@ class Fleet(Channel):
             keys: those of all servers.
             check: raises AttributeError if a server of that configuration cannot be understood.
         """
-        super().__init__(*addresses[0], exchange, max_unread, max_unsent, keys)
+        host, port, port_out = addresses[0]
+        super().__init__(host=host, port=port, port_out=port_out, exchange=exchange, max_unread=max_unread,
+                         max_unsent=max_unsent, keys=keys)
         self.members = [Member(address) for address in addresses]
         self.dispatch = Dispatch(len(addresses))
         self._check = check
@@ -103,9 +105,10 @@ class Fleet(Channel):
                 try:
                     for member in self.members:
                         host, port, port_out = member.address
-                        receiver = receiving(host, port_out, self.exchange.identity, self._max_unread, self._keys)
+                        receiver = receiving(host, port_out, self.exchange.subscriptions, max_unread=self._max_unread,
+                                             keys=self._keys)
                         try:
-                            member.links = sending(host, port, 0, self._keys), receiver
+                            member.links = sending(host, port, max_unsent=0, keys=self._keys), receiver
                         except BaseException:
                             receiver.close()
                             raise

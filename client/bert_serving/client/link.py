@@ -78,7 +78,8 @@ class Link:
         unauthorized: why the server does not let this client in, and what to do; empty as long as that is not known.
     """
 
-    def __init__(self, kind: int, host: str, port: int, keys: Optional[Keys] = None, **options: Any) -> None:
+    def __init__(self, kind: int, host: str, port: int, keys: Optional[Keys] = None,
+                 subscriptions: Sequence[bytes] = (), **options: Any) -> None:
         """Start to connect; that goes on in the background for as long as it takes.
 
         Args:
@@ -86,6 +87,7 @@ class Link:
             host: name or address of the server.
             port: TCP port.
             keys: for a server that lets nobody in without.
+            subscriptions: of a SUB socket.
             **options: socket options by their pyzmq attribute names, set before connecting.
         Raises:
             KeysError: there are keys, and this ZeroMQ cannot use them.
@@ -113,6 +115,8 @@ class Link:
                 self.socket.ipv6 = True
             for name, value in dict(_OPTIONS, **options).items():
                 setattr(self.socket, name, value)
+            for subscription in subscriptions:
+                self.socket.setsockopt(zmq.SUBSCRIBE, subscription)
             _monitor(self.socket, self._monitor,
                      _CONNECTED | _READY | _LOST | _FAILED | _MISFIT | _UNKNOWN)
             self.news = int(self._monitor.getsockopt(zmq.FD))
@@ -271,9 +275,10 @@ def sending(host: str, port: int, max_unsent: int = 1000, keys: Optional[Keys] =
     return Link(zmq.PUSH, host, port, keys, sndhwm=max_unsent)
 
 
-def receiving(host: str, port: int, identity: bytes, max_unread: int, keys: Optional[Keys] = None) -> Link:
-    """A link that brings what the server publishes to ``identity``; it holds so many messages, with 0 any number."""
-    return Link(zmq.SUB, host, port, keys, subscribe=identity, rcvhwm=max_unread)
+def receiving(host: str, port: int, subscriptions: Sequence[bytes], max_unread: int,
+              keys: Optional[Keys] = None) -> Link:
+    """A link that brings what the server publishes to these; it holds so many messages, with 0 any number."""
+    return Link(zmq.SUB, host, port, keys, subscriptions, rcvhwm=max_unread)
 
 
 def wait_for(seconds: float, senders: Sequence[Link], receivers: Sequence[Link], room: bool = False) -> bool:

@@ -1,105 +1,81 @@
-"""ConcurrentBertClient: a fixed number of clients, shared by any number of threads."""
+"""ConcurrentBertClient: a client that limits how many calls of ``encode`` run at once."""
 from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Union
+from typing import Any, Iterator, List, Optional, Union
 
-from .calls import Response, _clients
 from .client import BertClient
 from .errors import PoolExhaustedError, UnavailableError
 
 
 class ConcurrentBertClient(BertClient):
-    """At most ``max_concurrency`` requests at a time, from as many threads as there are; the others wait their turn.
+    """A :class:`BertClient` in which at most ``max_concurrency`` calls of :meth:`encode` wait for vectors at a time.
 
-    A single :class:`BertClient` may be shared by threads too; the pool is for limiting how much is asked at once.
+    Any number of threads may call it; the others wait their turn. Each running call has a connection and an identity
+    of its own, so that the server treats them as so many clients. Connections are made by the constructor.
+
+    All other methods and properties are those of the first connection: ``encode(..., blocking=False)``, :meth:`fetch`,
+    :meth:`fetch_all`, :meth:`encode_async`, :meth:`listen`, ``identity``, ``status``. They take no turn.
+
+    A single :class:`BertClient` may be shared by threads too; this one is for limiting how much is asked at once.
     """
 
     def __init__(self, max_concurrency: int = 10, **kwargs: Any) -> None:
         """
         Args:
-            max_concurrency: number of clients.
-            **kwargs: arguments of :class:`BertClient`. ``timeout`` is also how long a call waits for a free client.
-                ``identity`` becomes the beginning of each client's identity: they must differ, because their replies
-                are told apart by it.
+            max_concurrency: number of connections.
+            **kwargs: arguments of :class:`BertClient`. ``timeout`` is also how long a call waits for its turn.
+                ``identity`` becomes the beginning of each connection's identity: they must differ, because their
+                replies are told apart by it.
+        Raises:
+            ValueError: ``max_concurrency`` is below 1.
         """
         if max_concurrency < 1:
             raise ValueError("max_concurrency is %d; expected at least 1" % max_concurrency)
         identity = kwargs.pop("identity", None)
         if isinstance(identity, str):
             identity = identity.encode("utf-8")
-        self._patience_ms = kwargs.get("timeout", -1)
+        # Of fixed width: on an original server no identity may begin another one's.
+        identities = [b"%s-%05d" % (identity, number) if identity else None for number in range(max_concurrency)]
         self._stopped = False
-        self._all: List[BertClient] = []
-        self._free: List[BertClient] = []
+        self._others: List[BertClient] = []
+        self._free = [0]  # numbers of clients: 0 is this one, the others are those of _others
         self._changed = threading.Condition()
+        super().__init__(identity=identities[0], **kwargs)
+        self._patience_ms = self.timeout
         try:
-            for number in range(max_concurrency):
-                # Of fixed width: on an original server no identity may begin another one's.
-                own = b"%s-%05d" % (identity, number) if identity else None
-                self._all.append(BertClient(identity=own, **kwargs))
+            for own in identities[1:]:
+                self._others.append(BertClient(identity=own, **kwargs))
+                self._free.append(len(self._others))
         except BaseException:
-            for client in self._all:
-                client.close()
+            self.close()
             raise
-        self._free.extend(self._all)
-        _clients.add(self)
 
-    def encode(self, *args: Any, **kwargs: Any) -> Any:
-        """As :meth:`BertClient.encode`, by a client that is free.
+    def encode(self, texts: Union[List[str], List[List[str]]], blocking: bool = True, is_tokenized: bool = False,
+               show_tokens: bool = False) -> Any:
+        """As :meth:`BertClient.encode`, once it is this call's turn. With ``blocking=False`` it takes no turn.
 
         Raises:
-            PoolExhaustedError: no client became free within the timeout; it is a RuntimeError and a TimeoutError.
+            PoolExhaustedError: no turn came within the timeout; it is a RuntimeError and a TimeoutError.
+            UnavailableError: the client was closed.
         """
-        if not kwargs.get("blocking", True) or len(args) > 1 and not args[1]:
-            raise NotImplementedError("a pool cannot fetch, so blocking=False would lose the result; use BertClient")
+        if not blocking:
+            return super().encode(texts, blocking, is_tokenized, show_tokens)
         with self._borrow() as client:
-            return client.encode(*args, **kwargs)
-
-    @property
-    def server_config(self) -> Dict[str, Any]:
-        """As :attr:`BertClient.server_config`."""
-        with self._borrow() as client:
-            return client.server_config
-
-    @property
-    def server_status(self) -> Dict[str, Any]:
-        """As :attr:`BertClient.server_status`."""
-        with self._borrow() as client:
-            return client.server_status
-
-    @property
-    def status(self) -> Dict[str, Any]:
-        """State of one of the clients."""
-        with self._borrow() as client:
-            return client.status
-
-    def fetch(self, delay: float = .0) -> Iterator[Response]:
-        """Not for a pool: use :class:`BertClient`."""
-        raise NotImplementedError("a pool cannot fetch, since nobody knows which client sent; use BertClient")
-
-    def fetch_all(self, sort: bool = True, concat: bool = False) -> Any:
-        """Not for a pool: use :class:`BertClient`."""
-        raise NotImplementedError("a pool cannot fetch, since nobody knows which client sent; use BertClient")
-
-    def encode_async(self, batch_generator: Iterable[Any], max_num_batch: Optional[int] = None, delay: float = 0.1,
-                     **kwargs: Any) -> Iterator[Response]:
-        """Not for a pool: use :class:`BertClient`."""
-        raise NotImplementedError("a pool cannot encode_async; use BertClient")
-
-    def listen(self, max_num: Optional[int] = None) -> Iterator[Response]:
-        """Not for a pool: use :class:`BertClient`."""
-        raise NotImplementedError("a pool cannot listen, since each client has its own identity; use BertClient")
+            return BertClient.encode(client, texts, blocking, is_tokenized, show_tokens)
 
     def close(self) -> None:
-        """Close all clients; those in use are closed when they come back."""
+        """End all connections; one that a call of ``encode`` has is ended when that call returns."""
         with self._changed:
             self._stopped = True
             idle, self._free = self._free, []
             self._changed.notify_all()
-        for client in idle:
-            client.close()
+        for number in idle:
+            BertClient.close(self._client(number))
+
+    def _client(self, number: int) -> BertClient:
+        return self._others[number - 1] if number else self
 
     @contextlib.contextmanager
     def _borrow(self) -> Iterator[BertClient]:
@@ -108,22 +84,23 @@ class ConcurrentBertClient(BertClient):
         with self._changed:
             if not self._changed.wait_for(lambda: self._free or self._stopped, seconds):
                 raise PoolExhaustedError("all %d clients stayed busy for %s ms; raise max_concurrency or timeout"
-                                         % (len(self._all), timeout))
+                                         % (len(self._others) + 1, timeout))
             if self._stopped:
                 raise UnavailableError("this pool of clients is closed; make a new one")
-            client = self._free.pop()
+            number = self._free.pop()
         try:
-            yield client
+            yield self._client(number)
         finally:
             with self._changed:
                 stopped = self._stopped
                 if not stopped:
-                    self._free.append(client)
+                    self._free.append(number)
                     self._changed.notify()
             if stopped:
-                client.close()
+                BertClient.close(self._client(number))
 
     def _after_fork(self) -> None:
         """In a forked child: the threads that had borrowed clients are gone, so all are free."""
+        super()._after_fork()
         self._changed = threading.Condition()
-        self._free = [] if self._stopped else list(self._all)
+        self._free = [] if self._stopped else list(range(len(self._others) + 1))

@@ -40,6 +40,8 @@ COMMANDS = (SHOW_CONFIG, SHOW_STATUS, TERMINATION)
 TERMINATOR = b"\0"
 """Ends every topic, so that no identity is a prefix of another one's topic."""
 
+_RECENT = b"recent"
+
 MAX_IDENTITY = 255
 MAX_DIGITS = 18
 """More digits than any counter needs; ``int()`` of thousands of digits is an attack on the interpreter."""
@@ -240,6 +242,23 @@ def _is_number(frame: bytes) -> bool:
 def topic(identity: bytes) -> bytes:
     """First frame of every reply to ``identity``."""
     return identity + TERMINATOR
+
+
+def recent_subscription(identity: bytes) -> bytes:
+    """What a client subscribes to, beside its identity, to get what was published to it shortly before."""
+    return identity + TERMINATOR + _RECENT
+
+
+def recent_topic(identity: bytes) -> bytes:
+    """First frame of a result that is sent to one subscriber again. It ends in no terminator, so that it does not
+    match the topic of any identity."""
+    return identity + b"\1"
+
+
+def asks_for_recent(subscription: bytes) -> Optional[bytes]:
+    """The identity of a :func:`recent_subscription`; None if it is something else."""
+    identity, _, rest = subscription.partition(TERMINATOR)
+    return identity if rest == _RECENT and 0 < len(identity) <= MAX_IDENTITY else None
 
 
 def encode_result(dtype: str, shape: Sequence[int], vectors: Buffer, request_id: bytes,

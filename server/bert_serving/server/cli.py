@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from bert_serving.client.errors import BertServingError
 
-from .config import ServerConfig, get_args_parser, port_number
+from .config import ServerConfig, filled, get_args_parser, natural, port_number
 from .errors import ConfigError
 
 
@@ -36,17 +36,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 def terminate(argv: Sequence[str] | None = None) -> int:
     """Tell the server of this host to stop."""
     parser = argparse.ArgumentParser(prog="bert-serving-terminate", description="Stop a server.")
-    parser.add_argument("-ip", "--ip", default="localhost", help="address of the server (default: localhost)")
+    parser.add_argument("-ip", "--ip", type=filled, default="localhost",
+                        help="address of the server (default: localhost)")
     parser.add_argument("-port", "--port", "-port_in", "--port_in", "-port_data", "--port_data", type=port_number,
                         required=True, help="port on which it receives requests")
-    parser.add_argument("-timeout", "--timeout", type=int, default=5000,
+    parser.add_argument("-timeout", "--timeout", type=natural, default=5000,
                         help="milliseconds to reach it (default: 5000)")
-    parser.add_argument("-token", "--token", default=os.environ.get("BERT_SERVING_TERMINATE_TOKEN", ""),
+    parser.add_argument("-token", "--token", type=filled,
+                        default=os.environ.get("BERT_SERVING_TERMINATE_TOKEN") or None,
                         help="the server's -terminate_token, to stop it from another host; better given in the "
                         "environment, as BERT_SERVING_TERMINATE_TOKEN")
-    parser.add_argument("-curve_dir", "--curve_dir", help="directory with keys, for a server that has -curve_dir; "
-                        "default: the one that BERT_SERVING_CURVE_DIR names")
+    parser.add_argument("-curve_dir", "--curve_dir", type=filled, help="directory with keys, for a server that has "
+                        "-curve_dir; default: the one that BERT_SERVING_CURVE_DIR names")
     args = parser.parse_args(argv)
+    args.token = args.token or ""
     from .service import BertServer
     try:
         BertServer.shutdown(args)
@@ -64,7 +67,8 @@ def keygen(argv: Sequence[str] | None = None) -> int:
         "(bert-serving-start -curve_dir DIR) and for clients on its own host; DIR/NAME is for the client of that name, "
         "to be moved to where it runs: BertClient(curve_dir=...). A later call with other names adds clients. A client "
         "is shut out by removing DIR/clients/NAME.key.")
-    parser.add_argument("dir", metavar="DIR", type=Path, help="made if it is not there; nothing in it is written over")
+    parser.add_argument("dir", metavar="DIR", type=lambda text: Path(filled(text)),
+                        help="made if it is not there; nothing in it is written over")
     parser.add_argument("names", metavar="NAME", nargs="*", help="of a client")
     parser.add_argument("-worker", "--worker", action="store_true", help="the names are of hosts with workers "
                         "(bert-serving-worker -curve_dir DIR/NAME), listed in DIR/workers; they are no clients, and "

@@ -79,6 +79,13 @@ def positive(text: str) -> int:
     return value
 
 
+def filled(text: str) -> str:
+    """A text that is not empty, as an unset variable of a script makes it."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give a value, or leave the option out")
+    return text
+
+
 def natural(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -161,24 +168,93 @@ for _type, _name in ((port_number, "port"), (positive, "whole number"), (natural
     _type.__name__ = _name
 
 
-# ---- the options -----------------------------------------------------------------------------------------------------
+# ---- the engines -----------------------------------------------------------------------------------------------------
 
-ENGINES = {"lite": "(LiteRT, on CPUs)", "graph": "(TensorFlow)", "onnx": "(ONNX Runtime, on CPUs; only if asked for)",
-           "echo": "(no model, for tests)"}
-"""Values of -engine, best first, and what they are; each is a file of engine/backends."""
+@dataclass(frozen=True)
+class EngineRow:
+    """
+    Attributes:
+        about: what it is, for the help text.
+        computes: it computes a model; else it invents vectors.
+        is_automatic: -engine auto may choose it.
+    """
+
+    about: str
+    computes: bool = True
+    is_automatic: bool = True
+
+
+ENGINES = {
+    "lite": EngineRow("LiteRT, on CPUs"), "graph": EngineRow("TensorFlow"),
+    "onnx": EngineRow("ONNX Runtime, on CPUs; only if asked for", is_automatic=False),
+    "echo": EngineRow("no model, for tests", computes=False, is_automatic=False)}
+"""Values of -engine, best first; each is a file of engine/backends."""
+
+
+# ---- when an option is of use ----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Need:
+    """What an option requires of the other options: without it the option would be ignored, and is refused.
+
+    Attributes:
+        is_met: configuration -> whether it can be used; True as well while only the model can tell.
+        otherwise: why not, and what to do; follows the option's name.
+    """
+
+    is_met: Callable[[ServerConfig], bool]
+    otherwise: str
+
+
+def _is(value: Any, *wanted: Any) -> bool:
+    """Whether a value is one of these, or is still to be decided by the model's files."""
+    return isinstance(value, FromModel) or value in wanted
+
+
+HTTP = Need(lambda config: config.http_port is not None,
+            "is for the HTTP proxy, which is not asked for; give -http_port, too, or leave it out")
+
+
+def _computes(config: ServerConfig) -> bool:
+    return config.engine == "auto" or ENGINES[config.engine].computes
+
+
+COMPUTING = Need(_computes, "is for engines that compute, and the given -engine does not: leave one of them out")
+CONFIGURED = Need(lambda config: _computes(config) or config.model_dir is not None,
+                  "names a file of a model, and the given -engine has none; give -model_dir, too, or leave it out")
+HERE = Need(lambda config: config.launcher == "local" and config.num_worker != 0,
+            "is for workers on this host, of which there are none with these -launcher and -num_worker; leave it out, "
+            "or give it to bert-serving-worker on theirs")
+OWN_THREADS = Need(lambda config: config.num_worker != 0,
+                   "is for workers of this server, and -num_worker is 0; leave it out, or give it to "
+                   "bert-serving-worker on their host")
+REMOTE = Need(lambda config: config.worker_port is not None or config.launcher == "ray",
+              "is for workers of other hosts, and none can join; give -worker_port, too, or leave it out")
+SCALING = Need(lambda config: isinstance(config.num_worker, WorkerRange),
+               "is for a range of workers; give -launcher ray and a -num_worker such as 1-8, or leave it out")
+CLASSES = Need(lambda config: _is(config.pooling_strategy, PoolingStrategy.CLASSIFICATION),
+               "is for -pooling_strategy CLASSIFICATION; give that, too, or leave it out")
+TOKENS = Need(lambda config: _is(config.pooling_strategy, PoolingStrategy.NONE) and _is(config.max_seq_len, None),
+              "is for -pooling_strategy NONE with -max_seq_len NONE; give both, or leave it out")
+
+
+# ---- the options -----------------------------------------------------------------------------------------------------
 
 PATHS, BERT, SERVING, LIMITS = "File paths", "BERT parameters", "Serving configuration", "Limits and life cycle"
 
 
 def option(default: Any, help: str, group: str, type: Callable[[str], Any] | None = None, *,
            aliases: Sequence[str] = (), nargs: str | None = None, choices: Sequence[Any] | None = None,
-           metavar: str | None = None, secret: bool = False, private: bool = False) -> Any:
+           metavar: str | None = None, secret: bool = False, private: bool = False, needs: Sequence[Need] = ()) -> Any:
     """A field of ServerConfig that is an option; without ``type`` it is a flag, off by default.
 
-    A ``secret`` one is shown nowhere, and a ``private`` one only to clients on this host or with a key.
+    A ``secret`` one is shown nowhere, and a ``private`` one only to clients on this host or with a key. Given without
+    what it ``needs``, an option is refused. Only hints about resources (-gpu_memory_fraction on a CPU) have no needs:
+    they change no embedding, and start scripts of the original give them everywhere.
     """
     metadata = {"help": help, "group": group, "type": type, "aliases": tuple(aliases), "nargs": nargs,
-                "choices": choices, "metavar": metavar, "default": default, "secret": secret, "private": private}
+                "choices": choices, "metavar": metavar, "default": default, "secret": secret, "private": private,
+                "needs": tuple(needs)}
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -191,19 +267,32 @@ OF_THE_MODEL = ("model_dir", "tuned_model_dir", "ckpt_name", "config_name", "pre
 """Options that workers of other hosts get, beside those of the group BERT and -engine."""
 
 
+FILE_NAMES = ("ckpt_name", "config_name")
+"""Options that name files of the model: not given, the usual names are looked for."""
+
+
 @dataclass(kw_only=True)
 class ServerConfig:
-    """What one server was told, checked. Values that are :class:`FromModel` are settled when the model is read."""
+    """What one server was told, checked. Values that are :class:`FromModel` are settled when the model is read.
+
+    Every option that was given is used, or is an error: see :class:`Need`.
+    """
 
     model_dir: str | None = option(None, "directory of a pretrained BERT model (Google checkpoint or Hugging Face "
                                    "files), or the name of a model; default: the embedded all-MiniLM-L6-v2", PATHS, str,
                                    private=True)
     tuned_model_dir: str | None = option(None, "directory of a fine-tuned model; its checkpoint replaces the one of "
-                                         "-model_dir, vocabulary and configuration stay", PATHS, str, private=True)
-    ckpt_name: str = option("bert_model.ckpt", "prefix of the checkpoint files, as model.ckpt-343", PATHS, str)
-    config_name: str = option("bert_config.json", "name of the model's configuration file", PATHS, str)
+                                         "-model_dir, vocabulary and configuration stay", PATHS, str, private=True,
+                                         needs=[COMPUTING])
+    ckpt_name: Any = option(FromModel("bert_model.ckpt"), "prefix of the checkpoint files, as model.ckpt-343, or name "
+                            "of a safetensors file", PATHS, str, needs=[COMPUTING])
+    config_name: Any = option(FromModel("bert_config.json"), "name of the model's configuration file", PATHS, str,
+                              needs=[CONFIGURED])
     graph_tmp_dir: str | None = option(None, "directory that keeps frozen graphs; default: the user's cache", PATHS,
-                                       str, private=True)
+                                       str, private=True, needs=[COMPUTING, HERE])
+    cache_mb: int = option(4096, "maximum size of that directory's frozen graphs in megabytes: when one is added, the "
+                           "least recently used ones are removed, never one in use; 0: no limit", PATHS, natural,
+                           needs=[COMPUTING, HERE])
 
     max_seq_len: Any = option(FromModel(25), "longest sequence in tokens, special tokens included; the rest of a "
                               "longer one is cut off at the right; NONE: the longest of each batch", BERT,
@@ -211,16 +300,16 @@ class ServerConfig:
     do_lower_case: Any = field(default=FromModel(True), metadata={"group": BERT, "flags": {
         "cased_tokenization": (False, "keep case and accents"),
         "uncased_tokenization": (True, "lower-case and strip accents, whatever the model's files say")}})
-    pooling_layer: Any = option(FromModel([-2]), "encoder layers to pool, -1 is the last; vectors of several layers "
-                                "are concatenated", BERT, int, nargs="+")
+    pooling_layer: Any = option(FromModel([-2]), "encoder layers to pool: -1 is the last, 0 the first; vectors of "
+                                "several layers are concatenated", BERT, int, nargs="+")
     pooling_strategy: Any = option(FromModel(PoolingStrategy.REDUCE_MEAN), "how token vectors become the sentence's "
                                    "vector", BERT, PoolingStrategy.from_string,
                                    metavar="{%s}" % ",".join(PoolingStrategy.__members__))
     mask_cls_sep: bool = option(False, "leave [CLS] and [SEP] out of attention and pooling", BERT)
     no_special_token: bool = option(False, "add no [CLS] and [SEP] to tokenized single sentences", BERT)
     show_tokens_to_client: bool = option(False, "send each sentence's tokens along with its vector", BERT)
-    no_position_embeddings: bool = option(False, "do not add position embeddings", BERT)
-    num_labels: int = option(2, "number of classes of the CLASSIFICATION strategy", BERT, positive)
+    no_position_embeddings: bool = option(False, "do not add position embeddings", BERT, needs=[COMPUTING])
+    num_labels: int = option(2, "number of classes of the CLASSIFICATION strategy", BERT, positive, needs=[CLASSES])
 
     host: str = option("127.0.0.1", "address that the ports are bound to; 0.0.0.0 or * opens them to every network",
                        SERVING, str)
@@ -234,16 +323,16 @@ class ServerConfig:
     worker_port: int | None = option(None, "port on which workers of other hosts may join, see bert-serving-worker; "
                                      "0: any free one", SERVING, port_number)
     http_port: int | None = option(None, "start the HTTP proxy on this port; 0: any free one", SERVING, port_number)
-    http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive)
+    http_max_connect: int = option(10, "HTTP requests handled at the same time", SERVING, positive, needs=[HTTP])
     cors: str = option("*", "origins whose pages may call the HTTP proxy from a browser, with commas between; *: every "
-                       "page", SERVING, origins)
+                       "page", SERVING, origins, needs=[HTTP])
     api_key: list[str] = option([], "keys of which callers of the HTTP proxy have to send one, as 'Authorization: "
                                 "Bearer KEY'; better given in a file or the environment than where ps shows it",
-                                SERVING, str, nargs="+", metavar="KEY", secret=True)
+                                SERVING, str, nargs="+", metavar="KEY", secret=True, needs=[HTTP])
     api_key_file: str | None = option(None, "file with such keys, one on each line; lines that begin with # are "
-                                      "comments", SERVING, str, metavar="FILE", secret=True)
-    engine: str = option("auto", f"what computes: {', '.join(map(' '.join, ENGINES.items()))}; auto: the first of "
-                         "them that can do what is asked", SERVING, str, choices=("auto", *ENGINES))
+                                      "comments", SERVING, str, metavar="FILE", secret=True, needs=[HTTP])
+    engine: str = option("auto", "what computes: " + ", ".join(f"{name} ({row.about})" for name, row in ENGINES.items())
+                         + "; auto: the first that can do what is asked", SERVING, str, choices=("auto", *ENGINES))
     num_worker: Any = option(None, "worker processes; default: one, and on CPUs one for every 4 cores; 0, with "
                              "-worker_port: those of other hosts only; with -launcher ray also a range, as 1-8: more "
                              "when there is much to do, fewer when there is not", SERVING, worker_number,
@@ -251,16 +340,16 @@ class ServerConfig:
     launcher: str = option("local", "where workers run: local (processes of this host), or ray (places on a Ray "
                            "cluster, which RAY_ADDRESS names)", SERVING, str, choices=("local", "ray"))
     scale_backlog: float = option(2.0, "with a range of -num_worker: seconds that what waits may take before there are "
-                                  "more workers", SERVING, positive_seconds)
+                                  "more workers", SERVING, positive_seconds, needs=[SCALING])
     scale_idle: float = option(60.0, "with a range of -num_worker: seconds without a request before there is a worker "
-                               "less", SERVING, positive_seconds)
+                               "less", SERVING, positive_seconds, needs=[SCALING])
     num_threads: int | None = option(None, "threads that a worker computes with on CPUs; default: the workers share "
-                                     "the cores that this process may use", SERVING, positive)
+                                     "the cores that this process may use", SERVING, positive, needs=[OWN_THREADS])
     max_batch_size: int = option(256, "most sequences that one worker handles at a time", SERVING, positive)
     priority_batch_size: int = option(16, "requests of at most this many sentences go before larger ones", SERVING,
                                       natural)
     cpu: bool = option(False, "run all workers on the CPU", SERVING)
-    xla: bool = option(False, "compile the graph with XLA", SERVING)
+    xla: bool = option(False, "compile the graph with XLA", SERVING, needs=[COMPUTING])
     fp16: bool = option(False, "the same as -precision fp16", SERVING)
     precision: str | None = option(None, "numbers to compute with: fp32 (exact), int8 (engine lite: faster on "
                                    "processors that have instructions for it, a little less exact), bf16 (engine "
@@ -268,13 +357,15 @@ class ServerConfig:
                                    "fp16 (engine graph: these and the answers in half precision); default: fp32",
                                    SERVING, str, choices=tuple(PRECISIONS))
     gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)
-    device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+")
+    device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+",
+                                   needs=[COMPUTING, HERE])
     prefetch_size: int = option(10, "jobs that a GPU worker holds: one running, the others waiting; a CPU worker "
                                 "holds two at most", SERVING, positive)
     fixed_embed_length: bool = option(False, "with -max_seq_len NONE and strategy NONE: every result is as long as the "
-                                      "model's longest sequence", SERVING)
-    report_version: str = option("1.10.0", "server_version in status replies, which original clients compare with "
-                                 "their own version", SERVING, str)
+                                      "model's longest sequence", SERVING, needs=[TOKENS])
+    report_version: str | None = option(None, "server_version in status replies, which original clients compare with "
+                                        "their own version; default: 1.7.5 to clients that number their requests "
+                                        "from 0, as those up to 1.7.9 do, and 1.10.0 to all others", SERVING, str)
 
     max_queue_mb: float = option(256, "most megabytes of requests that may wait; beyond them clients get an "
                                  "'overloaded' error", LIMITS, float)
@@ -287,7 +378,7 @@ class ServerConfig:
     job_timeout: float = option(30.0, "least seconds that a worker may compute without a sign of life before it is "
                                 "replaced", LIMITS, seconds)
     worker_timeout: float = option(10.0, "seconds without a word after which a worker of another host counts as lost",
-                                   LIMITS, seconds)
+                                   LIMITS, seconds, needs=[REMOTE])
     drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
                                   seconds)
     start_timeout: float = option(300.0, "seconds that each phase of the start may take", LIMITS, seconds)
@@ -304,31 +395,58 @@ class ServerConfig:
             if getattr(self, name) and getattr(self, name) in others:
                 raise ConfigError(f"-{name} is {getattr(self, name)}, as another port is; give them different "
                                   "numbers")
+        self._check_texts()
         if self.launcher == "ray":
-            self.num_worker = self.num_worker or 1
+            self.num_worker = 1 if self.num_worker is None else self.num_worker
         elif isinstance(self.num_worker, WorkerRange):
             raise ConfigError(f"-num_worker is the range {self.num_worker}, for which workers have to come and go; "
                               "give -launcher ray, or a number")
+        if self.num_worker == 0 and self.launcher == "ray":
+            raise ConfigError("-num_worker is 0, and -launcher ray starts workers; give a number from 1, or a range as "
+                              "1-8")
         if self.num_worker == 0 and self.worker_port is None:
             raise ConfigError("-num_worker is 0, so nobody would compute; give -worker_port for workers of other "
                               "hosts, or a number from 1")
         if self.worker_timeout < MIN_WORKER_TIMEOUT:
             raise ConfigError(f"-worker_timeout is {self.worker_timeout:g}; expected {MIN_WORKER_TIMEOUT:g} seconds or "
                               "more")
-        for name in ("api_key", "api_key_file"):
-            if getattr(self, name) and self.http_port is None:
-                raise ConfigError(f"-{name} is for the HTTP proxy, which is not asked for; give -http_port, too")
         if self.cpu and self.device_map:
             raise ConfigError("-cpu and -device_map exclude each other; give one of them")
         if self.fp16 and self.precision not in (None, "fp16"):
             raise ConfigError(f"-fp16 and -precision {self.precision} exclude each other; give one of them")
         self.precision = self.precision or ("fp16" if self.fp16 else "fp32")
         self.fp16 = self.precision == "fp16"
+        self._check_needs()
         if self.priority_batch_size > self.max_batch_size:
             self.priority_batch_size = self.max_batch_size
         for name in ("max_queue_mb", "max_message_mb", "max_held_mb", "max_held_client_mb"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"-{name} is {getattr(self, name)}; expected a number above 0")
+
+    def _check_texts(self) -> None:
+        """
+        Raises:
+            ConfigError: one that was given is empty, as an unset variable of a start script makes it.
+        """
+        for f in fields(self):
+            value = getattr(self, f.name)
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and not text.strip():
+                    raise ConfigError(f"-{f.name} is empty; give a value, or leave it out (and unset "
+                                      f"{ENVIRONMENT_PREFIX}{f.name.upper()})")
+
+    def _check_needs(self) -> None:
+        """
+        Raises:
+            ConfigError: an option that was given cannot be used with the others.
+        """
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, FromModel) or value == f.metadata.get("default"):
+                continue
+            for need in f.metadata.get("needs", ()):
+                if not need.is_met(self):
+                    raise ConfigError(f"-{f.name} {need.otherwise}")
 
     @classmethod
     def secret_variables(cls) -> list[str]:
@@ -357,8 +475,11 @@ class ServerConfig:
         Args:
             engine: as the user asked for it, who may have left the choice to the host.
         """
-        return {**{f.name: _plain(getattr(self, f.name)) for f in fields(self)
-                   if f.metadata["group"] == BERT or f.name in OF_THE_MODEL}, "engine": engine}
+        options = {f.name: _plain(getattr(self, f.name)) for f in fields(self)
+                   if f.metadata["group"] == BERT or f.name in OF_THE_MODEL}
+        # Which files are there, each host sees for itself.
+        options |= {name: None for name in FILE_NAMES if isinstance(getattr(self, name), FromModel)}
+        return {**options, "engine": engine}
 
     @classmethod
     def from_the_model(cls, options: Mapping[str, Any], **more: Any) -> ServerConfig:
@@ -373,7 +494,8 @@ class ServerConfig:
         known = {f.name for f in fields(cls) if f.metadata["group"] == BERT} | {*OF_THE_MODEL, "engine"}
         if set(options) != known:
             raise ConfigError(f"the server's options differ from this version's: {sorted(set(options) ^ known)}")
-        values = {**options, "pooling_strategy": PoolingStrategy(options["pooling_strategy"])}
+        values = {name: value for name, value in options.items() if name not in FILE_NAMES or value is not None}
+        values["pooling_strategy"] = PoolingStrategy(options["pooling_strategy"])
         return cls(**{**values, **more})
 
     def to_status(self) -> dict[str, Any]:
@@ -434,11 +556,16 @@ def get_args_parser(environ: Mapping[str, str] = os.environ,
         if "flags" in f.metadata:
             default = f.default if given is None else _truth(parser, f.name, environ)
             exclusive = group.add_mutually_exclusive_group()
+            set_by = {} if given is None else {f.name: default}
             for flag, (value, help_text) in f.metadata["flags"].items():
                 exclusive.add_argument(f"-{flag}", f"--{flag}", dest=f.name, action="store_const", const=value,
                                        help=help_text)
                 if _from_environment(parser, flag, environ) is not None and _truth(parser, flag, environ):
-                    default = value
+                    set_by[flag] = default = value
+            if len(set(set_by.values())) > 1:
+                names = [ENVIRONMENT_PREFIX + name.upper() for name in set_by]
+                parser.error(" and ".join(f"{name}={environ[name]}" for name in names)
+                             + " contradict each other; unset one of them")
             parser.set_defaults(**{f.name: default})
             continue
         default = copy(f.metadata["default"])
@@ -478,6 +605,8 @@ def _values(parser: argparse.ArgumentParser, option_field: Any, given: str) -> A
         value = [convert(word) for word in given.split()] if metadata["nargs"] else convert(given)
     except (ValueError, argparse.ArgumentTypeError) as error:
         parser.error(f"{ENVIRONMENT_PREFIX}{option_field.name.upper()}={given}: {error}")
+    if value == []:
+        parser.error(f"{ENVIRONMENT_PREFIX}{option_field.name.upper()} is empty; give one or more values, or unset it")
     if metadata["choices"] and value not in metadata["choices"]:
         parser.error(f"{ENVIRONMENT_PREFIX}{option_field.name.upper()}={given}: choose from "
                      f"{', '.join(metadata['choices'])}")

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -11,8 +13,10 @@ from . import machine
 from .config import ServerConfig
 from .core import placement
 from .core.placement import CPU, Placement, Plan
-from .engine import artefact, backends
+from .engine import artefact, backends, gpu
 from .engine.base import EngineSettings
+from .engine.cache import read_manifest
+from .engine.eviction import Lease
 from .engine.models import Model
 from .precision import PRECISIONS
 from .stages import endpoints
@@ -52,14 +56,25 @@ def _devices(config: ServerConfig) -> Callable[[int], Placement]:
             f"engine {names} computes nothing"
         return lambda num_worker: Placement([CPU] * num_worker, reason)
     looked = [] if config.cpu else machine.gpus()
+    one = placement.place(1, config.cpu, config.device_map, looked)
+    wanted = backends.requirements(config)
+    (there, _), (here, _) = (backends.choose(config.engine, replace(wanted, gpu=on_gpu)) for on_gpu in (True, False))
+    # Only where CPUs have another engine: the others find out for themselves, and a library takes seconds to import.
+    if one.devices != [CPU] and not one.explicit and there is not here:
+        why = gpu.why_unusable(there.name, one.devices[0])
+        if why is not None:
+            logger.warning("%s; going on without: on the CPU", why)
+            reason = f"engine {there.name} cannot use GPU {one.devices[0]}, which nvidia-smi shows"
+            return lambda num_worker: Placement([CPU] * num_worker, reason)
     return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
 
 
 def slow_precision(precision: str) -> str | None:
-    """What to expect of a precision that this processor has no instructions for; None if it has."""
-    if machine.speeds_up(precision):
+    """What to expect of a precision that this processor has no instructions for, unmeasured; None if it has."""
+    advice = PRECISIONS[precision].without_features
+    if not advice or machine.speeds_up(precision):
         return None
-    return f"this processor has no instructions for {precision}: {PRECISIONS[precision].without_features}"
+    return f"this processor has no instructions for {precision}: {advice}"
 
 
 def largest_job(config: ServerConfig) -> int:
@@ -101,12 +116,17 @@ class Crew:
         self.job_endpoints = [run_directory.endpoint(f"jobs-{slot}") for slot in range(len(plan.threads))]
         self.results = endpoints.results(context, self.result_endpoint, largest_result(largest, config, settings))
         self.pipes = [endpoints.pipe(context, endpoint) for endpoint in self.job_endpoints]
-        graph = None
+        graph: Path | None = None
+        self._lease: Lease | None = None
         self.freeze_orders: dict[str, Any] | None = None
         if backends.backend(settings.engine).needs_model and self.pipes:
-            graph = artefact.cached(settings, model.cache_dir)
-            if graph is None:
-                self.freeze_orders = {"settings": settings.to_json(), "cache_dir": str(model.cache_dir)}
+            graph = artefact.artefact_path(settings, model.cache_dir)
+            # From before it is looked for until the end: a worker that is restarted needs it again.
+            self._lease = Lease(graph)
+            if read_manifest(graph) is None:
+                graph = None
+                self.freeze_orders = {"settings": settings.to_json(), "cache_dir": str(model.cache_dir),
+                                      "cache_mb": config.cache_mb}
             else:
                 logger.info("taking what was frozen before from %s", graph)
         self.orders = [{
@@ -124,11 +144,18 @@ class Crew:
             logger.log(logging.WARNING if self.placement.warning else logging.INFO, "worker %d: %s (%s)", slot,
                        "CPU" if device == CPU else f"GPU {device}", self.placement.reason)
         logger.info("engine: %s (%s), %s", settings.engine, model.engine_reason, settings.precision)
-        slow = slow_precision(settings.precision) if CPU in self.placement.devices else None
-        if slow:
+        # Workers of some engines measure, and say it themselves.
+        guess = CPU in self.placement.devices and not backends.backend(settings.engine).measures_precision
+        if guess and (slow := slow_precision(settings.precision)):
             logger.warning("%s", slow)
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Close the sockets, and let go of the frozen graph."""
         for socket in (self.results, *self.pipes):
             socket.close(linger=100)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the frozen graph: the workers have ended."""
+        if self._lease is not None:
+            self._lease.release()

@@ -19,14 +19,14 @@ from bert_serving.client import curve
 from bert_serving.client.curve import Keys, KeysError
 from bert_serving.client.link import Link
 
-from .config import Parser, ServerConfig, get_args_parser, port_number, seconds
+from .config import Parser, ServerConfig, filled, get_args_parser, port_number, seconds
 from .errors import ConfigError, StartError
 from .keys import WORKERS
-from .process import raise_descriptor_limit, read_orders
+from .process import Ending, raise_descriptor_limit, read_orders
 
 logger = logging.getLogger(__name__)
 
-OPTIONS = ("model_dir", "graph_tmp_dir", "num_worker", "num_threads", "cpu", "device_map", "drain_timeout",
+OPTIONS = ("model_dir", "graph_tmp_dir", "cache_mb", "num_worker", "num_threads", "cpu", "device_map", "drain_timeout",
            "start_timeout", "verbose")
 """Options that are those of bert-serving-start; all others the server has."""
 
@@ -54,8 +54,8 @@ def get_worker_parser() -> argparse.ArgumentParser:
         parents=[get_args_parser(only=OPTIONS)], conflict_handler="resolve")
     parser.add_argument("-connect", "--connect", type=address, required=True, metavar="HOST:PORT",
                         help="the server, and its -worker_port")
-    parser.add_argument("-curve_dir", "--curve_dir", help="directory with keys, for a server that has -curve_dir: "
-                        "there made by bert-serving-keygen DIR NAME -worker; default: the one that "
+    parser.add_argument("-curve_dir", "--curve_dir", type=filled, help="directory with keys, for a server that has "
+                        "-curve_dir: there made by bert-serving-keygen DIR NAME -worker; default: the one that "
                         f"{curve.ENVIRONMENT} names")
     parser.add_argument("-patience", "--patience", type=seconds, default=300.0, metavar="SECONDS",
                         help="how long to look for a server that cannot be reached, at first and whenever it is gone; "
@@ -68,7 +68,8 @@ def get_worker_parser() -> argparse.ArgumentParser:
 class Staff:
     """The workers of this host, for what a server's orders say. See stages.agent.Staff."""
 
-    def __init__(self, orders: dict[str, Any], on_lost: Callable[[int], None], options: argparse.Namespace) -> None:
+    def __init__(self, orders: dict[str, Any], on_lost: Callable[[int, Ending], None],
+                 options: argparse.Namespace) -> None:
         """
         Raises:
             StartError: they cannot be had.
@@ -85,7 +86,7 @@ class Staff:
 
         self.run_directory = endpoints.RunDirectory()
         self.context = zmq.Context()
-        own = {name: getattr(options, name) for name in OPTIONS if name != "model_dir" or options.model_dir}
+        own = {name: getattr(options, name) for name in OPTIONS if name != "model_dir" or options.model_dir is not None}
         try:
             config = _followed(orders, own)
             where, plan = place(config)
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     try:
         if options.num_worker == 0:
             raise ConfigError("-num_worker is 0, so nobody would compute; give a number from 1")
-        ServerConfig(cpu=options.cpu, device_map=options.device_map, num_worker=options.num_worker)
+        ServerConfig(**{name: getattr(options, name) for name in OPTIONS})
         if options.orders:
             own = read_orders("bert-host")["curve"]
             keys = Keys.from_json(own) if own else None
@@ -186,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     from .core.membership import PROTOCOL
     from .stages.agent import Agent
     from .stages.broker import exit_now
-    log.set_up(options.verbose, "HOST")
+    log.set_up(options.verbose, log.Stage.HOST)
     raise_descriptor_limit()
     who = {"host": uuid.uuid4().hex, "version": __version__, "protocol": PROTOCOL,
            "name": socket.gethostname(), "pid": os.getpid()}

@@ -1,13 +1,22 @@
 """What this machine has and allows: cores, memory, GPUs, ports. Reads it; decides nothing."""
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
+import shutil
+import sys
+import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 from .core.placement import Gpu
 from .precision import PRECISIONS
+from .process import ask, read_orders
+
+logger = logging.getLogger(__name__)
 
 
 def allowed_cores(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -100,18 +109,49 @@ def speeds_up(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool((PRECISIONS[precision].cpu_features or words) & words)
 
 
-def gpus() -> list[Gpu]:
-    """The GPUs that ``nvidia-smi`` knows; none where it is missing or fails."""
+DRIVER_SECONDS = 8.0
+"""Time for ``nvidia-smi`` to answer. A driver that was not in use takes a second or so to wake each GPU."""
+
+
+def gpus(seconds: float = DRIVER_SECONDS) -> list[Gpu]:
+    """The GPUs that ``nvidia-smi`` knows; none where it is missing, fails or does not answer in time.
+
+    It is asked in a process of its own, which can be ended: a driver in trouble lets it hang for ever.
+    """
+    if sys.platform != "win32" and shutil.which("nvidia-smi") is None:
+        return []
+    started = time.monotonic()
+    answer = ask("bert_serving.server.machine", {}, seconds)
+    if answer is None:
+        if time.monotonic() - started >= seconds:
+            logger.warning("nvidia-smi has not answered within %g s: going on as if there were no GPU; see whether its "
+                           "driver is in order, or give -cpu", seconds)
+        return []
+    if "missing" in answer:
+        logger.warning("there is nvidia-smi, but what reads it cannot be imported (%s): going on as if there were no "
+                       "GPU; pip install GPUtil setuptools, or give -cpu", answer["missing"])
+    return [Gpu(*values) for values in answer.get("gpus", [])]
+
+
+def _ask_driver() -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # GPUtil imports distutils
-        import GPUtil
+        try:
+            import GPUtil
+        except ImportError as error:
+            return {"missing": str(error)}
         try:
             found = GPUtil.getGPUs()
         except (OSError, ValueError, IndexError, ZeroDivisionError):  # what its parser makes of a driver's error text
-            return []
+            return {}
     # A value that the driver does not tell is NaN; such a GPU counts as idle.
-    return [Gpu(gpu.id, gpu.name, _known(gpu.load), _known(gpu.memoryUtil)) for gpu in found]
+    return {"gpus": [(gpu.id, gpu.name, _known(gpu.load), _known(gpu.memoryUtil)) for gpu in found]}
 
 
 def _known(value: float) -> float:
     return 0.0 if math.isnan(value) else value
+
+
+if __name__ == "__main__":
+    read_orders("bert-gpus")
+    print(json.dumps(_ask_driver()), flush=True)

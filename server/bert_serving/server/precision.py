@@ -11,7 +11,8 @@ class Precision:
     Attributes:
         name: the value of -precision.
         about: what it is, for the option's help text.
-        weight_bytes: of one weight of a matrix product, in a worker's memory.
+        weight_bytes: most of one weight of a matrix product, in a worker's memory; with 16 bits it may compute in fp32.
+        stored_bytes: of one weight in an artefact, which with 16 bits has both.
         answer_dtype: NumPy's name for the type of the vectors that leave the server.
         tolerance: most that a value of a vector may change between two runs of one engine, whatever else is in the
             batch; as a share of the value where that is above 1.
@@ -24,6 +25,7 @@ class Precision:
     name: str
     about: str
     weight_bytes: int
+    stored_bytes: int
     answer_dtype: str = "float32"
     tolerance: float
     least_cosine: float
@@ -32,15 +34,16 @@ class Precision:
 
 
 PRECISIONS = {precision.name: precision for precision in (
-    Precision(name="fp32", about="exact", weight_bytes=4, tolerance=1e-3, least_cosine=0.9999),
+    Precision(name="fp32", about="exact", weight_bytes=4, stored_bytes=4, tolerance=1e-3, least_cosine=0.9999),
     Precision(name="int8", about="weights and activations in 8 bits: faster on processors that have instructions for "
-              "it, a little less exact", weight_bytes=1, tolerance=1e-3, least_cosine=0.99,
+              "it, a little less exact", weight_bytes=1, stored_bytes=1, tolerance=1e-3, least_cosine=0.99,
               cpu_features=frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}),
               without_features="it makes one sentence alone faster, and the rest hardly"),
-    Precision(name="bf16", about="matrix products in 16 bits", weight_bytes=4, tolerance=1e-1, least_cosine=0.999,
+    Precision(name="bf16", about="matrix products in 16 bits", weight_bytes=4, stored_bytes=6,
+              tolerance=1e-1, least_cosine=0.999,
               cpu_features=frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
               without_features="fp32 is faster, and exact"),
-    Precision(name="fp16", about="matrix products and the answers in half precision", weight_bytes=2,
+    Precision(name="fp16", about="matrix products and the answers in half precision", weight_bytes=4, stored_bytes=6,
               answer_dtype="float16", tolerance=5e-2, least_cosine=0.999,
               cpu_features=frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
               without_features="fp32 is faster, and exact"),

@@ -9,13 +9,62 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a process ended.
+
+    Attributes:
+        code: its exit code; None if a signal killed it.
+        signal: the number of the signal that killed it; None if it ended by itself.
+    """
+
+    code: int | None
+    signal: int | None = None
+
+    @classmethod
+    def of(cls, returncode: int) -> ExitStatus:
+        """From what ``subprocess`` gives: the code, or the signal's number below 0."""
+        return cls(None, -returncode) if returncode < 0 else cls(returncode)
+
+    def __str__(self) -> str:
+        """The predicate of a sentence whose subject is the process: "was killed by SIGKILL"."""
+        if self.signal is None:
+            return f"ended with exit code {self.code}"
+        try:
+            return f"was killed by {signal.Signals(self.signal).name}"
+        except ValueError:  # a real-time signal has no name
+            return f"was killed by signal {self.signal}"
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """A process that there never was.
+
+    Attributes:
+        reason: what the operating system said.
+    """
+
+    reason: OSError
+
+    def __str__(self) -> str:
+        """As that of ExitStatus."""
+        return f"could not be started: {self.reason}"
+
+
+Ending = ExitStatus | NotStarted
+"""Why there is no process."""
 
 
 class Child:
@@ -112,8 +161,8 @@ class Child:
             return False
         return True
 
-    def forget(self) -> str:
-        """Close what is left of a child that is gone; how it ended, in words."""
+    def forget(self) -> ExitStatus:
+        """Close what is left of a child that is gone; how it ended."""
         try:
             code = self.popen.wait(5)
         except subprocess.TimeoutExpired:
@@ -127,7 +176,35 @@ class Child:
                     pipe.close()
                 except BrokenPipeError:
                     pass
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return ExitStatus.of(code)
+
+
+def ask(module: str, orders: dict[str, Any], seconds: float, *,
+        environ: dict[str, str] | None = None) -> dict[str, Any] | None:
+    """The first message of a child that is started for it alone; afterwards it is gone, and what it started.
+
+    Args:
+        module, orders, environ: as of :class:`Child`.
+        seconds: most to wait.
+    Returns:
+        None if it ends, or the time does, without one.
+    Raises:
+        OSError: it cannot be started.
+    """
+    child = Child(module, orders, piped_output=True, environ=environ)
+    assert child.output is not None
+    until = time.monotonic() + seconds
+    try:
+        while select.select([child.output], [], [], max(0.0, until - time.monotonic()))[0]:
+            messages = child.read_messages()
+            if messages is None:
+                break
+            if messages:
+                return messages[0]
+        return None
+    finally:
+        child.kill()
+        child.forget()
 
 
 def _has_descriptor() -> bool:

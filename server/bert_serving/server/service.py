@@ -94,6 +94,7 @@ class Service:
             self._furnish()
         except BaseException:
             self.broker.close(self.context)
+            self.crew.release()
             self.run_directory.remove()
             raise
 
@@ -167,9 +168,8 @@ class Service:
         return Supervisor(
             self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders,
             proxy_orders=proxy_orders, cluster_orders=self._cluster_orders(), scaler=self._scaler(),
-            start_timeout=config.start_timeout, on_worker_lost=self._worker_lost,
-            send_stop=self.broker.tell,
-            on_ready=self._ready, environ=environment_for(config.verbose))
+            start_timeout=config.start_timeout, on_worker_lost=lambda slot, how: self._worker_lost(slot),
+            send_stop=self.broker.tell, on_ready=self._ready, environ=environment_for(config.verbose))
 
     def _cluster_orders(self) -> dict[str, Any] | None:
         """What the process is told that has workers started on a cluster, if there is one."""
@@ -219,6 +219,7 @@ class Service:
             self.broker.run(self.config.drain_timeout)
         finally:
             self.broker.close(self.context)
+            self.crew.release()
             self.run_directory.remove()
             logger.info("stopped")
 
@@ -248,16 +249,17 @@ class Service:
                                         door.workers.allow_list if door else None):
             logger.log(level, "%s", line)
 
-    def describe(self, identity: bytes, in_confidence: bool) -> dict[str, Any]:
+    def describe(self, command: protocol.Command, in_confidence: bool) -> dict[str, Any]:
         """The values of a config or status reply: everything that original clients read, and our own.
 
         Args:
+            command: what is answered.
             in_confidence: with what is private; old clients need the keys, so that these are there in any case.
         """
         now = time.monotonic()
         ventilator, fleet = self.ventilator, self.fleet
         runtime = {
-            "client": identity.decode("ascii", "backslashreplace"),
+            "client": command.identity.decode("ascii", "backslashreplace"),
             "num_process": self.supervisor.num_processes,
             "ventilator -> worker": self.crew.job_endpoints,
             "worker -> sink": self.crew.result_endpoint,
@@ -269,7 +271,7 @@ class Service:
         static = {
             "tensorflow_version": self.tensorflow_version.split("."),
             "python_version": sys.version,
-            "server_version": self.config.report_version,
+            "server_version": self.config.report_version or original_version(command.request_id),
             "pyzmq_version": zmq.pyzmq_version(),
             "zmq_version": zmq.zmq_version(),
             "server_start_time": str(self.start_time),
@@ -460,6 +462,14 @@ class BertServer(threading.Thread):
             link.send(protocol.encode_termination(token.encode()))
         finally:
             link.close(flush=link.connected)
+
+
+def original_version(request_id: bytes) -> str:
+    """The version that an original client compares with its own.
+
+    Its first request asks for it. Clients up to 1.7.9 number their requests from 0, later ones from 1.
+    """
+    return "1.7.5" if request_id == b"0" else "1.10.0"
 
 
 def serve(config: ServerConfig, on_service: Callable[[Service], None] = lambda service: None) -> int:

@@ -14,7 +14,7 @@ from .core.recovery import Fleet, Worker, WorkerState
 from .core.scaling import Scaler
 from .errors import BY_NAME, EngineError, StartError, WorkerStartError
 from .launchers.base import Handle, Launcher
-from .process import Child
+from .process import Child, Ending, ExitStatus, NotStarted
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Supervisor:
     def __init__(self, fleet: Fleet, launcher: Launcher, worker_orders: list[dict[str, Any]], *,
                  freeze_orders: dict[str, Any] | None, proxy_orders: dict[str, Any] | None,
                  cluster_orders: dict[str, Any] | None = None, scaler: Scaler | None = None, start_timeout: float,
-                 on_worker_lost: Callable[[int], None], send_stop: Callable[[int, list[bytes]], bool],
+                 on_worker_lost: Callable[[int, Ending], None], send_stop: Callable[[int, list[bytes]], bool],
                  on_ready: Callable[[], None], environ: dict[str, str]) -> None:
         """
         Args:
@@ -74,7 +74,7 @@ class Supervisor:
             cluster_orders: what the process is told that has a cluster's workers started; None: there is no cluster.
             scaler: says how many workers to ask the cluster for; None: as many as its orders say.
             start_timeout: seconds for each phase of the start.
-            on_worker_lost: called with the slot of a worker that is gone.
+            on_worker_lost: called with the slot of a worker that is gone, and how it ended.
             send_stop: sends frames to the worker of a slot; False if it is not there any more.
             on_ready: called when everything is ready for the first time.
             environ: variables to set for the children.
@@ -113,7 +113,7 @@ class Supervisor:
                 self.freezer = Child("bert_serving.server.engine.artefact", self.freeze_orders, piped_output=True,
                                      environ=self.environ)
             except OSError as error:
-                self._fail(EngineError(f"the process that freezes the graph could not be started: {error}"))
+                self._fail(EngineError(f"the process that freezes the graph {NotStarted(error)}"))
                 return
             self._listen(self.freezer, self._on_frozen, self._on_freezer_gone)
         else:
@@ -127,17 +127,18 @@ class Supervisor:
             return
         logger.info("froze %s of %s layers in %.1f s: %.1f MB, kept in %s", message["layers_kept"], message["layers"],
                     message["seconds"], message["bytes"] / 1e6, message["path"])
+        if "removed" in message:
+            logger.info("removed the %d least recently used frozen %s to keep to -cache_mb", message["removed"],
+                        "graph" if message["removed"] == 1 else "graphs")
         self.frozen_graph = message["path"]
         for orders in self.worker_orders:
             orders["settings"]["artefact"] = message["path"]
         self._start_workers()
 
-    def _on_freezer_gone(self, how: str) -> None:
+    def _on_freezer_gone(self, how: ExitStatus) -> None:
         self.freezer = None
         if self.frozen_graph is None and not self._stopping:
-            self._fail(EngineError(f"the process that freezes the graph was {how}; its last lines above may say why"
-                                   if how.startswith("killed") else
-                                   f"the process that freezes the graph {how}; its last lines above may say why"))
+            self._fail(EngineError(f"the process that freezes the graph {how}; its last lines above may say why"))
 
     # ---- workers -----------------------------------------------------------------------------------------------------
 
@@ -161,8 +162,8 @@ class Supervisor:
         try:
             handle = self.launcher.start({**self.worker_orders[slot], "slot": slot, "incarnation": incarnation})
         except OSError as error:  # no memory, or too many processes; there may be room again soon
-            self.on_worker_lost(slot)
-            self._not_ready(slot, f"could not be started: {error}")
+            self.on_worker_lost(slot, NotStarted(error))
+            self._not_ready(slot, NotStarted(error))
             return
         self.handles[slot] = handle
         self._watch(handle.sentinel, lambda: self._on_worker_gone(slot))
@@ -191,20 +192,20 @@ class Supervisor:
         self._unwatch(handle.sentinel)
         how = handle.forget()
         was_ready = self.fleet.workers[slot].state is WorkerState.READY
-        self.on_worker_lost(slot)
+        self.on_worker_lost(slot, how)
         if self._stopping:
             return
         if was_ready:
-            logger.warning("worker %d was lost (%s); what it held is given again, and it is replaced", slot, how)
+            logger.warning("worker %d was lost (it %s); what it held is given again, and it is replaced", slot, how)
             self._start_worker(slot)
         else:
             self._not_ready(slot, how)
 
-    def _not_ready(self, slot: int, how: str) -> None:
+    def _not_ready(self, slot: int, how: Ending) -> None:
         """A worker has gone before it was ready: try again later, or give up."""
         reason = self._reasons.pop(slot, None)
         self._failed_starts[slot] += 1
-        logger.warning("worker %d did not become ready (%s)%s", slot, how, f": {reason}" if reason else "")
+        logger.warning("worker %d did not become ready (it %s)%s", slot, how, f": {reason}" if reason else "")
         if reason is not None and not self.is_ready:
             self._fail(reason)  # it knows why, so another attempt would end the same
         elif self._failed_starts[slot] >= MAX_FAILED_STARTS:
@@ -212,7 +213,7 @@ class Supervisor:
         else:
             self._due[slot] = _next_start(self._failed_starts[slot])
 
-    def _give_up(self, slot: int, how: str, reason: StartError | None) -> None:
+    def _give_up(self, slot: int, how: Ending, reason: StartError | None) -> None:
         text = f"worker {slot} did not become ready in {MAX_FAILED_STARTS} attempts (the last one {how})"
         if self.is_ready and any(worker.state is WorkerState.READY for worker in self.fleet.workers):
             logger.error("%s; going on with %d workers, trying again now and then", text, self.fleet.num_ready)
@@ -278,19 +279,20 @@ class Supervisor:
         try:
             helper.child = helper.make()
         except OSError as error:
-            self._on_helper_gone(helper, f"could not be started: {error}")
+            self._on_helper_gone(helper, NotStarted(error))
             return
         self._listen(helper.child, helper.on_message, lambda how: self._on_helper_gone(helper, how))
 
-    def _on_helper_gone(self, helper: _Helper, how: str) -> None:
+    def _on_helper_gone(self, helper: _Helper, how: Ending) -> None:
         helper.child = None
         if self._stopping or self.failure is not None:
             return
         helper.failures += 1
         if not self.is_ready and helper.failures >= MAX_FAILED_STARTS:
-            self._fail(StartError(f"{helper.what} {how} before it was ready; its last lines above may say why"))
+            self._fail(StartError(f"{helper.what} {how}" if isinstance(how, NotStarted) else
+                                  f"{helper.what} {how} before it was ready; its last lines above may say why"))
             return
-        logger.warning("%s was lost (%s); it is replaced", helper.what, how)
+        logger.warning("%s was lost (it %s); it is replaced", helper.what, how)
         helper.due = _next_start(helper.failures)
 
     def _complain(self, error: dict[str, str], of_what: str) -> None:
@@ -304,7 +306,7 @@ class Supervisor:
     # ---- all of them -------------------------------------------------------------------------------------------------
 
     def _listen(self, child: Child, on_message: Callable[[dict[str, Any]], None],
-                on_gone: Callable[[str], None]) -> None:
+                on_gone: Callable[[ExitStatus], None]) -> None:
         """Watch a child that reports on its standard output."""
         output = child.output
         assert output is not None

@@ -86,7 +86,7 @@ def test_a_server_that_never_starts_ends_it(capsys):
     assert run("-tests", "pooling_layer", "-test_pooling_layer", "-13", "-14") == 2
     assert capsys.readouterr().err.splitlines() == [
         "bert-serving-benchmark: error: -pooling_layer -14 does not exist in a model of 12 layers; expected -12 "
-        "(first) to -1 (last)"]
+        "(first) to -1 (last), or 0 (first) to 11 (last)"]
 
 
 def test_a_running_server_and_sentences_of_a_file(capsys, address, tmp_path):

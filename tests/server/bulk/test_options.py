@@ -22,7 +22,7 @@ def test_another_server():
 
 
 def test_workers_of_its_own_take_the_options_of_a_server():
-    order = parse(["in.txt", "out.jsonl", "-own", "-num_worker", "3", "-model_dir", "minilm", "-host", "0.0.0.0"], {})
+    order = parse(["in.txt", "out.jsonl", "-own", "-num_worker", "3", "-model_dir", "minilm"], {})
     assert (order.own.num_worker, order.own.model_dir) == (3, "minilm")
     assert (order.own.host, order.own.port, order.own.port_out) == ("127.0.0.1", 0, 0), "it is for nobody else"
 
@@ -30,6 +30,10 @@ def test_workers_of_its_own_take_the_options_of_a_server():
 @pytest.mark.parametrize("options, message", [
     (["in.txt", "out.npy", "-num_worker", "2", "-cpu"], "-num_worker, -cpu is for workers of its own.*give -own"),
     (["in.txt", "out.npy", "-own", "-ip", "localhost"], "-ip names a server that runs, and -own starts one"),
+    (["in.txt", "out.npy", "-own", "-host", "0.0.0.0", "-port", "7"],
+     "-host, -port cannot be chosen for workers of its"),
+    (["in.txt", "out.npy", "-column", "body"],
+     "-column is for formats with names, and the input is text; give -format"),
     (["in.txt", "out.csv"], "out.csv does not end in a format; expected one of .npy, .jsonl, .parquet"),
     (["in.pdf", "out.npy"], "in.pdf does not end in a format that is known"),
 ])

@@ -57,7 +57,7 @@ class Clients:
         """These subscribe."""
         for identity in identities:
             self.outlet.subscription(b"\1" + identity, 0.0)
-            self.outlet.deliver(identity)
+            self.outlet.deliver(identity, 0.0)
         return self
 
     def replies_to(self, identity, request_id=None):

@@ -3,8 +3,9 @@ from collections import Counter, defaultdict, deque
 
 import numpy as np
 import pytest
-from bert_serving.client.protocol import MAX_IDENTITY, encode_status
-from bert_serving.server.core.outlet import HELD_OVERHEAD, Outlet
+from bert_serving.client.protocol import MAX_IDENTITY, encode_status, recent_topic
+from bert_serving.server.core.outlet import BEGINNING_SECONDS, HELD_OVERHEAD, MAX_RECENT, Outlet
+from bert_serving.server.stages.endpoints import OUTLET_SNDHWM
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -80,7 +81,7 @@ class OutletMachine(RuleBasedStateMachine):
         self.connections[identity] += 1
         self.left.pop(identity, None)
         before = len(self.got)
-        self.outlet.deliver(identity)
+        self.outlet.deliver(identity, self.now)
         assert self.got[before:] == self.expect_delivery(identity)
 
     @rule(identity=identities)
@@ -107,7 +108,7 @@ class OutletMachine(RuleBasedStateMachine):
     def retry(self):
         blocked = set(self.outlet.blocked)
         before = len(self.got)
-        self.outlet.retry()
+        self.outlet.retry(self.now)
         expected = {identity: self.expect_delivery(identity) for identity in blocked}
         for identity in IDENTITIES:
             assert [got for got in self.got[before:] if got[0] == identity] == expected.get(identity, [])
@@ -167,7 +168,7 @@ def test_what_comes_later_does_not_overtake_what_is_held():
     clients.full.clear()                         # it reads again, but nobody has tried yet
     clients.outlet.publish(b"a", encode_status({}, b"2"), 0.0)
     assert not clients.received
-    clients.outlet.retry()
+    clients.outlet.retry(0.0)
     assert [reply.request_id for reply in clients.replies_to(b"a")] == [1, 2]
 
 
@@ -201,7 +202,7 @@ def test_what_is_held_does_not_keep_its_whole_job_alive():
     job = np.zeros((1000, 100), np.float32)
     outlet = Outlet(lambda frames: True, 10**6, 10**6, 1.0)
     outlet.publish(b"a", [b"{}", job[:1].data.cast("B"), b"1"], 0.0)
-    (_, _, frames), = outlet.held[b"a"].queue
+    (_, _, frames, _), = outlet.held[b"a"].queue
     assert not any(isinstance(frame, memoryview) for frame in frames)
 
 
@@ -221,3 +222,98 @@ def test_time_to_forget_costs_no_look_at_what_is_not_due():
     assert len(outlet.held) == 1000
     outlet.expire(11.0)
     assert len(outlet.held) == 0 == outlet.held_bytes
+
+
+# ---- an identity that is just beginning ------------------------------------------------------------------------------
+
+class Beginning:
+    """Publishes results to one subscriber of an identity, and counts what a later one would get."""
+
+    def __init__(self, **limits):
+        self.sent, self.number, self.room = [], 0, float("inf")
+        self.outlet = Outlet(self.send, **{"max_client_bytes": 10**8, "max_bytes": 10**9, "hold_seconds": 30.0,
+                                           **limits})
+        self.outlet.subscription(b"\1a", 0.0)
+
+    def send(self, frames):
+        if len(self.sent) >= self.room:
+            return False
+        self.sent.append((bytes(frames[0]), bytes(frames[-1])))
+        return True
+
+    def publish(self, *times, identity=b"a", size=0, is_result=True):
+        for now in times:
+            self.number += 1
+            self.outlet.publish(identity, [b"x" * size, b"%d" % self.number], now, is_result)
+        return self
+
+    def again(self, now, identity=b"a"):
+        """Numbers of what is sent again."""
+        self.outlet.expire(now)
+        self.sent.clear()
+        self.outlet.send_again(identity)
+        assert {topic for topic, _ in self.sent} <= {recent_topic(identity)}, "nobody else is to hear it again"
+        return [int(number) for _, number in self.sent]
+
+
+def test_the_first_results_of_an_identity_can_be_had_again_for_a_while():
+    beginning = Beginning().publish(1.0, 2.0, 10.9)
+    assert beginning.again(10.9) == [1, 2, 3] == beginning.again(10.9)
+    assert beginning.again(1.0 + BEGINNING_SECONDS) == [] and beginning.outlet.recent_bytes == 0
+
+
+def test_it_begins_anew_after_a_silence_and_not_while_it_goes_on():
+    beginning = Beginning().publish(*(0.5 * number for number in range(60)))
+    assert beginning.again(30.0) == []
+    beginning.publish(29.5 + BEGINNING_SECONDS)
+    assert beginning.again(30.0 + BEGINNING_SECONDS) == [61]
+
+
+def test_results_alone_are_kept_and_those_of_an_identity_for_that_one():
+    beginning = Beginning().publish(1.0, is_result=False).publish(1.0)
+    beginning.outlet.subscription(b"\1ab", 1.0)
+    beginning.publish(1.0, identity=b"ab")
+    assert (beginning.again(2.0), beginning.again(2.0, b"ab"), beginning.again(2.0, b"b")) == ([2], [3], [])
+
+
+def test_what_was_held_is_kept_once_it_was_sent():
+    beginning = Beginning().publish(1.0, identity=b"b")
+    assert beginning.again(1.0, b"b") == []
+    beginning.outlet.subscription(b"\1b", 20.0)
+    beginning.outlet.deliver(b"b", 20.0)
+    assert beginning.again(21.0, b"b") == [1]
+
+
+def test_not_more_are_kept_than_a_new_connection_takes():
+    beginning = Beginning().publish(*[1.0] * 50)
+    assert beginning.again(1.0) == list(range(1, MAX_RECENT + 1))
+    assert MAX_RECENT < OUTLET_SNDHWM
+
+
+@pytest.mark.parametrize("limits, kept", [({"max_client_bytes": 4 * 3 * (HELD_OVERHEAD + 101)}, [1, 2, 3]),
+                                          ({"max_bytes": 8 * 2 * (HELD_OVERHEAD + 101)}, [1, 2])])
+def test_what_is_kept_is_a_share_of_what_may_be_held(limits, kept):
+    beginning = Beginning(**limits).publish(*[1.0] * 9, size=100)
+    assert beginning.again(1.0) == kept
+    assert beginning.outlet.recent_bytes == len(kept) * (HELD_OVERHEAD + 101)
+    beginning.publish(1.0)
+    assert beginning.again(1.0) == kept, "a small one after those that had no room would be out of order"
+    assert beginning.outlet.held_bytes == 0, "what is held has its own room"
+
+
+def test_who_does_not_read_is_not_waited_for():
+    beginning = Beginning().publish(*[1.0] * 5)
+    beginning.room = 2
+    assert beginning.again(1.0) == [1, 2]
+    assert not beginning.outlet.blocked
+
+
+def test_nothing_is_left_of_identities_that_are_gone():
+    beginning = Beginning()
+    for number in range(100):
+        identity = b"%d" % number
+        beginning.outlet.subscription(b"\1" + identity, 1.0)
+        beginning.publish(1.0, identity=identity)
+        beginning.outlet.subscription(b"\0" + identity, 1.0)
+    beginning.outlet.expire(1.0 + BEGINNING_SECONDS)
+    assert not beginning.outlet._recent and not beginning.outlet._last_result and beginning.outlet.recent_bytes == 0

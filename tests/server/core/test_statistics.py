@@ -66,11 +66,33 @@ def test_the_window_holds_the_last_intervals_every_one_of_them():
     assert (values["min_last_two_interval"], values["num_min_last_two_interval"]) == (2.0, WINDOW)
 
 
-def test_requests_at_the_same_instant_do_not_divide_by_zero():
+def rates(statistics, now):
+    values = statistics.to_status(now)
+    return [values[f"{kind}_request_per_second"] for kind in ("min", "avg", "max")]
+
+
+def test_a_rate_is_of_a_span_not_of_two_requests_that_come_at_once():
     statistics = Statistics(5.0)
     statistics.request(b"a", 1, 5.0)
     statistics.request(b"a", 1, 5.0)
-    assert statistics.to_status(5.0)["avg_request_per_second"] > 0
+    assert rates(statistics, 5.0) == [2.0, 2.0, 2.0], "two in the first second"
+    assert rates(statistics, 9.0) == [0.5, 0.5, 0.5], "and none in the next three"
+    statistics.request(b"a", 1, 9.0)
+    for _ in range(3000):
+        statistics.request(b"a", 1, 9.5)
+    statistics.request(b"a", 1, 10.0)
+    assert rates(statistics, 10.0) == [3 / 4, 3004 / 5, 3001.0]
+
+
+def test_rates_of_a_busy_server_are_those_that_it_has():
+    statistics = Statistics(0.0)
+    for number in range(1, 10_001):
+        statistics.request(b"a", 1, number / 1000)
+    assert rates(statistics, 10.0) == pytest.approx([1000.0, 1000.0, 1000.0], rel=0.01)
+    assert len(statistics.spans) == 10
+    for second in range(11, 2 * WINDOW + 20):
+        statistics.request(b"a", 1, float(second))
+    assert rates(statistics, 1e3) == [1.0, 1.0, 1.0] and len(statistics.spans) == WINDOW
 
 
 def test_memory_is_bounded_and_totals_stay_right():

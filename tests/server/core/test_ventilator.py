@@ -31,7 +31,8 @@ class Server:
         self.ventilator = Ventilator(
             Limits(**{"max_message_bytes": 10_000, "max_bytes": 10**6, "max_size": 1000, **limits}), backlog,
             self.fleet, Sink(self.clients.outlet, None, 512), Statistics(0.0),
-            lambda identity, in_confidence: {"asked by": identity.decode("latin-1"), "in confidence": in_confidence})
+            lambda command, in_confidence: {"asked by": command.identity.decode("latin-1"),
+                                            "in confidence": in_confidence})
 
     def send(self, *frames, now=0.0, caller=Caller(is_local=True)):
         self.ventilator.receive(frames, now, caller)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from bert_serving.server import keys, machine
+from bert_serving.server import crew, keys, machine
 from bert_serving.server.config import ServerConfig, WorkerRange
 from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
@@ -102,17 +102,13 @@ def no_such_gpu(directory):
     return {"engine": "graph", "device_map": [7]}
 
 
-def gpu_for_echo(directory):
-    return {"device_map": [0]}
-
-
 def no_litert_nor_tensorflow(directory):
     """A graph that is in no cache, and an engine that names its files after TensorFlow's version."""
     return {"engine": "graph", "model_dir": str(TinyBert().write_hugging_face(directory / "model"))}
 
 
 BROKEN = [no_model, empty_model, without_vocabulary, half_a_checkpoint, lacking_weights, too_long, no_keys, bad_keys,
-          short_api_key, no_such_host, no_such_gpu, gpu_for_echo, no_litert_nor_tensorflow]
+          short_api_key, no_such_host, no_such_gpu, no_litert_nor_tensorflow]
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
@@ -271,7 +267,8 @@ def test_workers_of_other_hosts_alone(plain, monkeypatch, options, engine):
     monkeypatch.setattr(checks, "find_spec", lambda name: True)
     monkeypatch.setattr(backends.backend("lite"), "version", raise_start_error)
     monkeypatch.setattr(backends.backend("lite"), "maker", raise_start_error)
-    findings = examine(**{**plain, **options, "engine": engine} if engine == "lite" else options)
+    options = {**plain, **options, "engine": engine} if engine == "lite" else options
+    findings = examine(**{name: value for name, value in options.items() if name != "graph_tmp_dir"})
     assert not said(findings, Level.PROBLEM)
     assert about(findings, "devices")[1].startswith("none (")
     assert "(no workers on this host)" in about(findings, "memory")[1]
@@ -376,6 +373,15 @@ def test_a_gpu_that_tensorflow_does_not_see(gpu, tiny_dir, monkeypatch, device_m
     monkeypatch.setattr(backends.backend("graph"), "check_device", lambda device: freeze_error())
     findings = examine(engine="graph", model_dir=str(tiny_dir), device_map=device_map)
     assert "TensorFlow is not installed" in said(findings, level)
+
+
+def test_without_a_gpu_that_tensorflow_can_use_the_engine_is_that_of_cpus(gpu, tiny_dir, monkeypatch):
+    gpu(load=3)
+    monkeypatch.setattr(crew.gpu, "why_unusable", lambda engine, device: "TensorFlow 2.99 sees no GPU 0")
+    findings = examine(engine="auto", model_dir=str(tiny_dir))
+    assert "TensorFlow 2.99 sees no GPU 0; going on without: on the CPU" in said(findings, Level.WARNING)
+    assert "CPU (engine graph cannot use GPU 0, which nvidia-smi shows)" in said(findings, Level.OK)
+    assert about(findings, "engine") == (Level.OK, "lite (the fastest on CPUs), fp32")
 
 
 def test_a_gpu_that_is_busy(gpu, tiny_dir):

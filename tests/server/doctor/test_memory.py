@@ -34,6 +34,13 @@ def test_engine_graph_shares_them(model):
     assert two.serving - one.serving == GRAPH.worker
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_may_be_computed_in_fp32_and_both_are_kept(model, precision):
+    need, exact = (estimate(model(engine="graph", precision=name), 1) for name in (precision, "fp32"))
+    assert need.serving == exact.serving
+    assert need.disk == 4 * EMBEDDINGS + (4 + 2) * 2 * LAYER
+
+
 def test_precision_http_and_queues_count(model):
     plain = estimate(model(engine="lite"), 1)
     assert plain.serving - estimate(model(engine="lite", precision="int8"), 1).serving == 3 * 2 * LAYER

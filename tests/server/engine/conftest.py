@@ -24,6 +24,11 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "quick", "brown", 
          "##ing", ",", "."]
 
 
+def labels(strategy):
+    """Options for a model with three classes, of which only one strategy speaks."""
+    return {"num_labels": 3} if strategy == "CLASSIFICATION" else {}
+
+
 @dataclass
 class TinyBert:
     """A BERT with random weights under Google's names, and its computation in float64, without any library's help."""

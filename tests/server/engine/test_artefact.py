@@ -61,7 +61,7 @@ def test_program_says_what_is_wrong_with_the_model(tiny, tmp_path):
 def test_whatever_libraries_print_the_answer_is_alone():
     code = ("import os\n"
             "from bert_serving.server.engine import artefact\n"
-            "def chatty(settings, cache_dir):\n"
+            "def chatty(settings, cache_dir, cache_mb):\n"
             "    print('chatter')\n"
             "    os.write(1, b'deep chatter')\n"
             "    return {'path': cache_dir}\n"

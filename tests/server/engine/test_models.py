@@ -34,7 +34,8 @@ def test_a_plain_checkpoint_has_the_originals_defaults(tiny, tmp_path):
     assert (model.path, model.layers, model.layers_kept) == (tmp_path, 3, 2)
     assert model.num_parameters == sum(array.size for name, array in tiny().weights.items() if "pooler" not in name)
     assert model.settings.checkpoint == str(tmp_path / "bert_model.ckpt")
-    assert not any(isinstance(value, FromModel) for value in vars(model.config).values())
+    assert {name for name, value in vars(model.config).items() if isinstance(value, FromModel)} == {
+        "ckpt_name", "config_name"}
 
 
 @pytest.fixture
@@ -178,9 +179,9 @@ def test_a_fine_tuned_checkpoint_replaces_only_the_weights(tiny, tmp_path, run):
     tuned.write_tensorflow(tmp_path / "tuned", "model.ckpt-343")
     for name in ("bert_config.json", "vocab.txt"):
         (tmp_path / "tuned" / name).write_text("not to be read")
-    for strategy in ("REDUCE_MEAN", "CLASSIFICATION"):
+    for strategy, labels in (("REDUCE_MEAN", {}), ("CLASSIFICATION", {"num_labels": 3})):
         running = run(tmp_path / "base", tuned_model_dir=str(tmp_path / "tuned"), ckpt_name="model.ckpt-343",
-                      pooling_strategy=PoolingStrategy[strategy], num_labels=3)
+                      pooling_strategy=PoolingStrategy[strategy], **labels)
         features, = running.features(["the fox"])
         assert np.abs(running.engine.encode([features])[0] - tuned.vector(features, strategy)).max() < 1e-5
 
@@ -207,12 +208,61 @@ def refuse(error, message, **options):
 
 @pytest.mark.parametrize("options, message", [
     ({"max_seq_len": 41}, "-max_seq_len 41 is beyond the model's 40 positions"),
-    ({"pooling_layer": [-4]}, r"-pooling_layer -4 does not exist in a model of 3 layers; expected -3 \(first\)"),
+    ({"pooling_layer": [-4]}, r"-pooling_layer -4 does not exist in a model of 3 layers; expected -3 \(first\) "
+     r"to -1 \(last\), or 0 \(first\) to 2 \(last\)"),
     ({"pooling_layer": [-1, 3]}, "-pooling_layer 3 does not exist"),
     ({"pooling_strategy": PoolingStrategy.CLS_POOLED, "pooling_layer": [7]}, "-pooling_layer 7 does not exist"),
+    ({"pooling_strategy": PoolingStrategy.CLS_POOLED, "pooling_layer": [-2]},
+     "-pooling_layer -2 cannot be pooled with -pooling_strategy CLS_POOLED, which reads the last layer; give -1"),
+    ({"pooling_strategy": PoolingStrategy.CLS_POOLED, "pooling_layer": [-1, -1]}, "-pooling_layer -1 -1 cannot be"),
+    ({"num_labels": 3}, "-num_labels is for -pooling_strategy CLASSIFICATION"),
+    ({"fixed_embed_length": True, "max_seq_len": None}, "-fixed_embed_length is for -pooling_strategy NONE with"),
+    ({"fixed_embed_length": True, "pooling_strategy": PoolingStrategy.NONE}, "-fixed_embed_length is for"),
 ])
 def test_options_that_do_not_go_with_the_model(tiny_dir, options, message):
     refuse(ConfigError, message, model_dir=str(tiny_dir), **options)
+
+
+@pytest.mark.parametrize("given, layer", [(0, 0), (1, 1), (-3, 0), (-1, 2), (2, 2)])
+def test_a_layer_counts_from_the_start_or_from_the_end(tiny_dir, given, layer):
+    model = settle(ServerConfig(model_dir=str(tiny_dir), pooling_layer=[given]))
+    assert model.layers_kept == layer + 1 and model.spec.layer_index(given) == layer
+
+
+@pytest.mark.parametrize("given", [None, -1, 2])
+def test_a_pooler_reads_the_last_layer(tiny_dir, given):
+    options = {} if given is None else {"pooling_layer": [given]}
+    model = settle(ServerConfig(model_dir=str(tiny_dir), pooling_strategy=PoolingStrategy.CLS_POOLED, **options))
+    assert model.config.pooling_layer == [given or -1] and model.layers_kept == 3
+    again = ServerConfig.from_the_model(model.config.of_the_model("auto"))
+    assert settle(again).settings == model.settings, "another host takes what was decided here"
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"config_name": "nope"}, "-config_name nope: .* has no such file, and holds config.json, model.safetensors, "),
+    ({"config_name": "bert_config.json"}, "-config_name bert_config.json: .* has no such file"),
+    ({"ckpt_name": "nope"}, "-ckpt_name nope: there is no checkpoint .*; .* holds config.json, model.safetensors, "),
+    ({"ckpt_name": "bert_model.ckpt"}, "-ckpt_name bert_model.ckpt: there is no checkpoint"),
+    ({"ckpt_name": "nope.safetensors"}, "-ckpt_name nope.safetensors: .* has no such file, and holds config.json"),
+])
+def test_a_file_that_is_named_and_not_there(tiny_dir, options, message):
+    refuse(ModelError, message, model_dir=str(tiny_dir), **options)
+
+
+def test_files_that_are_named(tiny, tiny_dir, tmp_path):
+    tiny().write_tensorflow(tmp_path)
+    for directory, names in ((tiny_dir, ("config.json", "model.safetensors")),
+                             (tmp_path, ("bert_config.json", "bert_model.ckpt"))):
+        for options in ({}, dict(zip(("config_name", "ckpt_name"), names))):
+            files = find(directory, ServerConfig(**options))
+            assert (files.config_file.name, files.checkpoint.name) == names
+
+
+def test_another_host_may_have_the_files_in_another_format(tiny, tiny_dir, tmp_path):
+    tiny().write_tensorflow(tmp_path)
+    sent = settle(ServerConfig(model_dir=str(tiny_dir))).config.of_the_model("auto")
+    there = settle(ServerConfig.from_the_model(sent, model_dir=str(tmp_path)))
+    assert there.settings.checkpoint == str(tmp_path / "bert_model.ckpt")
 
 
 def test_a_pooler_does_not_care_about_the_default_layer(tiny, tmp_path):

@@ -1,5 +1,6 @@
 """A worker as a process of this machine: started with orders, ready, at work, told to stop, or killed."""
 import select
+import signal
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from bert_serving.server.core import messages
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.launchers.local import LocalLauncher
+from bert_serving.server.process import ExitStatus
 from bert_serving.server.stages import endpoints
 
 
@@ -65,25 +67,25 @@ def test_a_life(place):
     rows = one.heard()
     assert isinstance(rows, Rows) and rows.array.shape == (2, 8) and np.isfinite(rows.array).all()
     one.say(Stop(0, 1))
-    assert one.end() == "ended with exit code 0"
+    assert one.end() == ExitStatus(0)
 
 
 def test_a_death(place):
     one = place()
     assert isinstance(one.heard(), Ready)
     one.say(Job(0, 1, 5, ["__die__"]))
-    assert one.end() == "killed by SIGKILL"
+    assert one.end() == ExitStatus(None, signal.SIGKILL)
 
 
 def test_an_engine_that_cannot_be_loaded_says_why_and_ends_with_its_code(place):
     one = place(engine="abacus")
     fault = one.heard()
     assert isinstance(fault, Fault) and (fault.code, fault.job) == ("EngineError", 0) and "abacus" in fault.message
-    assert one.end() == "ended with exit code 5"
+    assert one.end() == ExitStatus(5)
 
 
 def test_it_ends_when_the_server_lets_go(place):
     one = place()
     assert isinstance(one.heard(), Ready)
     one.handle.popen.stdin.close()
-    assert one.end() == "ended with exit code 0"
+    assert one.end() == ExitStatus(0)

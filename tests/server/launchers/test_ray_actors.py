@@ -7,6 +7,7 @@ import pytest
 from bert_serving.server.errors import ConfigError, StartError, WorkerStartError
 from bert_serving.server.launchers import ray_actors as module
 from bert_serving.server.launchers.ray_actors import LEAVE_SECONDS, MAX_FAILED, STAYED_SECONDS, Cluster
+from bert_serving.server.process import ExitStatus
 
 ORDERS = {"connect": "127.0.0.1:7000", "workers": 2, "cpus": 4, "cpu": False, "arguments": ["-verbose"], "curve": None,
           "verbose": False}
@@ -140,7 +141,7 @@ def test_the_newest_is_asked_to_leave_and_ended_when_it_has(ray):
     cluster.adjust(1, 0.0)
     old, new = ray.actors
     assert new.deeds == ["wait", "leave"] and old.deeds == ["wait"] and not ray.killed
-    new.how = "ended with exit code 0"
+    new.how = ExitStatus(0)
     cluster.look(0)
     cluster.adjust(1, 0.0)
     assert ray.killed == [new] and len(ray.actors) == 2
@@ -167,21 +168,23 @@ def test_what_ray_loses_is_replaced_however_often(ray, caplog):
 
 def test_workers_that_end_again_and_again_are_given_up(ray, monkeypatch):
     cluster = Cluster(ORDERS)
-    with pytest.raises(WorkerStartError, match=f"{MAX_FAILED} workers on Ray ended .*exit code 3"):
+    with pytest.raises(WorkerStartError, match=f"{MAX_FAILED} workers on Ray ended one after the other "
+                                               r"\(the last one ended with exit code 3\)"):
         for number in range(MAX_FAILED):
             assert number < MAX_FAILED
             cluster.adjust(1, module.time.monotonic())
-            ray.actors[-1].how = "ended with exit code 3"
+            ray.actors[-1].how = ExitStatus(3)
             cluster.look(0)
     assert len(ray.actors) == MAX_FAILED
 
 
-def test_workers_that_have_stayed_are_not(ray):
+def test_workers_that_have_stayed_are_not(ray, caplog):
     cluster = Cluster(ORDERS)
     for _ in range(2 * MAX_FAILED):
         cluster.adjust(1, module.time.monotonic() - STAYED_SECONDS - 1)
-        ray.actors[-1].how = "killed by SIGKILL"
+        ray.actors[-1].how = ExitStatus(None, 9)
         cluster.look(0)
+    assert "a worker on Ray was killed by SIGKILL; another one takes its place" in caplog.messages
     assert len(ray.actors) == 2 * MAX_FAILED
 
 

@@ -28,7 +28,7 @@ class FakeClient:
     def status(self):
         if self.error:
             raise self.error
-        return {"identity": b"ab", "num_request": 3, "pending_request": {7}, "output_fmt": "ndarray"}
+        return {"identity": "ab", "num_request": 3, "pending_request": [7], "output_fmt": "ndarray"}
 
     @property
     def server_status(self):

@@ -120,10 +120,10 @@ def test_what_is_private_is_there_but_empty(make):
     assert answer == {"server_version": None, "model_dir": None, "statistic": {"num_data_request": 5}, "status": 200}
 
 
-def test_status_client_writes_bytes_and_sets_as_lists(http):
+def test_status_client(http):
     response = http.get("/status/client")
     assert response.status_code == 200
-    assert strict(response) == {"identity": [97, 98], "num_request": 3, "pending_request": [7], "output_fmt": "ndarray",
+    assert strict(response) == {"identity": "ab", "num_request": 3, "pending_request": [7], "output_fmt": "ndarray",
                                 "status": 200}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from bert_serving.client.errors import DeadlineError
+from bert_serving.client.errors import DeadlineError, UnavailableError
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.proxy.app import create_app
 from bert_serving.server.proxy.metrics import HISTOGRAMS, Metrics
@@ -37,7 +37,7 @@ def status():
 
 @pytest.fixture
 def metrics():
-    return Metrics(status)
+    return Metrics(status, lambda: 0.1)
 
 
 def samples(page, parser=parse):
@@ -51,7 +51,7 @@ def test_a_parser_that_is_not_ours_reads_it(metrics, accept, parser, media_type)
     page, content_type = metrics.page(accept)
     assert content_type.startswith(media_type)
     values = samples(page, parser)
-    assert values["bert_serving_up",] == 1
+    assert values["bert_serving_up",] == values["bert_serving_ready",] == 1
     assert values["bert_serving_requests_total", ("outcome", "ok")] == 1
     assert values["bert_serving_sentences_total", ("outcome", "overloaded")] == 64
     assert values["bert_serving_tokens_total", ("outcome", "ok")] == 12
@@ -90,16 +90,26 @@ def test_a_server_that_does_not_answer():
     def status():
         raise DeadlineError("no answer")
 
-    metrics = Metrics(status)
+    metrics = Metrics(status, lambda: 0.1)
     metrics.request("GET", "/livez", 200, 0.1)
     values = samples(metrics.page("")[0])
-    assert values["bert_serving_up",] == 0
+    assert values["bert_serving_up",] == values["bert_serving_ready",] == 0
     assert values["bert_serving_http_requests_total", ("method", "GET"), ("route", "/livez"), ("status", "200")] == 1
     assert not any(name.startswith("bert_serving_queue") for name, *_ in values)
 
 
+def test_a_server_is_ready_when_readyz_says_so():
+    """Its workers have been ready, and now none computes."""
+    def check():
+        raise UnavailableError("golden sentences did not come back")
+
+    values = samples(Metrics(status, check).page("")[0])
+    assert (values["bert_serving_up",], values["bert_serving_ready",]) == (1, 0)
+    assert values["bert_serving_queue_sentences",] == 7, "the other numbers are there all the same"
+
+
 def test_http_requests_are_counted_by_route_not_by_path(fake):
-    http = create_app(fake, SimpleNamespace(server_status=status())).test_client()
+    http = create_app(fake, SimpleNamespace(server_status=status(), encode=fake.encode)).test_client()
     http.post("/encode", json={"id": 1, "texts": ["a"]})
     http.post("/encode", json={})
     for number in range(20):

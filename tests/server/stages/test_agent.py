@@ -14,6 +14,7 @@ from bert_serving.server.core.membership import encode
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.errors import StartError, WorkerStartError
+from bert_serving.server.process import ExitStatus
 from bert_serving.server.stages.agent import Agent, Refused
 
 WHO = {"host": "a", "name": "host-a", "version": "2", "protocol": 1, "pid": 7}
@@ -400,9 +401,9 @@ def test_what_a_lost_worker_has_said_counts_and_what_it_held_does_not(setup):
     setup.staff.do(first)
     while not setup.staff.results.poll(10):
         pass
-    setup.staff.on_lost(0)
+    setup.staff.on_lost(0, ExitStatus(None, 9))
     assert setup.answer()[0][3] == 1
-    assert setup.hear(membership.GONE)["worker"] == 0
+    assert setup.hear(membership.GONE) == {"worker": 0, "how": "it was killed by SIGKILL"}
     setup.staff.do(second)
     assert setup.quiet() and setup.staff.fleet.workers[0].state is WorkerState.LOST
     setup.staff.fleet.started(0)
@@ -430,7 +431,7 @@ def test_a_worker_that_is_lost_while_nobody_is_there_is_told_of_later(setup):
     setup.with_worker()
     setup.say(membership.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
-    setup.staff.on_lost(0)
+    setup.staff.on_lost(0, ExitStatus(None, 9))
     setup.join()
     assert setup.quiet()
 

@@ -83,7 +83,7 @@ class Setup:
         self.outlet = Outlet(self.broker.publish, 10**7, 10**8, 30.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
                                      self.fleet, Sink(self.outlet, None, 512), Statistics(0.0),
-                                     lambda identity, in_confidence: {"server_version": "1.10.0", "all": in_confidence})
+                                     lambda command, in_confidence: {"server_version": "1.10.0", "all": in_confidence})
         self.keeper = FakeKeeper(self.fleet)
         self.broker.join(self.ventilator, self.outlet, self.keeper)
         self.jobs, self.to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
@@ -193,6 +193,42 @@ def test_all_who_share_an_identity_hear_it(setup):
     one.ask(["x"])
     setup.do(setup.next_job())
     assert setup.reply(one).request_id == setup.reply(other).request_id == 1
+
+
+def test_who_comes_late_hears_what_was_published_and_nobody_else_hears_it_again(setup):
+    setup.with_worker()
+    speaker, neighbour, stranger = setup.client(b"a"), setup.client(b"a"), setup.client(b"a\1")
+    longer = setup.client(b"ab")
+    for number in (1, 2):
+        speaker.ask(["x"], number)
+        setup.do(setup.next_job())
+        assert setup.reply(speaker).request_id == setup.reply(neighbour).request_id == number
+    late = setup.client(b"a", subscribe=False)
+    late.receiver.subscribe(b"a")
+    late.receiver.subscribe(protocol.recent_subscription(b"a"))
+    assert [setup.reply(late).request_id for _ in range(2)] == [1, 2]
+    speaker.ask(["x"], 3)
+    setup.do(setup.next_job())
+    assert [setup.reply(client).request_id for client in (speaker, neighbour, late)] == [3, 3, 3]
+    assert all(setup.quiet(client) for client in (speaker, neighbour, late, stranger, longer))
+    assert setup.outlet.subscribers[b"a"] == 3
+
+
+@pytest.mark.parametrize("subscription", [b"\0recent", b"a\0", b"a\0Recent", b"a\0recent\0", b"b\0recent", b"a\1"],
+                         ids=repr)
+def test_who_does_not_know_the_identity_hears_nothing_again(setup, subscription):
+    speaker = setup.with_worker().client(b"a")
+    speaker.ask(["x"])
+    setup.do(setup.next_job())
+    setup.reply(speaker)
+    late = setup.client(b"", subscribe=False)
+    late.receiver.subscribe(b"")
+    late.receiver.subscribe(subscription)
+    assert setup.quiet(late)
+    speaker.ask(["x"], 2)
+    setup.do(setup.next_job())
+    setup.reply(speaker)
+    assert setup.quiet(late)
 
 
 @pytest.mark.parametrize("junk", [[b"\2junk"], [b""], [b"\2", b"in", b"parts"], [b"\2", b"\1a"]], ids=repr)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..config import ENVIRONMENT_PREFIX, ServerConfig, get_args_parser, positive, seconds, sequence_length
+from ..config import ENVIRONMENT_PREFIX, ServerConfig, filled, get_args_parser, positive, seconds, sequence_length
 from ..errors import ConfigError
 from .load import WARM_UP, Load
 from .served import to_json
@@ -85,11 +85,12 @@ def get_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     for name, sweep in SWEEPS.items():
         add(f"test_{name}", f"{sweep.help}; without a value: leave this test out (default: "
             f"{' '.join(map(str, sweep.values))})", nargs="*", type=TYPES.get(name, positive), metavar="N")
-    add("ip", "address of a running server, whose ports are -port and -port_out (default: 5555 and 5556)")
+    add("ip", "address of a running server, whose ports are -port and -port_out (default: 5555 and 5556)", type=filled)
     add("num_client", "clients, a process each (default: 1)", type=positive, default=1)
     add("client_batch_size", "sentences in a request (default: 256)", type=positive, default=256)
-    add("client_sentence_file", "send the lines of this file; default: random sentences")
-    add("client_vocab_file", "make random sentences of this file's words; default: common English words")
+    add("client_sentence_file", "send the lines of this file; default: random sentences", type=filled)
+    add("client_vocab_file", "make random sentences of this file's words; default: common English words",
+        type=filled)
     add("num_words", f"words of a random sentence (default: {NUM_WORDS}; in the test of max_seq_len, that many)",
         type=positive)
     how_long = group.add_mutually_exclusive_group()
@@ -101,7 +102,7 @@ def get_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     add("num_run", "measurements of each setting; they take turns (default: 3)", type=positive, default=3)
     add("wait_till_ready", "seconds that a server may take until it is ready (default: 300)", type=seconds,
         default=300.0)
-    add("output_dir", "write benchmark.md and benchmark.json into this directory")
+    add("output_dir", "write benchmark.md and benchmark.json into this directory", type=filled)
     add("plot", "draw a picture of each test into it too; needs matplotlib", action="store_true")
     return parser
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import ENVIRONMENT_PREFIX, ServerConfig, get_args_parser, positive, seconds
+from ..config import ENVIRONMENT_PREFIX, ServerConfig, filled, get_args_parser, positive, seconds
 from ..errors import ConfigError
 from . import inputs, outputs
 
 ADDRESS = ("port", "port_out", "curve_dir")
 """Options of a server that say where a client finds it, too."""
+
+OWN_PLACE = ("host", "port", "port_out")
+"""Options of a server that one of its own has no use for: it is for this job alone."""
 
 STANDARD_INPUT = "-"
 
@@ -64,9 +67,9 @@ def get_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
 
     add("format", f"of the input: {', '.join(inputs.FORMATS)}; default: as its name ends, text for standard input",
         choices=tuple(inputs.FORMATS), metavar="FORMAT")
-    add("column", "where the text is, in formats with names (default: text)", default="text", metavar="NAME")
+    add("column", "where the text is, in formats with names (default: text)", type=filled, metavar="NAME")
     add("overwrite", "replace an output that is there, and begin anew what cannot go on", action="store_true")
-    add("ip", "address of a running server, whose ports are -port and -port_out (default: localhost)")
+    add("ip", "address of a running server, whose ports are -port and -port_out (default: localhost)", type=filled)
     add("own", "start workers for this job, with the other options, and stop them at the end", action="store_true")
     add("in_flight", "requests of 1024 texts that are under way at a time; default: as many as keep the server's "
         "workers busy", type=positive)
@@ -88,6 +91,10 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.env
     if args.own:
         if args.ip is not None:
             raise ConfigError("-ip names a server that runs, and -own starts one; leave one of them out")
+        chosen = [f"-{name}" for name in OWN_PLACE if getattr(args, name) != parser.get_default(name)]
+        if chosen:
+            raise ConfigError(f"{', '.join(chosen)} cannot be chosen for workers of its own, which nobody else can "
+                              "reach; leave it out")
         own = replace(config, host="127.0.0.1", port=0, port_out=0)
     elif changed:
         raise ConfigError(f"{', '.join(changed)} is for workers of its own, and a running server is asked; give -own, "
@@ -97,8 +104,12 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.env
     source = None if args.input == STANDARD_INPUT else Path(args.input)
     if args.output.suffix not in outputs.SUFFIXES:
         raise ConfigError(f"{args.output} does not end in a format; expected one of {', '.join(outputs.SUFFIXES)}")
+    format = args.format or inputs.format_of(source)
+    if args.column is not None and format in inputs.WITHOUT_COLUMN:
+        raise ConfigError(f"-column is for formats with names, and the input is {format}; give -format, or leave it "
+                          "out")
     return Order(
-        input=source, format=args.format or inputs.format_of(source), column=args.column, output=args.output,
+        input=source, format=format, column=args.column or "text", output=args.output,
         address={"ip": args.ip or "localhost", "port": config.port, "port_out": config.port_out,
                  "curve_dir": config.curve_dir or ""},
         own=own, overwrite=args.overwrite, in_flight=args.in_flight, patience=args.timeout, verbose=args.verbose)

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bert_serving.client.protocol import MAX_IDENTITY, TERMINATOR, Buffer, topic
+from bert_serving.client.protocol import MAX_IDENTITY, TERMINATOR, Buffer, recent_topic, topic
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +21,35 @@ HELD_OVERHEAD = 1024
 """Bytes that keeping a result costs beside its own."""
 
 
+BEGINNING_SECONDS = 10.0
+"""So long are the results of an identity that is just beginning kept for whoever subscribes to it after they were sent.
+It begins with its first result, and with one after as long a silence."""
+
+MAX_RECENT = 12
+"""Results that are kept so: fewer than a new connection takes at once."""
+
+RECENT_SHARE, RECENT_SHARE_IN_ALL = 4, 8
+"""They may be this part of what may be held for one identity, and in all."""
+
+
 @dataclass(slots=True)
 class _Held:
-    """What waits for one identity: (expiry, bytes, frames), oldest first; ``due`` is when to look for expired ones."""
+    """What waits for one identity: (expiry, bytes, frames, whether it is a result), oldest first; ``due`` is when to
+    look for expired ones."""
 
     due: float
-    queue: deque[tuple[float, int, list[Buffer]]] = field(default_factory=deque)
+    queue: deque[tuple[float, int, list[Buffer], bool]] = field(default_factory=deque)
     nbytes: int = 0
+
+
+@dataclass(slots=True)
+class _Recent:
+    """The first results of an identity that is just beginning; nothing more once it is full."""
+
+    until: float
+    results: list[list[Buffer]] = field(default_factory=list)
+    nbytes: int = 0
+    is_full: bool = False
 
 
 class Outlet:
@@ -55,7 +77,9 @@ class Outlet:
         self.blocked: set[bytes] = set()
         self._left: OrderedDict[bytes, float] = OrderedDict()  # identity -> when its last subscriber left
         self._due: list[tuple[float, bytes]] = []  # a heap of (when to look, identity)
-        self.held_bytes = 0
+        self._recent: OrderedDict[bytes, _Recent] = OrderedDict()  # the one that ends first comes first
+        self._last_result: dict[bytes, float] = {}  # identity that is subscribed -> when it was sent a result
+        self.held_bytes = self.recent_bytes = 0
         self.counts = {"sent": 0, "held": 0, "dropped": 0, "expired": 0}
 
     def subscription(self, message: bytes, now: float) -> tuple[bool, bytes] | None:
@@ -77,6 +101,7 @@ class Outlet:
             self.subscribers[identity] = count
         elif self.subscribers.pop(identity, None) is not None:
             self._left[identity] = now
+            self._last_result.pop(identity, None)
         return subscribe, topic(identity)
 
     def gone(self, since: float) -> set[bytes]:
@@ -86,15 +111,19 @@ class Outlet:
             identities.add(self._left.popitem(last=False)[0])
         return identities
 
-    def publish(self, identity: bytes, frames: Sequence[Buffer], now: float) -> bool:
+    def publish(self, identity: bytes, frames: Sequence[Buffer], now: float, is_result: bool = False) -> bool:
         """Send to ``identity``, or hold until it can be sent.
 
+        Args:
+            is_result: those who share the identity are to hear it, too.
         Returns:
             False if it was dropped, because too much is held.
         """
         if identity in self.subscribers and identity not in self.held:
             if self.send([topic(identity), *frames]):
                 self.counts["sent"] += 1
+                if is_result:
+                    self._keep(identity, frames, now)
                 return True
             self.blocked.add(identity)
         nbytes = sum(map(len, frames)) + HELD_OVERHEAD
@@ -108,33 +137,66 @@ class Outlet:
             held = self.held[identity] = _Held(now + self.hold_seconds)
             heapq.heappush(self._due, (held.due, identity))
         # Copied, because vectors are a view of their whole job's, and would keep all of that.
-        held.queue.append((now + self.hold_seconds, nbytes, [bytes(frame) for frame in frames]))
+        held.queue.append((now + self.hold_seconds, nbytes, [bytes(frame) for frame in frames], is_result))
         held.nbytes += nbytes
         self.held_bytes += nbytes
         self.counts["held"] += 1
         return True
 
-    def deliver(self, identity: bytes) -> None:
+    def deliver(self, identity: bytes, now: float) -> None:
         """Send what is held for ``identity``, as far as it is subscribed and has room."""
         held = self.held.get(identity)
         self.blocked.discard(identity)
         if held is None or identity not in self.subscribers:
             return
         while held.queue:
-            if not self.send([topic(identity), *held.queue[0][2]]):
+            _, _, frames, is_result = held.queue[0]
+            if not self.send([topic(identity), *frames]):
                 self.blocked.add(identity)
                 return
             self.counts["sent"] += 1
+            if is_result:
+                self._keep(identity, frames, now)
             self._forget_first(held)
         del self.held[identity]
 
-    def retry(self) -> None:
+    def retry(self, now: float) -> None:
         """Try the blocked again; call every few milliseconds while there are any."""
         for identity in list(self.blocked):
-            self.deliver(identity)
+            self.deliver(identity, now)
+
+    def send_again(self, identity: bytes) -> None:
+        """Send the results of an identity that is just beginning under the topic of :func:`recent_topic`, which only
+        the connection that asked for them is registered for meanwhile."""
+        recent = self._recent.get(identity)
+        for frames in recent.results if recent is not None else ():
+            if not self.send([recent_topic(identity), *frames]):
+                return  # it does not read
+
+    def _keep(self, identity: bytes, frames: Sequence[Buffer], now: float) -> None:
+        """Keep a result that was just sent, if its identity is just beginning."""
+        last = self._last_result.get(identity)
+        self._last_result[identity] = now
+        recent = self._recent.get(identity)
+        if recent is None:
+            if last is not None and now - last < BEGINNING_SECONDS:
+                return
+            recent = self._recent[identity] = _Recent(now + BEGINNING_SECONDS)
+        if recent.is_full:
+            return
+        nbytes = sum(map(len, frames)) + HELD_OVERHEAD
+        if (len(recent.results) == MAX_RECENT or recent.nbytes + nbytes > self.max_client_bytes // RECENT_SHARE
+                or self.recent_bytes + nbytes > self.max_bytes // RECENT_SHARE_IN_ALL):
+            recent.is_full = True
+            return
+        recent.results.append([bytes(frame) for frame in frames])
+        recent.nbytes += nbytes
+        self.recent_bytes += nbytes
 
     def expire(self, now: float) -> None:
-        """Forget what has been held for too long."""
+        """Forget what has been held for too long, and what identities that are not beginning any more were sent."""
+        while self._recent and next(iter(self._recent.values())).until <= now:
+            self.recent_bytes -= self._recent.popitem(last=False)[1].nbytes
         while self._due and self._due[0][0] <= now:
             due, identity = heapq.heappop(self._due)
             held = self.held.get(identity)
@@ -155,6 +217,6 @@ class Outlet:
         return any(identity in self.subscribers for identity in self.held)
 
     def _forget_first(self, held: _Held) -> None:
-        _, nbytes, _ = held.queue.popleft()
+        _, nbytes, _, _ = held.queue.popleft()
         held.nbytes -= nbytes
         self.held_bytes -= nbytes

@@ -10,6 +10,8 @@ ACTIVE_SECONDS = 180.0
 MAX_CLIENTS = 500
 MAX_SIZES = 500
 WINDOW = 200
+RATE_SECONDS = 1.0
+"""A rate is of requests in a span of at least this: of two that come at once, the time between them says nothing."""
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
            60.0)
@@ -54,6 +56,9 @@ class Statistics:
         self.num_total_client = 0
         self.last_data = started
         self.intervals: deque[float] = deque(maxlen=WINDOW)
+        # Requests, and the seconds in which they came: of at least RATE_SECONDS, each from a request to a later one.
+        self.spans: deque[tuple[int, float]] = deque(maxlen=WINDOW)
+        self._span_start, self._span_requests = started, 0
         self.sizes: Counter[int] = Counter()
         # identity -> [requests, time of its last encode request]; the least recent one falls out.
         self.clients: OrderedDict[bytes, list[float]] = OrderedDict()
@@ -75,6 +80,10 @@ class Statistics:
         self.num_total_seq += size
         self.intervals.append(max(now - self.last_data, 1e-9))
         self.last_data = now
+        self._span_requests += 1
+        if now - self._span_start >= RATE_SECONDS:
+            self.spans.append((self._span_requests, now - self._span_start))
+            self._span_start, self._span_requests = now, 0
         if size in self.sizes or len(self.sizes) < MAX_SIZES:
             self.sizes[size] += 1
         self._client(identity)[1] = now
@@ -135,7 +144,17 @@ class Statistics:
         values.update(_summary("request_per_client", Counter(int(count) for count, _ in self.clients.values())))
         values.update(_summary("size_per_request", self.sizes))
         values.update(_summary("last_two_interval", Counter(self.intervals)))
-        values.update(_summary("request_per_second", Counter(1 / interval for interval in self.intervals)))
+        values.update(self._rates(now))
+        return values
+
+    def _rates(self, now: float) -> dict[str, float]:
+        """The summary of ``request_per_second``; its average is over time. Nothing before the first request."""
+        spans = list(self.spans)
+        if not spans and self._span_requests:
+            spans = [(self._span_requests, max(now - self._span_start, RATE_SECONDS))]
+        values = dict(_summary("request_per_second", Counter(requests / seconds for requests, seconds in spans)))
+        if spans:
+            values["avg_request_per_second"] = sum(requests for requests, _ in spans) / sum(span for _, span in spans)
         return values
 
     def to_ours(self) -> dict[str, Any]:

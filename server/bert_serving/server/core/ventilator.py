@@ -88,10 +88,10 @@ class Ventilator:
     """The requests' way from the wire to the workers, and back to the sink."""
 
     def __init__(self, limits: Limits, backlog: Backlog, fleet: Fleet, sink: Sink, statistics: Statistics,
-                 describe: Callable[[bytes, bool], dict[str, Any]], show_tokens: bool = False) -> None:
+                 describe: Callable[[protocol.Command, bool], dict[str, Any]], show_tokens: bool = False) -> None:
         """
         Args:
-            describe: the values of a config or status reply to an identity, and whether it may know all of them.
+            describe: the values of the reply to a command, and whether who asks may know all of them.
             show_tokens: send every request's tokens, whether it asks for them or not.
         """
         self.limits, self.backlog, self.fleet = limits, backlog, fleet
@@ -148,7 +148,7 @@ class Ventilator:
         if command.name != protocol.TERMINATION:
             self.statistics.command(command.identity)
             self.sink.answer(command.identity, command.request_id,
-                             self.describe(command.identity, caller.is_local or caller.has_key), now)
+                             self.describe(command, caller.is_local or caller.has_key), now)
         elif caller.is_local or self._knows_token(command):
             logger.info("asked to stop by a client %s", "on this host" if caller.is_local else "that knows the token")
             self.termination_wanted = True

@@ -52,10 +52,11 @@ def estimate(model: Model, num_worker: int) -> Need:
         return Need(processes + num_worker * footprint.worker, 0, waiting, 0, f"{num_worker} x "
                     f"{_mb(footprint.worker)} for workers without a model, {_mb(processes)} for the rest")
     embeddings, encoder = _numbers(model)
-    weights = encoder * PRECISIONS[settings.precision].weight_bytes * footprint.copies
+    precision = PRECISIONS[settings.precision]
+    weights = encoder * precision.weight_bytes * footprint.copies
     conversion = int(footprint.conversion + footprint.conversion_factor * 4 * (embeddings + encoder))
-    disk = 4 * embeddings + weights
-    shared = footprint.libraries + processes + (disk if footprint.weights_are_shared else 4 * embeddings)
+    disk = 4 * embeddings + encoder * precision.stored_bytes * footprint.copies
+    shared = footprint.libraries + processes + 4 * embeddings + (weights if footprint.weights_are_shared else 0)
     each = footprint.worker + (0 if footprint.weights_are_shared else weights)
     twice = ", twice, as there can be long sentences" if footprint.copies == 2 else ""
     how = (f"{num_worker} x {_mb(each)} for workers" + ("" if footprint.weights_are_shared else f" (weights{twice})")

@@ -2,10 +2,10 @@
 
 As a program it makes one, in a process of its own, for the library's memory to go with it::
 
-    echo '{"settings": {...}, "cache_dir": "..."}' | python -m bert_serving.server.engine.artefact
+    echo '{"settings": {...}, "cache_dir": "...", "cache_mb": 4096}' | python -m bert_serving.server.engine.artefact
 
-prints one line of JSON: ``{"path", "layers_kept", "layers", "seconds", "bytes"}``, or
-``{"error": {"name", "message"}}`` with exit code 1.
+prints one line of JSON: ``{"path", "layers_kept", "layers", "seconds", "bytes"}``, with ``"removed"`` where others had
+to make room, or ``{"error": {"name", "message"}}`` with exit code 1.
 """
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any
 from ..config import PoolingStrategy
 from ..errors import EngineError, ModelError, StartError
 from ..process import read_orders
+from . import eviction
 from .architectures import from_file
 from .backends import backend
 from .base import EngineSettings
@@ -82,11 +83,13 @@ def check_weights(settings: EngineSettings, checkpoint: Checkpoint, spec: Encode
     checkpoint.check(expected)
 
 
-def make(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
+def make(settings: EngineSettings, cache_dir: str | Path, cache_mb: int = 0) -> dict[str, Any]:
     """Make the artefact for these settings, in place of what may be there.
 
+    Args:
+        cache_mb: if the cache takes more megabytes then, the least recently used are removed; 0: no limit.
     Returns:
-        path, layers_kept, layers, seconds and bytes.
+        path, layers_kept, layers, seconds and bytes; removed, where others had to make room: how many they were.
     Raises:
         ModelError: the model's files do not make a model.
         EngineError: the cache cannot be written, or the backend's library is not installed.
@@ -100,14 +103,26 @@ def make(settings: EngineSettings, cache_dir: str | Path) -> dict[str, Any]:
     pooler = PoolingStrategy[settings.pooling_strategy] in POOLER_STRATEGIES
     about: dict[str, Any] = {"layers": spec.num_layers,
                              "layers_kept": spec.layers_needed(settings.pooling_layer, pooler)}
+    lease = eviction.Lease(target)
     try:
         with new_directory(target) as directory:
             seal = backend(settings.engine).make(directory, settings, spec, checkpoint)
             size = sum(path.stat().st_size for path in directory.iterdir())
-            write_manifest(directory, {**seal, **about, "bytes": size})
+            write_manifest(directory, {**seal, **about, "bytes": size, "made_from": _made_from(settings)})
+        removed, _ = eviction.prune(target.parent, keep_bytes=cache_mb * eviction.MB) if cache_mb else ([], [])
     except OSError as error:
         raise cannot_write(target.parent, error) from error
-    return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3)}
+    finally:
+        lease.release()
+    return {"path": str(target), **about, "bytes": size, "seconds": round(time.monotonic() - start, 3),
+            **({"removed": len(removed)} if removed else {})}
+
+
+def _made_from(settings: EngineSettings) -> dict[str, Any]:
+    """What tells an artefact from others, for people."""
+    return {"checkpoint": settings.checkpoint, "engine": settings.engine, "precision": settings.precision,
+            "pooling_strategy": settings.pooling_strategy, "pooling_layer": list(settings.pooling_layer),
+            "no_position_embeddings": settings.no_position_embeddings}
 
 
 def cannot_write(cache_dir: Path, error: OSError) -> EngineError:
@@ -122,7 +137,8 @@ def main() -> int:
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
         request = read_orders("bert-freeze")
-        result = make(EngineSettings.from_json(request["settings"]), request["cache_dir"])
+        result = make(EngineSettings.from_json(request["settings"]), request["cache_dir"],
+                      request.get("cache_mb", 0))
     except StartError as error:
         result = {"error": {"name": type(error).__name__, "message": str(error)}}
     except ImportError as error:

@@ -48,12 +48,12 @@ def new_directory(target: Path) -> Iterator[Path]:
             except OSError:
                 if not attempts_left or not target.parent.is_dir():
                     raise
-                _remove(target)
+                remove_directory(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _remove(target: Path) -> None:
+def remove_directory(target: Path) -> None:
     """Take a directory away at once, unless someone else is quicker."""
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     try:

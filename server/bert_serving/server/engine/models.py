@@ -36,7 +36,7 @@ class Model:
         name: for people.
         path: its directory; None for the echo engine.
         spec: what its encoder computes.
-        config: what the server was told, nothing being FromModel any more.
+        config: what the server was told, nothing being FromModel any more but names of files.
         settings: what an engine needs to know; device, threads and artefact are still to be filled in.
         provenance: option -> where its value is from, for those that a model can decide.
         engine_reason: why it is this engine that computes.
@@ -173,12 +173,7 @@ def find(root: Path, config: ServerConfig | None = None) -> ModelFiles:
     """
     config = config or ServerConfig()
     directory = _encoder_directory(root)
-    config_file = directory / config.config_name
-    if not config_file.is_file():
-        config_file = directory / "config.json"
-    if not config_file.is_file():
-        raise ModelError(f"{directory} has neither {config.config_name} (Google's format) nor config.json (Hugging "
-                         f"Face's); it holds {_content(directory)}")
+    config_file = _config_file(directory, config.config_name)
     vocabulary = directory / "vocab.txt"
     if not vocabulary.is_file():
         raise ModelError(f"{directory} has no vocab.txt; it holds {_content(directory)}")
@@ -191,15 +186,40 @@ def find(root: Path, config: ServerConfig | None = None) -> ModelFiles:
                       checkpoint=_checkpoint(weights, config.ckpt_name))
 
 
-def _checkpoint(directory: Path, name: str) -> Path:
+def _config_file(directory: Path, name: str | FromModel) -> Path:
     """
+    Args:
+        name: as given; FromModel: the usual ones are looked for.
+    Raises:
+        ModelError: there is none.
+    """
+    usual = [name.fallback, "config.json"] if isinstance(name, FromModel) else [name]
+    for candidate in usual:
+        if (directory / candidate).is_file():
+            return directory / candidate
+    if isinstance(name, FromModel):
+        raise ModelError(f"{directory} has neither {usual[0]} (Google's format) nor {usual[1]} (Hugging Face's); it "
+                         f"holds {_content(directory)}")
+    raise ModelError(f"-config_name {name}: {directory} has no such file, and holds {_content(directory)}; give the "
+                     "name of one of them, or leave it out")
+
+
+def _checkpoint(directory: Path, given: str | FromModel) -> Path:
+    """
+    Args:
+        given: name of a safetensors file, or prefix of a TensorFlow checkpoint; FromModel: the usual ones are looked
+            for.
     Raises:
         ModelError: there is none, or not all of it.
     """
-    if is_safetensors(name) and (directory / name).is_file():
-        return directory / name
+    name = str(given.fallback if isinstance(given, FromModel) else given)
+    if is_safetensors(name):
+        if (directory / name).is_file():
+            return directory / name
+        raise ModelError(f"-ckpt_name {name}: {directory} has no such file, and holds {_content(directory)}; give the "
+                         "name of one of them, or leave it out")
     prefix, safetensors = directory / name, directory / "model.safetensors"
-    if name == ServerConfig.ckpt_name and not Path(f"{prefix}.index").is_file():
+    if isinstance(given, FromModel) and not Path(f"{prefix}.index").is_file():
         if safetensors.is_file():
             return safetensors
         if (directory / "pytorch_model.bin").is_file():
@@ -208,7 +228,13 @@ def _checkpoint(directory: Path, name: str) -> Path:
         if (directory / "model.safetensors.index.json").is_file():
             raise ModelError(f"{directory} has its weights in several safetensors files; save them as one "
                              "model.safetensors")
-    tensorflow_checkpoint_files(prefix)
+    try:
+        tensorflow_checkpoint_files(prefix)
+    except ModelError as error:
+        if isinstance(given, FromModel):
+            raise
+        raise ModelError(f"-ckpt_name {name}: {error.message}; give the prefix of one that is there, or leave it "
+                         "out") from None
     return prefix
 
 
@@ -348,10 +374,14 @@ def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
         elif decided["max_seq_len"] > spec.max_length:
             raise ConfigError(f"-max_seq_len {decided['max_seq_len']} is beyond the model's "
                               f"{spec.max_length} positions; give that, less, or NONE")
-    if decided["pooling_strategy"] not in POOLER_STRATEGIES or provenance["pooling_layer"] == "given":
-        for layer in decided["pooling_layer"]:
-            try:
-                spec.layer_index(layer)
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
+    is_given, strategy = provenance["pooling_layer"] == "given", decided["pooling_strategy"]
+    if strategy in POOLER_STRATEGIES and not is_given:
+        decided["pooling_layer"], provenance["pooling_layer"] = [-1], f"what {strategy} reads"
+    try:
+        layers = [spec.layer_index(layer) for layer in decided["pooling_layer"]]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if strategy in POOLER_STRATEGIES and layers != [spec.num_layers - 1]:
+        raise ConfigError(f"-pooling_layer {' '.join(map(str, decided['pooling_layer']))} cannot be pooled with "
+                          f"-pooling_strategy {strategy}, which reads the last layer; give -1, or leave it out")
     return replace(config, **decided), provenance

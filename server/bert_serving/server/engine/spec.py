@@ -236,15 +236,15 @@ class EncoderSpec:
         yield Departure.SHARED_LAYERS, self.layer_weights not in ((), tuple(range(self.num_layers)))
 
     def layer_index(self, layer: int) -> int:
-        """The encoder layer, from 0, that -pooling_layer means by this number.
+        """The encoder layer, from 0, that -pooling_layer means by this number, which counts from the end below 0.
 
         Raises:
             ValueError: the model has no such layer.
         """
         layers = self.num_layers
         if not -layers <= layer < layers:
-            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {layers} layers; "
-                             f"expected {-layers} (first) to -1 (last)")
+            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {layers} layers; expected "
+                             f"{-layers} (first) to -1 (last), or 0 (first) to {layers - 1} (last)")
         return layer % layers
 
     def layers_needed(self, layers: Sequence[int], pooler: bool) -> int:

@@ -30,11 +30,15 @@ INPUTS = {"input_ids": 1, "token_type_ids": 1, "position_ids": 1, "input_mask": 
           "lengths": 1}
 """Name of each of the graph's placeholders -> its dimensions; :func:`build_graph` says what they hold."""
 
-FORMS = ("vectors", "fused", "emulated")
-"""The ways to compute in bf16. ``vectors``: products in bf16, activations in float32; for GPUs and XLA. ``fused``:
-activations in bf16 too, for TensorFlow to make them a part of the product before, which is exact and much faster; for
-processors that have bf16. ``emulated``: what goes into each dense layer is rounded to bf16, and multiplied in float32,
-as is attention; for other processors, on which TensorFlow's products in bf16 are not exact enough."""
+FORMS = {"fp32": ("vectors",), "bf16": ("vectors", "fused", "float32"), "fp16": ("vectors", "unfused", "float32")}
+"""Precision -> the ways to compute that its graph holds; the worker chooses one, see :mod:`.graph`.
+
+- ``vectors``: dense layers and attention in that precision, with fp16 the activation too. For GPUs and XLA.
+- ``fused``: with bf16 the activation too, which TensorFlow then makes a part of the product before it: exact, and much
+  faster on processors that have bf16.
+- ``unfused``: only the products of dense layers are in fp16, so that TensorFlow can make nothing else a part of them.
+- ``float32``: all of it in float32, with weights of its own. It takes what fp32 takes, on every processor.
+"""
 
 
 def build_graph(spec: EncoderSpec, constant: Callable[..., tf.Tensor], *, strategy: PoolingStrategy,
@@ -48,8 +52,8 @@ def build_graph(spec: EncoderSpec, constant: Callable[..., tf.Tensor], *, strate
     - ``tokens`` [B, L]: the sequences beside each other, as indices into the T tokens; any index for padding
     - ``places`` [T]: where each token is among those B * L
 
-    Its result ``vectors`` is [B, D], or [B, L, D] for strategy NONE; float16 with precision fp16, else float32.
-    With bf16 it is one of FORMS, of which the device decides.
+    Its result is [B, D], or [B, L, D] for strategy NONE; float16 with precision fp16, else float32.
+    A graph has one such result for each of the precision's FORMS, named after it.
 
     Args:
         constant: as for :class:`Encoder`.
@@ -68,7 +72,7 @@ def build_graph(spec: EncoderSpec, constant: Callable[..., tf.Tensor], *, strate
         embeddings = encoder.embed(inputs["input_ids"], inputs["token_type_ids"],
                                    inputs["position_ids"] if position_embeddings else None)
         bias = encoder.attention_bias(mask, lengths)
-        for form in FORMS if precision == "bf16" else ("vectors",):
+        for form in FORMS[precision]:
             encoder.form = form
             hidden, outputs = embeddings, []
             for number in range(spec.layers_needed(layers, strategy in POOLER_STRATEGIES)):
@@ -93,15 +97,15 @@ class Encoder:
     """The encoder's computation, in the order in which it happens: :meth:`embed`, then :meth:`layer` by layer.
 
     All but attention works on the tokens of all sequences as one long list, so that padding costs nothing there.
-    With precision fp16 matrix products, and the activation between two of them, are in that type, and in bf16 as FORMS
-    says; all else, the sums over many numbers and over layers, is in float32.
+    With precision fp16 or bf16 matrix products are in that type, and the activation between two of them, as FORMS says;
+    all else, the sums over many numbers and over layers, is in float32.
 
     Args:
         constant: ``constant(name, dtype, *beside)`` gives a tensor of the variable of that name, in that dtype, and of
             those named after it, joined at their last axis.
 
     Attributes:
-        form: one of FORMS; it matters to bf16 only.
+        form: one of the precision's FORMS.
     """
 
     form = "vectors"
@@ -110,8 +114,15 @@ class Encoder:
         import tensorflow as tf
 
         self.spec = spec
-        self.dtype = {"fp32": tf.float32, "bf16": tf.bfloat16, "fp16": tf.float16}[precision]
+        self._dtype = {"fp32": tf.float32, "bf16": tf.bfloat16, "fp16": tf.float16}[precision]
         self._constant = constant
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Of the products of dense layers, and of their weights."""
+        import tensorflow as tf
+
+        return tf.float32 if self.form == "float32" else self._dtype
 
     def arrange(self, tokens: tf.Tensor, places: tf.Tensor) -> None:
         """Say how tokens are brought together for attention.
@@ -205,7 +216,7 @@ class Encoder:
         return tf.gather(context, self._places)
 
     def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:
-        """In ``dtype``, unless that is emulated."""
+        """In ``dtype``, but for what is added to an unfused product."""
         return self._denses(inputs, [name])
 
     def _denses(self, inputs: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
@@ -214,10 +225,10 @@ class Encoder:
 
         kernel, bias = (self._constant(f"{names[0]}/{part}", self.dtype, *(f"{name}/{part}" for name in names[1:]))
                         for part in ("kernel", "bias"))
-        inputs = tf.cast(inputs, self.dtype)
-        if self.form == "emulated":
-            inputs, kernel, bias = (tf.cast(tensor, tf.float32) for tensor in (inputs, kernel, bias))
-        return tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        product = tf.matmul(tf.cast(inputs, self.dtype), kernel)
+        if self.form == "unfused":
+            product, bias = tf.cast(product, tf.float32), tf.cast(bias, tf.float32)
+        return tf.nn.bias_add(product, bias)
 
     def _layer_norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf

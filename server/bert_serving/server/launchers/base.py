@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ..process import ExitStatus
+
 
 class Handle(Protocol):
     """A worker that was started.
@@ -21,8 +23,8 @@ class Handle(Protocol):
     def wait(self, seconds: float) -> bool:
         """Whether it is gone, after at most ``seconds``."""
 
-    def forget(self) -> str:
-        """Free what is left of a worker that is gone; how it ended, in words."""
+    def forget(self) -> ExitStatus:
+        """Free what is left of a worker that is gone; how it ended."""
 
 
 class Launcher(Protocol):

@@ -22,7 +22,7 @@ from typing import Any
 
 from .. import log
 from ..errors import ConfigError, StartError, WorkerStartError
-from ..process import Child, read_orders
+from ..process import Child, ExitStatus, read_orders
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Place:
         devices = ["-device_map", *gpus] if gpus else ["-cpu"]
         self.child = Child("bert_serving.server.join", orders, arguments=[*arguments, "-orders", *devices])
 
-    def wait(self) -> str:
+    def wait(self) -> ExitStatus:
         """Return when it has ended: how."""
         while not self.child.wait(3600):
             pass
@@ -166,7 +166,7 @@ def main() -> None:
     # What a library prints must not be taken for a report.
     reports = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    log.set_up(orders["verbose"], "RAY")
+    log.set_up(orders["verbose"], log.Stage.RAY)
 
     def report(**message: Any) -> None:
         print(json.dumps(message), file=reports, flush=True)

@@ -82,9 +82,10 @@ def create_app(client: PooledClient | None, probe: ProbeClient | None = None, op
 
     gate = Gate(cast(PooledClient, client), options.max_connect, options.patience)
     vocabulary = Vocabulary(options.model.vocabulary) if options.model.vocabulary else None
-    _watch(app, Metrics(lambda: cast(ProbeClient, probe).server_status), stopping or Event())
+    readiness = Readiness(cast(ProbeClient, probe))
+    _watch(app, Metrics(lambda: cast(ProbeClient, probe).server_status, readiness.check), stopping or Event())
     _lock(app, options.keys)
-    _answer_readiness(app, Readiness(cast(ProbeClient, probe)))
+    _answer_readiness(app, readiness)
     _encode(app, gate, vocabulary, options.private)
     app.register_blueprint(openai.blueprint(gate, options.model, vocabulary))
     app.register_blueprint(pages.blueprint(options.dashboard))
@@ -144,7 +145,6 @@ def _encode(app: Flask, gate: Gate, vocabulary: Vocabulary | None, private: Sequ
     @app.get("/status/client")
     @as_json
     def client_status() -> dict[str, Any]:
-        # FlaskJSON writes the identity's bytes and the set of pending requests as lists, as the original did.
         with gate.turn() as client:
             return {**client.status, "status": 200}
 

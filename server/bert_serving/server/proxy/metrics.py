@@ -43,6 +43,8 @@ TOKENS = {
     "saved_by_repeats": ("repeats_saved_tokens", "Tokens of sentences that were computed once for several equal ones"),
 }
 
+READY = "Whether sentences come back as the right vectors, as /readyz sees it"
+
 WORKER = {
     "jobs": ("worker_batches", "Batches that a worker has done"),
     "sentences": ("worker_sentences", "Sentences that a worker has done"),
@@ -53,13 +55,14 @@ WORKER = {
 class Metrics:
     """Both kinds of numbers, as one page."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, status: Callable[[], dict[str, Any]], check: Callable[[], object]) -> None:
         """
         Args:
             status: asks the server for its status.
+            check: raises BertServingError if the server is not ready, as ``/readyz`` sees it.
         """
         self.registry = CollectorRegistry()
-        self.registry.register(ServerCollector(status))
+        self.registry.register(ServerCollector(status, check))
         self.requests = Counter(PREFIX + "http_requests", "HTTP requests", ("method", "route", "status"),
                                 registry=self.registry)
         self.seconds = Histogram(PREFIX + "http_request_seconds", "Time from a whole HTTP request to its whole answer",
@@ -87,8 +90,8 @@ class Metrics:
 class ServerCollector:
     """Turns a status reply into metrics; a server that does not answer is ``bert_serving_up 0``."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
-        self.status = status
+    def __init__(self, status: Callable[[], dict[str, Any]], check: Callable[[], object]) -> None:
+        self.status, self.check = status, check
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(PREFIX + "up", "Whether the server answers its HTTP proxy")
@@ -98,10 +101,20 @@ class ServerCollector:
             logger.warning("no numbers of the server: %s", error)
             up.add_metric([], 0)
             yield up
+            yield gauge("ready", READY, 0)
             return
         up.add_metric([], 1)
         yield up
+        yield gauge("ready", READY, self._is_ready())
         yield from server_metrics(status)
+
+    def _is_ready(self) -> bool:
+        try:
+            self.check()
+        except BertServingError as error:
+            logger.warning("the server is not ready: %s", error)
+            return False
+        return True
 
 
 def server_metrics(status: dict[str, Any]) -> Iterator[Metric]:
@@ -109,7 +122,6 @@ def server_metrics(status: dict[str, Any]) -> Iterator[Metric]:
     yield InfoMetricFamily(PREFIX + "server", "What is served", value={
         "version": status["bert_serving_version"], "model": status["model_name"], "engine": status["engine"],
         "max_seq_len": str(status["max_seq_len"])})
-    yield gauge("ready", "Whether every worker has been ready", status["ready"])
     yield gauge("start_time_seconds", "When the server started, in seconds since 1970",
                 datetime.fromisoformat(status["server_start_time"]).timestamp())
     yield from _requests(status)

@@ -15,6 +15,7 @@ from ..core.membership import MembershipError, readable
 from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker
 from ..core.recovery import Fleet, WorkerState
 from ..errors import StartError
+from ..process import Ending
 from .broker import Keeper
 from .endpoints import MOST_AT_ONCE, hand, receive
 from .loop import Loop
@@ -47,7 +48,7 @@ class Agent(Loop):
     """Sockets: ``link`` DEALER to the server; and those of its workers, as the broker's."""
 
     def __init__(self, connect: Callable[[], Link], who: dict[str, Any],
-                 hire: Callable[[dict[str, Any], Callable[[int], None]], Staff], patience: float) -> None:
+                 hire: Callable[[dict[str, Any], Callable[[int, Ending], None]], Staff], patience: float) -> None:
         """
         Args:
             connect: opens a connection to the server.
@@ -287,7 +288,7 @@ class Agent(Loop):
         elif isinstance(message, Fault):
             self.staff.keeper.on_start_fault(message)
 
-    def _lost(self, worker: int) -> None:
+    def _lost(self, worker: int, how: Ending) -> None:
         """A worker is gone; its keeper replaces it."""
         assert self.staff is not None
         while int(self.staff.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
@@ -295,4 +296,4 @@ class Agent(Loop):
         self.outstanding[worker].clear()
         self.staff.fleet.lost(worker)
         if self.joined:
-            self.say(membership.GONE, worker=worker, how="its process ended")
+            self.say(membership.GONE, worker=worker, how=f"it {how}")

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 import zmq
 
 from bert_serving.client.errors import UnavailableError
-from bert_serving.client.protocol import COMMANDS, Buffer
+from bert_serving.client.protocol import COMMANDS, Buffer, asks_for_recent, recent_topic, topic
 
 from ..core import messages
 from ..core.messages import Fault, Job, Ready, Rows
@@ -102,7 +102,7 @@ class Broker(Loop):
         now = time.monotonic()
         if self.outlet.blocked and now - self._last_retry >= RETRY_MS / 1e3:
             self._last_retry = now
-            self.outlet.retry()
+            self.outlet.retry(now)
         if now - self._last_tick >= TICK_MS / 1e3:
             self._last_tick = now
             self.outlet.expire(now)
@@ -220,13 +220,30 @@ class Broker(Loop):
                 continue
             if self._crossed and message[0]:
                 continue
-            change = self.outlet.subscription(message, time.monotonic())
-            if change is None or self._crossed:
+            now = time.monotonic()
+            change = self.outlet.subscription(message, now)
+            if self._crossed:
                 continue
-            subscribe, topic = change
-            socket.setsockopt(zmq.SUBSCRIBE if subscribe else zmq.UNSUBSCRIBE, topic)
+            if change is None:
+                identity = asks_for_recent(message[1:])
+                if identity is not None and message[0]:
+                    self._send_again(identity)
+                continue
+            subscribe, registered = change
+            socket.setsockopt(zmq.SUBSCRIBE if subscribe else zmq.UNSUBSCRIBE, registered)
             if subscribe:
-                self.outlet.deliver(message[1:])
+                self.outlet.deliver(message[1:], now)
+
+    def _send_again(self, identity: bytes) -> None:
+        """Give the connection that the last message came from what its identity was sent lately, and nobody else.
+
+        It is registered for what comes after that, too: its other subscription may be still on its way.
+        """
+        socket, own = self.outlet_socket, recent_topic(identity)
+        socket.setsockopt(zmq.SUBSCRIBE, topic(identity))
+        socket.setsockopt(zmq.SUBSCRIBE, own)
+        self.outlet.send_again(identity)
+        socket.setsockopt(zmq.UNSUBSCRIBE, own)
 
     def publish(self, frames: list[Buffer]) -> bool:
         """The outlet's ``send``: False if a subscriber's pipe is full."""

@@ -154,7 +154,7 @@ def _bad_sequences(array: np.ndarray, lengths: Sequence[int]) -> list[int]:
 def main() -> None:
     orders = read_orders("bert-worker")
     slot, incarnation = orders["slot"], orders["incarnation"]
-    log.set_up(orders["verbose"], f"WORKER-{slot}")
+    log.set_up(orders["verbose"], log.Stage.WORKER, slot)
     context = zmq.Context()
     jobs, results = endpoints.worker_end(context, orders["jobs"], orders["results"], orders["largest_job"])
     try:

@@ -1,6 +1,9 @@
 """The whole command, on figures that nobody had to measure."""
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from bert_serving.server.benchmark.peers import __main__ as command
@@ -92,3 +95,22 @@ def test_an_end_before_the_end(run, monkeypatch, capsys, error, code, line):
     monkeypatch.setattr(command, "compare_engines", fail)
     assert run() == code
     assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize("end, code", [(None, 0), (PeerError("it fails"), 1), (KeyboardInterrupt(), 130)], ids=repr)
+def test_what_others_leave_in_the_temporary_directory_goes(run, monkeypatch, tmp_path, end, code):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    seen = []
+
+    def compare(names, *rest):
+        made = subprocess.run([sys.executable, "-c", "import tempfile; print(tempfile.mkdtemp())"], check=True,
+                              capture_output=True, text=True)
+        seen.append(made.stdout.strip())
+        assert os.path.isdir(seen[0]) and os.path.basename(os.path.dirname(seen[0])).startswith("bert-serving-peers-")
+        if end is not None:
+            raise end
+        return {}, {}
+
+    monkeypatch.setattr(command, "compare_engines", compare)
+    assert run("--parts", "engines") == code
+    assert seen and not os.path.exists(os.path.dirname(seen[0])) and os.environ["TMPDIR"] == str(tmp_path)

@@ -54,7 +54,7 @@ def test_what_needs_no_artefact_has_no_key(name):
     ("lite", {"spec": ROTARY}, "does not compute RMS norm, rotary positions"),
     ("graph", {"precision": "int8"}, "has no int8"), ("graph", {"gpu": True, "xla": True, "precision": "bf16"}, None),
     ("graph", {"spec": ROTARY}, "does not compute RMS norm, rotary positions"),
-    ("echo", {"precision": "int8", "spec": ROTARY}, None), ("echo", {"gpu": True}, "computes nothing")])
+    ("echo", {"precision": "fp16", "spec": ROTARY}, None), ("echo", {"precision": "int8"}, "has no int8"), ("echo", {"gpu": True}, "computes nothing")])
 def test_objections(name, wanted, objection):
     found = backend(name).objection(Requirements(**wanted))
     assert found is None if objection is None else found.startswith(objection)
@@ -65,7 +65,7 @@ def test_objections(name, wanted, objection):
     ({"engine": "lite", "xla": True}, "-engine lite does without XLA; leave that out, or give -engine graph"),
     ({"engine": "lite", "fp16": True}, "-engine lite has no fp16; leave that out, or give -engine graph"),
     ({"engine": "lite", "device_map": [0]}, "-engine lite is for CPUs; leave that out, or give -engine graph"),
-    ({"engine": "echo", "device_map": [0]}, "-engine echo computes nothing, so it has no use for a GPU; leave that"),
+    ({"engine": "echo", "precision": "bf16"}, "-engine echo has no bf16; leave that out, or give -engine graph"),
     ({"precision": "int8", "xla": True}, "no engine can do .*: lite does without XLA; graph has no int8"),
     ({"precision": "int8", "device_map": [0]}, "no engine can do .*: lite is for CPUs; graph has no int8")], ids=str)
 def test_options_that_no_backend_can_follow(words, message):

@@ -1,6 +1,7 @@
 """The TensorFlow engine against a plain NumPy BERT on tiny models, and against reference vectors on a real one."""
 import dataclasses
 import json
+import logging
 import os
 import platform
 import shutil
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.features import Features
 from bert_serving.server.engine.command import convert
-from bert_serving.server.engine import backends, base
+from bert_serving.server.engine import backends, base, tf_encoder
 from bert_serving.server.engine.backends import graph
 from bert_serving.server.errors import EngineError
+
+from ..conftest import labels
 
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
          ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
@@ -48,7 +51,7 @@ def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
 @pytest.mark.parametrize("name", NAMES)
 def test_strategies(tiny, tmp_path, run, name, masked):
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
                   mask_cls_sep=masked)
     compare(running, model, strategy=name)
 
@@ -100,36 +103,138 @@ def test_all_masked_sequences_do_not_depend_on_the_batch(tiny_dir, run):
 def test_precisions(tiny, tmp_path, run, name, precision, xla):
     answers, tolerance = {"fp16": (np.float16, 0.01), "bf16": (np.float32, 0.08)}[precision]
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
                   precision=precision, xla=xla)
     assert running.encode(TEXTS).dtype == answers
     compare(running, model, strategy=name, tolerance=tolerance)
     base.prove(running.engine, running.tokenizer, running.settings)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_bf16_of_processors_that_have_it(tiny, tmp_path, run, monkeypatch, name):
-    """Here it is computed less exactly, but by the same graph."""
-    monkeypatch.setattr(graph, "rounds", lambda *args: True)
+@pytest.fixture
+def choose(monkeypatch):
+    """Have a form chosen, whatever the processor: what each takes is made up, by ``choose(form=seconds, ...)``."""
+    def made_up(**seconds):
+        def measured(trial, name, run, baseline=""):
+            trial.seconds[name], trial._shown[name] = seconds[name], f"{1000 * seconds[name]:.1f} ms"
+            tried.append(name)
+            return True
+        tried = []
+        monkeypatch.setattr(graph, "rounds", lambda *args: True)
+        monkeypatch.setattr(graph._Trial, "measure", measured)
+        return tried
+    return made_up
+
+
+def times(precision, fast):
+    """Seconds of each form, for that one to be chosen."""
+    return {**dict.fromkeys(tf_encoder.FORMS[precision], 0.1), "float32": 0.02, fast: 0.01}
+
+
+FORMS = [(precision, form) for precision, forms in tf_encoder.FORMS.items() if precision != "fp32" for form in forms
+         if (precision, form) != ("bf16", "vectors")]     # That is for GPUs and XLA.
+
+
+@pytest.mark.parametrize("name", NAMES if ALL else ["REDUCE_MEAN_MAX", "NONE", "CLS_POOLED", "CLASSIFICATION"])
+@pytest.mark.parametrize("precision, form", FORMS)
+def test_each_form_computes_the_right_vectors(tiny, tmp_path, run, choose, name, precision, form):
+    choose(**times(precision, form))
+    tolerance = {"fp16": 0.01, "bf16": 0.1}[precision]
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
-                  precision="bf16")
-    compare(running, model, strategy=name, tolerance=0.1)
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
+                  precision=precision)
+    assert running.engine.form == form
+    assert running.encode(TEXTS).dtype == (np.float16 if precision == "fp16" else np.float32)
+    compare(running, model, strategy=name, tolerance=1e-5 if (precision, form) == ("bf16", "float32") else tolerance)
+    base.prove(running.engine, running.tokenizer, running.settings)
 
 
-def test_a_processor_that_does_not_round_is_found_out(tiny_dir, run, monkeypatch):
+@pytest.mark.parametrize("seconds, form", [
+    ({"float32": 0.02, "vectors": 0.01, "unfused": 0.015}, "vectors"),
+    ({"float32": 0.02, "vectors": 0.7, "unfused": 0.01}, "unfused"),
+    ({"float32": 0.02, "vectors": 0.7, "unfused": 0.7}, "float32"),
+    ({"float32": 0.02, "vectors": 0.025}, "vectors"),     # Within what a busy machine makes of it.
+    ({"float32": 0.02, "fused": 0.031}, "float32"), ({"float32": 0.02}, "float32")], ids=str)
+def test_the_form_is_the_fastest(seconds, form):
+    assert graph.choose_form(seconds, "float32") == form
+    assert seconds[form] <= graph.TOO_SLOW * seconds["float32"]
+
+
+@pytest.mark.parametrize("seconds, form, tried, level, said", [
+    ({"float32": 0.014, "vectors": 0.01}, "vectors", ["float32", "vectors"], logging.INFO,
+     "computing with products and activations in fp16 (104 tokens: fp32: 14.0 ms; products and activations in fp16: "
+     "10.0 ms)"),
+    ({"float32": 0.014, "vectors": 0.62, "unfused": 0.009}, "unfused", ["float32", "vectors", "unfused"], logging.INFO,
+     "computing with products in fp16, all else in fp32 (104 tokens: "),
+    ({"float32": 0.014, "vectors": 0.62, "unfused": 0.62}, "float32", ["float32", "vectors", "unfused"],
+     logging.WARNING, "-precision fp16 does not pay on this processor, so the worker computes in fp32 (104 tokens: "
+     "fp32: 14.0 ms; products and activations in fp16: 620.0 ms; "),
+    # In doubt both are measured again.
+    ({"float32": 0.014, "vectors": 0.03, "unfused": 0.01}, "unfused",
+     ["float32", "vectors", "float32", "vectors", "unfused"], logging.INFO, "computing with products in fp16, ")])
+def test_the_log_says_which_form_was_chosen_and_why(tiny_dir, run, choose, caplog, seconds, form, tried, level, said):
+    caplog.set_level(logging.INFO)
+    expected, tried = tried, choose(**seconds)
+    running = run(tiny_dir, precision="fp16")
+    assert (running.engine.form, tried) == (form, expected)
+    assert [record.levelno for record in caplog.records if record.message.startswith(said)] == [level]
+    assert ("fp16 computed in fp32" in running.engine.describe()) == (form == "float32")
+    assert running.encode(TEXTS).dtype == np.float16
+
+
+def test_a_form_with_wrong_vectors_is_not_chosen(tiny_dir, run, caplog, monkeypatch):
+    original = graph._Session.run
+
+    def wrong(session, form, compiled=False):
+        right = original(session, form, compiled)
+        return right if form == "float32" else lambda *inputs: right(*inputs) * np.nan
+    monkeypatch.setattr(graph._Session, "run", wrong)
+    running = run(tiny_dir, precision="fp16")
+    assert running.engine.form == "float32" and np.isfinite(running.encode(TEXTS)).all()
+    assert sum("their vectors are wrong on this processor" in line for line in caplog.messages) == 2
+
+
+@pytest.mark.parametrize("most, runs", [(1e9, 1 + 2 * (graph.ROUNDS + 1)), (0, 2), (-1e9, 1)])
+def test_a_slow_form_is_soon_given_up(most, runs):
+    """After one run where that is plainly too slow, else after the first sample that is."""
+    done = []
+    assert graph.seconds_of(done.append, 2, most) >= 0
+    assert done == [0, *[0, 1] * graph.ROUNDS * 2][:runs]
+
+
+@pytest.mark.parametrize("xla_seconds", [0.5, 0.01])
+def test_a_slow_xla_is_said_to_be_slow(tiny_dir, run, caplog, choose, xla_seconds):
+    choose(**{"fp32 without -xla": 0.01, "-xla": xla_seconds})
+    assert run(tiny_dir, precision="bf16", xla=True).engine.form == "vectors"
+    assert ("-xla with -precision bf16 is slow on this processor (8 tokens: fp32 without -xla: 10.0 ms; -xla: 500.0 ms)"
+            in caplog.text) == (xla_seconds == 0.5)
+
+
+@pytest.mark.parametrize("answer", [False, True])
+def test_bf16_that_is_not_rounded_is_not_used(tiny_dir, run, caplog, choose, monkeypatch, answer):
+    choose(float32=0.1, fused=0.01)
+    monkeypatch.setattr(graph, "rounds", lambda *args: answer)
+    assert run(tiny_dir, precision="bf16").engine.form == ("fused" if answer else "float32")
+    assert ("TensorFlow is not exact in bf16 on this processor" in caplog.text) != answer
+
+
+def test_a_processor_that_does_not_round_is_found_out():
     import tensorflow as tf
-    running, vectors = run(tiny_dir, precision="bf16"), {}
-    for answer in (False, True):
-        monkeypatch.setattr(graph, "rounds", lambda *args: answer)
-        vectors[answer] = backends.create(running.settings).encode(running.features(TEXTS))
-    assert not np.array_equal(vectors[False], vectors[True])
-    monkeypatch.undo()
     product = tf.matmul(tf.constant([[1, 1]], tf.bfloat16), tf.constant([[1], [1.5 * 2 ** -8]], tf.bfloat16))
     is_rounded = float(product[0, 0]) > 1
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         assert graph.rounds(tf, session) == is_rounded
-    assert np.array_equal(running.encode(TEXTS), vectors[is_rounded])
+
+
+def test_nothing_can_become_a_part_of_an_unfused_product(tiny_dir, run):
+    import tensorflow as tf
+    directory = Path(run(tiny_dir, precision="fp16").settings.artefact)
+    graph_def = tf.compat.v1.GraphDef.FromString((directory / graph.GRAPH).read_bytes())
+    nodes = graph._part(graph_def, "unfused").node
+    half = [node.name for node in nodes if node.op == "MatMul" and node.attr["T"].type == tf.float16.as_datatype_enum]
+    assert len(half) == 2 * 4                          # Of two layers; query, key and value are one.
+    assert {node.op for node in nodes if node.input and node.input[0] in half} == {"Cast"}
+    assert not [node for node in graph._part(graph_def, "float32").node if node.op == "MatMul"
+                and node.attr["T"].type != tf.float32.as_datatype_enum]
 
 
 FUSED_OPERATIONS = """
@@ -144,11 +249,12 @@ for line in sys.stdin:
     settings = base.EngineSettings.from_json(json.loads(line))
     directory = Path(settings.artefact)
     graph_def = tf.compat.v1.GraphDef.FromString((directory / graph.GRAPH).read_bytes())
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        feeds, vectors = graph._with_variables(tf, graph_def, directory, session, "vectors", compiled=False)
-        metadata = tf.compat.v1.RunMetadata()
-        session.run(vectors, {feed: np.zeros([1] * feed.shape.rank, np.int32) for feed in feeds},
-                    tf.compat.v1.RunOptions(output_partition_graphs=True), metadata)
+    session = graph._Session(tf, graph_def, directory, settings)
+    with session.graph.as_default():
+        vectors = session.result("vectors")
+    metadata = tf.compat.v1.RunMetadata()
+    session.session.run(vectors, {feed: np.zeros([1] * feed.shape.rank, np.int32) for feed in session.feeds.values()},
+                        tf.compat.v1.RunOptions(output_partition_graphs=True), metadata)
     print(*{operation.decode() for part in metadata.partition_graphs for node in part.node
             for operation in node.attr["fused_ops"].list.s})
 """
@@ -179,7 +285,7 @@ def test_answers_are_finite_where_all_is_masked(tiny_dir, run, name, precision):
 @pytest.mark.parametrize("name", COMPILED)
 def test_xla(tiny, tmp_path, run, name):
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3, xla=True)
+    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name), xla=True)
     compare(running, model, strategy=name)
 
 
@@ -206,15 +312,20 @@ def test_xla_shapes_are_few():
 # ---- devices ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="a Linux kernel tells what is mapped")
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_weights_are_mapped_files(tiny, tmp_path, run, precision):
+@pytest.mark.parametrize("precision, form", [("fp32", "vectors"), *FORMS])
+def test_weights_are_mapped_files(tiny, tmp_path, run, choose, precision, form):
     """All workers share their pages: TensorFlow computes with these files, not with a copy of them."""
+    choose(**times(precision, form))
     model = tiny(hidden_size=256, num_attention_heads=4, intermediate_size=256, num_hidden_layers=2)
     running = run(model.write_hugging_face(tmp_path), precision=precision, pooling_layer=[-1])
-    files = [path for path in Path(running.settings.artefact).iterdir() if path.name.endswith("kernel")]
+    dtype = "float32" if "32" in (precision[-2:], form[-2:]) else {"bf16": "bfloat16", "fp16": "float16"}[precision]
+    kernels = [path for path in Path(running.settings.artefact).iterdir() if ".kernel." in f"{path.name}."]
+    files = [path for path in kernels if path.name.endswith(f".{dtype}")]
     assert len(files) == 2 * 4                         # Query, key and value are one.
+    assert len(kernels) == len(files) * (1 if precision == "fp32" else 2)
     running.encode(TEXTS)
     maps = Path("/proc/self/smaps").read_text()
+    assert not [path for path in kernels if path not in files and str(path) in maps], "those of other forms are let go"
     for path in files:
         _, _, after = maps.partition(f"{path}\n")
         assert after, f"{path} is not mapped"
@@ -228,8 +339,23 @@ def test_what_a_gpu_gets_on_the_cpu(tiny, tiny_dir, run, precision, tolerance):
     running = run(tiny_dir, precision=precision)
     directory = Path(running.settings.artefact)
     graph_def = tf.compat.v1.GraphDef.FromString((directory / graph.GRAPH).read_bytes())
-    running.engine._run = graph._session(tf, graph_def, directory, dataclasses.replace(running.settings, device=0))
+    settings = dataclasses.replace(running.settings, device=0)
+    running.engine._run, form = graph._choose(graph._Session(tf, graph_def, directory, settings), settings)
+    assert form == "vectors"
     compare(running, tiny(), tolerance=tolerance)
+
+
+def test_a_gpu_gets_the_weights_of_one_form_only(tiny, tmp_path, run, choose):
+    import tensorflow as tf
+    model = tiny(hidden_size=256, num_attention_heads=4, intermediate_size=256, num_hidden_layers=2)
+    choose(**times("fp16", "float32"))
+    running = run(model.write_hugging_face(tmp_path), precision="fp16", pooling_layer=[-1])
+    directory = Path(running.settings.artefact)
+    graph_def = tf.compat.v1.GraphDef.FromString((directory / graph.GRAPH).read_bytes())
+    settings = dataclasses.replace(running.settings, device=0)
+    session = graph._Session(tf, graph_def, directory, settings)
+    graph._choose(session, settings)
+    assert {variable.dtype for name, variable in session._variables.items() if "kernel" in name} == {tf.float16}
 
 
 def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
@@ -240,7 +366,7 @@ def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
 
 
 def test_describe(tiny_dir, run):
-    assert run(tiny_dir, fp16=True).engine.describe().endswith("on CPU, 1 threads, fp16")
+    assert run(tiny_dir).engine.describe().endswith("on CPU, 1 threads, fp32")
     assert run(tiny_dir, xla=True).engine.describe().endswith("on CPU, 1 threads, fp32, xla")
 
 
@@ -344,7 +470,7 @@ def test_golden(default_model, golden, run, key):
     masked, key_ = key.startswith("mask_cls_sep/"), key.removeprefix("mask_cls_sep/")
     strategy, _, layers = key_.partition("/")
     running = run(default_model, max_seq_len=25, pooling_strategy=PoolingStrategy[strategy], mask_cls_sep=masked,
-                  pooling_layer=[int(layer) for layer in layers.split(",")] if layers else [-2])
+                  **({"pooling_layer": [int(layer) for layer in layers.split(",")]} if layers else {}))
     features = running.features(texts)
     assert [" ".join(sequence.tokens) for sequence in features] == arrays["tokens"].tolist()
     check(running.engine.encode(features), features, arrays[key])

@@ -15,6 +15,8 @@ from bert_serving.server.engine.backends import lite
 from bert_serving.server.engine.lite_model import ENCODER
 from bert_serving.server.errors import EngineError
 
+from ..conftest import labels
+
 TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
          ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
 NAMES = [strategy.name for strategy in PoolingStrategy]
@@ -42,7 +44,7 @@ def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
 @pytest.mark.parametrize("name", NAMES)
 def test_strategies(tiny, tmp_path, start, name, masked):
     model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = start(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], num_labels=3,
+    running = start(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
                     mask_cls_sep=masked)
     compare(running, model, strategy=name)
 

@@ -9,6 +9,8 @@ from bert_serving.server.engine.backends import backend, onnx
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.errors import EngineError
 
+from ..conftest import labels
+
 pytest.importorskip("onnxruntime")
 
 TEXTS = ["the quick brown fox", "unwanted running", "a", "the, the ||| quick fox.", "fox " * 30]
@@ -31,10 +33,9 @@ def check(run):
 @pytest.mark.parametrize("strategy", [strategy.name for strategy in PoolingStrategy])
 @pytest.mark.parametrize("mask_cls_sep", [False, True])
 def test_strategies(tiny, tmp_path, check, strategy, mask_cls_sep):
-    labels = {"CLASSIFICATION": 3, "REGRESSION": 1}.get(strategy)
-    model = tiny(num_labels=labels)
+    model = tiny(num_labels={"CLASSIFICATION": 3, "REGRESSION": 1}.get(strategy))
     check(model, model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[strategy],
-          mask_cls_sep=mask_cls_sep, num_labels=labels or 2)
+          mask_cls_sep=mask_cls_sep, **labels(strategy))
 
 
 @pytest.mark.parametrize("options", [{"pooling_layer": [0, -1]}, {"no_position_embeddings": True},

@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -127,6 +129,23 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def temporary_files_removed() -> Iterator[None]:
+    """Give the processes started meanwhile a temporary directory that goes at the end: the original leaves its frozen
+    graph there at every start, and others their caches."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="bert-serving-peers-", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
+
+
+@temporary_files_removed()
 def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

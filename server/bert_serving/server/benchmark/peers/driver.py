@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...process import ExitStatus
 from .environments import PeerError
 from .workloads import Workload
 
@@ -86,7 +87,7 @@ class EngineProcess:
             raise PeerError(f"no answer within {self._timeout:g} s; see {self._log}")
         line = self._process.stdout.readline()
         if not line:
-            raise PeerError(f"it ended with exit code {self._process.wait()}; see {self._log}")
+            raise PeerError(f"it {ExitStatus.of(self._process.wait())}; see {self._log}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise PeerError(f"{answer['error']}; see {self._log}")

@@ -16,6 +16,7 @@ from typing import Any
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
 
+from ...process import ExitStatus
 from ..embeddings import EmbeddingsClient
 from .environments import PeerError
 
@@ -50,7 +51,7 @@ class PeerServer:
         try:
             while not is_ready(address):
                 if self._process.poll() is not None:
-                    raise PeerError(f"it ended with exit code {self._process.returncode}; see {self._log}")
+                    raise PeerError(f"it {ExitStatus.of(self._process.returncode)}; see {self._log}")
                 if time.monotonic() > until:
                     raise PeerError(f"not ready after {start_seconds:g} s; see {self._log}")
         except BaseException:
@@ -63,7 +64,7 @@ class PeerServer:
             PeerError: it has ended.
         """
         if self._process.poll() is not None:
-            raise PeerError(f"it ended with exit code {self._process.returncode}; see {self._log}")
+            raise PeerError(f"it {ExitStatus.of(self._process.returncode)}; see {self._log}")
 
     def close(self) -> None:
         try:

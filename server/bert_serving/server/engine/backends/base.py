@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...config import ENGINES
 from ...errors import EngineError
 from ..base import Engine, EngineSettings
 from ..spec import ACTIVATIONS, Departure, EncoderSpec
@@ -64,6 +65,7 @@ class Backend(ABC):
         departures: what it computes beside BERT's own form.
         activations: of the MLP that it computes.
         is_automatic: -engine auto may choose it.
+        measures_precision: its workers measure what a precision takes here, and say so where it does not pay.
         needs_model: it computes a model, on several threads; else it invents vectors.
     """
 
@@ -74,8 +76,17 @@ class Backend(ABC):
     xla = False
     departures: frozenset[Departure] = frozenset()
     activations: frozenset[str] = frozenset(ACTIVATIONS)
-    is_automatic = True
-    needs_model = True
+    measures_precision = False
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether it computes a model, on several threads; else it invents vectors."""
+        return ENGINES[self.name].computes
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether -engine auto may choose it."""
+        return ENGINES[self.name].is_automatic
 
     def objection(self, wanted: Requirements) -> str | None:
         """Why it cannot do what is wanted, to be read after its name; None if it can."""

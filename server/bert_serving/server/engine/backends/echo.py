@@ -10,7 +10,6 @@ import numpy as np
 
 from ...config import PoolingStrategy
 from ...core.features import Features
-from ...precision import PRECISIONS
 from ..base import Engine, EngineSettings
 from ..pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
 from .base import MB, Backend, Footprint
@@ -30,9 +29,7 @@ class EchoBackend(Backend):
 
     name = "echo"
     about = "no model, for tests"
-    precisions = frozenset(PRECISIONS)
-    xla = True
-    is_automatic = needs_model = False
+    precisions = frozenset({"fp32", "fp16"})
 
     def version(self) -> str:
         return ""

@@ -6,8 +6,11 @@ not spend many seconds and gigabytes on optimizing a graph with constants of tha
 """
 from __future__ import annotations
 
+import logging
+import math
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,8 @@ import numpy as np
 from ...config import PoolingStrategy
 from ...core.features import Features
 from ...errors import EngineError
+from ...precision import PRECISIONS
+from ..architectures import from_file
 from ..base import Engine, EngineSettings
 from ..cache import open_format, write_file
 from ..pooling import POOLER_STRATEGIES
@@ -29,7 +34,9 @@ from .base import MB, Backend, Footprint
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 4
+logger = logging.getLogger(__name__)
+
+FORMAT = 5
 """To be raised with every change to the graph or to its files."""
 
 GRAPH = "graph.pb"
@@ -56,7 +63,7 @@ class GraphBackend(Backend):
     name = "graph"
     about = "on CPUs and GPUs"
     precisions = frozenset({"fp32", "bf16", "fp16"})
-    gpus = xla = True
+    gpus = xla = measures_precision = True
     departures = COMPUTES
 
     def version(self) -> str:
@@ -107,7 +114,7 @@ def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[..., tf.Tens
             array = np.concatenate([array, *(checkpoint.read_as(other, dtype.as_numpy_dtype) for other in beside)], -1)
         if array.nbytes < OWN_FILE:
             return tf.constant(array, name=name)
-        file = name.replace("/", ".")
+        file = f"{name.replace('/', '.')}.{dtype.name}"    # Forms of one graph may differ in their weights' type.
         write_file(directory / file, array.view(np.uint8).data)    # NumPy's buffers do not know bfloat16.
         return tf.raw_ops.ImmutableConst(dtype=dtype, shape=array.shape, memory_region_name=file, name=name)
 
@@ -115,7 +122,11 @@ def _constants(checkpoint: Checkpoint, directory: Path) -> Callable[..., tf.Tens
 
 
 class GraphEngine(Engine):
-    """Runs a frozen graph. Only attention pads, sequences of like length to the longest of them."""
+    """Runs a frozen graph. Only attention pads, sequences of like length to the longest of them.
+
+    Attributes:
+        form: one of the precision's FORMS, the one that it computes with.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
         """
@@ -131,7 +142,7 @@ class GraphEngine(Engine):
         open_format(directory, FORMAT)
         graph_def = tf.compat.v1.GraphDef.FromString((directory / GRAPH).read_bytes())
         try:
-            self._run = _session(tf, graph_def, directory, settings)
+            self._run, self.form = _choose(_Session(tf, graph_def, directory, settings), settings)
         except tf.errors.OpError as error:
             raise EngineError(f"TensorFlow cannot load the graph: {str(error).splitlines()[0]}") from error
 
@@ -154,7 +165,7 @@ class GraphEngine(Engine):
         settings = self.settings
         device = "CPU" if settings.device < 0 else f"GPU {settings.device}"
         return (f"TensorFlow {self._version} on {device}, {settings.num_threads} threads, {settings.precision}"
-                f"{', xla' if settings.xla else ''}")
+                f"{' computed in fp32' if self.form == 'float32' else ''}{', xla' if settings.xla else ''}")
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
@@ -241,23 +252,88 @@ def tensorflow_on(device: int) -> Any:
     return tf
 
 
-def _session(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path,
-             settings: EngineSettings) -> Callable[..., np.ndarray]:
-    """A function from the graph's INPUTS to its vectors."""
-    config = tf.compat.v1.ConfigProto(
-        intra_op_parallelism_threads=settings.num_threads, inter_op_parallelism_threads=1, allow_soft_placement=True,
-        device_count={"GPU": 0 if settings.device < 0 else 1})
-    config.gpu_options.allow_growth = True
-    config.gpu_options.per_process_gpu_memory_fraction = settings.gpu_memory_fraction
-    graph = tf.Graph()
-    session = tf.compat.v1.Session(graph=graph, config=config)
-    with graph.as_default():
-        form = "vectors"
-        if settings.precision == "bf16" and settings.device < 0 and not settings.xla:
-            form = "fused" if rounds(tf, session) else "emulated"
-        feeds, vectors = _with_variables(tf, graph_def, directory, session, form, compiled=settings.xla)
-        run: Callable[..., np.ndarray] = session.make_callable(vectors, feeds)
-    return run
+class _Session:
+    """A TensorFlow session with the graph's weights as variables, which can live on a GPU, and which XLA can read.
+
+    On a CPU they are the mapped files themselves: TensorFlow takes an array whose memory is aligned, as a file's pages
+    are, without copying it. (ImmutableConst maps them too, but TensorFlow replaces it by a copy.)
+    """
+
+    def __init__(self, tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path, settings: EngineSettings) -> None:
+        config = tf.compat.v1.ConfigProto(
+            intra_op_parallelism_threads=settings.num_threads, inter_op_parallelism_threads=1,
+            allow_soft_placement=True, device_count={"GPU": 0 if settings.device < 0 else 1})
+        config.gpu_options.allow_growth = True
+        config.gpu_options.per_process_gpu_memory_fraction = settings.gpu_memory_fraction
+        self.tf, self._directory = tf, directory
+        self._graph_def = graph_def
+        self._variables: dict[str, Any] = {}
+        self.graph = tf.Graph()
+        self.session = tf.compat.v1.Session(graph=self.graph, config=config)
+        with self.graph.as_default():
+            self.feeds = {name: tf.compat.v1.placeholder(tf.int32, [None] * rank, name)
+                          for name, rank in INPUTS.items()}
+
+    def run(self, form: str, compiled: bool = False) -> Callable[..., np.ndarray]:
+        """A function from the graph's INPUTS to its result of that form."""
+        with self.graph.as_default():
+            result = self.result(form, compiled)
+            run: Callable[..., np.ndarray] = self.session.make_callable(result, list(self.feeds.values()))
+        return run
+
+    def result(self, form: str, compiled: bool = False) -> tf.Tensor:
+        """The result of that form, its weights being loaded."""
+        part = _part(self._graph_def, form)
+        names = [node.name for node in part.node]
+        inputs = [name for name in INPUTS if name in names]
+        variables = self._load([node for node in part.node if node.op == "ImmutableConst"])
+
+        def compute(*tensors: tf.Tensor) -> list[tf.Tensor]:
+            replaced = {f"{name}:0": tensor for name, tensor in zip(inputs, tensors)}
+            replaced |= {f"{name}:0": variable.read_value() for name, variable in variables.items()}
+            results: list[tf.Tensor] = self.tf.graph_util.import_graph_def(part, input_map=replaced, name="",
+                                                                           return_elements=[f"{form}:0"])
+            return results
+
+        if compiled:
+            compute = self.tf.function(compute, jit_compile=True, autograph=False)
+        return compute(*(self.feeds[name] for name in inputs))[0]
+
+    def keep(self, form: str) -> None:
+        """Forget the weights that this form does not need."""
+        needed = {node.name for node in _part(self._graph_def, form).node}
+        with self.graph.as_default():
+            self.session.run([self.tf.raw_ops.DestroyResourceOp(resource=self._variables.pop(name).handle)
+                              for name in self._variables.keys() - needed])
+
+    def _load(self, nodes: Sequence[tf.compat.v1.NodeDef]) -> dict[str, Any]:
+        """Name -> variable, for these nodes, in place of which it is."""
+        tf, initializers, arrays = self.tf, [], {}
+        for node in nodes:
+            if node.name not in self._variables:
+                dtype = tf.as_dtype(node.attr["dtype"].type)
+                shape = tf.TensorShape(node.attr["shape"].shape)
+                value = tf.compat.v1.placeholder(dtype, shape)
+                variable = tf.compat.v1.get_variable(node.name.replace("/", "."), initializer=value, use_resource=True)
+                file = self._directory / os.fsdecode(node.attr["memory_region_name"].s)
+                arrays[value] = np.memmap(file, dtype.as_numpy_dtype, "r", shape=tuple(shape.as_list()))
+                initializers.append(variable.initializer)
+                self._variables[node.name] = variable
+        self.session.run(initializers, arrays)         # At once: each run of a graph that has grown takes its time.
+        return {node.name: self._variables[node.name] for node in nodes}
+
+
+def _part(graph_def: tf.compat.v1.GraphDef, form: str) -> tf.compat.v1.GraphDef:
+    """Those nodes of a graph that the result of this form depends on."""
+    nodes, wanted, needed = {node.name: node for node in graph_def.node}, [form], set()
+    while wanted:
+        name = wanted.pop()
+        if name not in needed:
+            needed.add(name)
+            wanted += [source.removeprefix("^").partition(":")[0] for source in nodes[name].input]
+    part = type(graph_def)(versions=graph_def.versions)
+    part.node.extend(node for node in graph_def.node if node.name in needed)
+    return part
 
 
 def rounds(tf: Any, session: tf.compat.v1.Session) -> bool:
@@ -271,36 +347,174 @@ def rounds(tf: Any, session: tf.compat.v1.Session) -> bool:
     return bool(session.run(product, {row: [[1, 1]], column: [[1], [1.5 * 2 ** -8]]}) > 1)
 
 
-def _with_variables(tf: Any, graph_def: tf.compat.v1.GraphDef, directory: Path, session: tf.compat.v1.Session,
-                    form: str, compiled: bool) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """The graph with its weights as variables, which can live on a GPU, and which XLA can read.
+# ---- the form to compute with ----------------------------------------------------------------------------------------
 
-    On a CPU they are the mapped files themselves: TensorFlow takes an array whose memory is aligned, as a file's pages
-    are, without copying it. (ImmutableConst maps them too, but TensorFlow replaces it by a copy.)
+IN_WORDS = {"vectors": "products and activations in {}", "fused": "products and activations in {}",
+            "unfused": "products in {}, all else in fp32", "float32": "fp32"}
 
-    Returns:
-        The tensors to feed, and the result of that form.
+SLACK = 1.5
+"""A form in 16 bits may take so many times what float32 takes. It reads half the weights, and what two starts on a busy
+machine measure should lead to the same form."""
+
+TOO_SLOW = 2.0
+"""What takes so many times what fp32 takes is worth a warning."""
+
+ABANDON = 4.0
+"""A form that takes so many times what float32 takes is measured no further."""
+
+PREPARATION_SECONDS = 0.5
+"""Most that the first run of a form may take beside its computation, for TensorFlow to prepare it."""
+
+ROUNDS = 2
+SAMPLES = ((1, 8), (8, 12))
+"""Batches to measure with: (sentences, tokens of each)."""
+
+
+def choose_form(seconds: Mapping[str, float], baseline: str) -> str:
+    """The form to compute with, given what each takes for the same batches.
+
+    Args:
+        seconds: of each form that may be chosen, the baseline among them.
+        baseline: the form that takes what fp32 takes.
     """
-    feeds = [tf.compat.v1.placeholder(tf.int32, [None] * rank, name) for name, rank in INPUTS.items()]
-    variables = {}
-    for node in graph_def.node:
-        if node.op == "ImmutableConst":
-            dtype = tf.as_dtype(node.attr["dtype"].type)
-            shape = tf.TensorShape(node.attr["shape"].shape)
-            value = tf.compat.v1.placeholder(dtype, shape)
-            variable = tf.compat.v1.get_variable(node.name.replace("/", "."), initializer=value, use_resource=True)
-            file = os.fsdecode(node.attr["memory_region_name"].s)
-            array = np.memmap(directory / file, dtype.as_numpy_dtype, "r", shape=tuple(shape.as_list()))
-            session.run(variable.initializer, {value: array})
-            variables[f"{node.name}:0"] = variable
+    fastest = min((form for form in seconds if form != baseline), key=seconds.__getitem__, default=baseline)
+    return fastest if seconds[fastest] <= SLACK * seconds[baseline] else baseline
 
-    def compute(*inputs: tf.Tensor) -> list[tf.Tensor]:
-        replaced = {f"{name}:0": tensor for name, tensor in zip(INPUTS, inputs)}
-        replaced |= {name: variable.read_value() for name, variable in variables.items()}
-        results: list[tf.Tensor] = tf.graph_util.import_graph_def(graph_def, input_map=replaced, name="",
-                                                                  return_elements=[f"{form}:0"])
-        return results
 
-    if compiled:
-        compute = tf.function(compute, jit_compile=True, autograph=False)
-    return feeds, compute(*feeds)[0]
+def seconds_of(run: Callable[[int], object], samples: int, most: float = math.inf) -> float:
+    """What it takes to run each of the samples once, at best of a few rounds.
+
+    Args:
+        run: takes the number of a sample, from 0.
+        most: who takes longer is measured no further, and the answer is what it took until then.
+    """
+    started = time.perf_counter()
+    run(0)
+    first = time.perf_counter() - started
+    if first > most + PREPARATION_SECONDS:
+        return first
+    best = math.inf
+    for number in range(ROUNDS + 1):
+        started = time.perf_counter()
+        for sample in range(samples):
+            run(sample)
+            taken = time.perf_counter() - started
+            if taken > most:
+                return taken
+        # The first round reads weights from the disk.
+        best = min(best, taken) if number else best
+    return best
+
+
+class _Trial:
+    """Runs forms in turn, on the same batches of nothing in particular.
+
+    Attributes:
+        seconds: what each form took, by name.
+    """
+
+    def __init__(self, settings: EngineSettings, samples: Sequence[tuple[int, int]] = SAMPLES) -> None:
+        assert settings.config_file
+        size = from_file(settings.config_file)[1].vocab_size
+        self.samples = [_sample(rows, min(width, settings.max_length), size) for rows, width in samples]
+        self.tokens = sum(len(sample[0]) for sample in self.samples)
+        self.seconds: dict[str, float] = {}
+        self._shown: dict[str, str] = {}
+        self._tolerance = PRECISIONS[settings.precision].tolerance
+
+    def measure(self, name: str, run: Callable[..., np.ndarray], baseline: str = "") -> bool:
+        """Note what it takes, at best; whether its vectors agree with those of the baseline, measured before."""
+        vectors: dict[int, np.ndarray] = {}
+
+        def once(sample: int) -> None:
+            vectors[sample] = run(*self.samples[sample])
+
+        most = ABANDON * self.seconds[baseline] if baseline else math.inf
+        seconds = min(seconds_of(once, len(self.samples), most), self.seconds.get(name, math.inf))
+        self.seconds[name] = seconds
+        self._shown[name] = f"{'over ' if seconds > most else ''}{1000 * seconds:.1f} ms"
+        if not baseline:
+            self._expected = vectors
+        return all(self._agree(rows, self._expected[sample]) for sample, rows in vectors.items())
+
+    def _agree(self, rows: np.ndarray, expected: np.ndarray) -> bool:
+        rows, expected = rows.astype(np.float64), expected.astype(np.float64)
+        return bool((np.abs(rows - expected) <= self._tolerance * np.maximum(1, np.abs(expected))).all())
+
+    def choose(self, forms: Sequence[str]) -> str:
+        """One of these, see :func:`choose_form`."""
+        return choose_form({form: self.seconds[form] for form in forms}, "float32")
+
+    def took(self, precision: str = "") -> str:
+        """What each form took, in words."""
+        each = "; ".join(f"{IN_WORDS.get(name, name).format(precision)}: {shown}"
+                         for name, shown in self._shown.items())
+        return f"{self.tokens} tokens: {each}"
+
+
+def _sample(rows: int, width: int, vocabulary_size: int) -> list[np.ndarray]:
+    """The graph's INPUTS for so many sequences of that length."""
+    total = rows * width
+    ids, places = (np.arange(total, dtype=np.int32) * 37 % vocabulary_size), np.arange(total, dtype=np.int32)
+    return [ids, np.zeros(total, np.int32), places % width, np.ones(total, np.int32), places,
+            places.reshape(rows, width), np.full(rows, width, np.int32)]
+
+
+def _choose(session: _Session, settings: EngineSettings) -> tuple[Callable[..., np.ndarray], str]:
+    """What computes the vectors, and the form that it is."""
+    precision = settings.precision
+    if settings.device >= 0:
+        return session.run("vectors", settings.xla), "vectors"
+    if settings.xla:
+        return _compiled(session, settings), "vectors"
+    if precision == "fp32":
+        return session.run("vectors"), "vectors"
+    candidates = ["vectors", "unfused"] if precision == "fp16" else ["fused"]
+    if precision == "bf16":
+        with session.graph.as_default():
+            if not rounds(session.tf, session.session):
+                logger.warning("TensorFlow is not exact in bf16 on this processor, so the worker computes in fp32; "
+                               "-precision fp32 is no slower, and with engine lite faster")
+                return session.run("float32"), "float32"
+    trial, runs = _Trial(settings), {"float32": session.run("float32")}
+    trial.measure("float32", runs["float32"])
+    agreeing = ["float32"]
+    for form in candidates:
+        runs[form] = session.run(form)
+        if not trial.measure(form, runs[form], "float32"):
+            logger.warning("%s are not used: their vectors are wrong on this processor",
+                           IN_WORDS[form].format(precision))
+            continue
+        agreeing.append(form)
+        if SLACK < trial.seconds[form] / trial.seconds["float32"] < ABANDON:    # Something else may have held it up.
+            trial.measure("float32", runs["float32"])
+            trial.measure(form, runs[form], "float32")
+        if trial.choose(agreeing) == form:
+            break                                      # The next one does less in 16 bits.
+    form = trial.choose(agreeing)
+    if form == "float32":
+        logger.warning("-precision %s does not pay on this processor, so the worker computes in fp32 (%s); -precision "
+                       "fp32 is no slower, and with engine lite faster", precision, trial.took(precision))
+    else:
+        logger.info("computing with %s (%s)", IN_WORDS[form].format(precision), trial.took(precision))
+    session.keep(form)
+    return runs[form], form
+
+
+def _compiled(session: _Session, settings: EngineSettings) -> Callable[..., np.ndarray]:
+    """The graph compiled by XLA, as it was asked for; if that is slow, the log says so."""
+    run = session.run("vectors", compiled=True)
+
+    def padded(*inputs: np.ndarray) -> np.ndarray:
+        rows, width = inputs[-1].shape[0], int(inputs[-1].max())
+        return run(*pad(list(inputs), *xla_shape(rows, width, settings.max_length)))[:rows]
+
+    trial = _Trial(settings, SAMPLES[:1])              # XLA compiles for seconds for each.
+    trial.measure("fp32 without -xla", session.run("vectors" if settings.precision == "fp32" else "float32"))
+    padded(*trial.samples[0])
+    trial.measure("-xla", padded, "fp32 without -xla")
+    if trial.seconds["-xla"] > TOO_SLOW * trial.seconds["fp32 without -xla"]:
+        logger.warning("-xla with -precision %s is slow on this processor (%s); leave it out, and -precision fp32",
+                       settings.precision, trial.took())
+    session.keep("vectors")
+    return run

@@ -34,7 +34,6 @@ class OnnxBackend(Backend):
     about = "ONNX Runtime, on CPUs"
     precisions = frozenset({"fp32"})
     departures = frozenset({Departure.NO_TOKEN_TYPES, Departure.POSITION_OFFSET})
-    is_automatic = False
 
     def version(self) -> str:
         try:
