@@ -42,6 +42,7 @@ class RecoveryMachine(RuleBasedStateMachine):
                                      lambda name, in_confidence: {})
         self.held = [[] for _ in range(num_worker)]        # jobs that each worker has, oldest first
         self.lost_jobs = []                                # jobs whose rows may still come
+        self.away = {}                                     # identity -> since when
         self.requests = {}                                 # number -> (identity, texts, has a deadline)
         for worker in self.fleet.workers:
             self.fleet.started(worker.slot)
@@ -142,7 +143,18 @@ class RecoveryMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 2.0]))
     def time_passes(self, seconds):
         self.now += seconds
+        for identity in [identity for identity, since in self.away.items() if self.now - since > 5]:
+            self.come_or_go(identity)
         self.ventilator.expire(self.now)
+
+    @rule(identity=st.sampled_from([b"a", b"b", b"c"]))
+    def come_or_go(self, identity):
+        """A client's connection breaks, or is there again."""
+        if self.away.pop(identity, None) is not None:
+            self.clients.join(identity)
+        else:
+            self.away[identity] = self.now
+            self.clients.outlet.subscription(b"\0" + identity, self.now)
 
     # What is always so.
 
@@ -184,6 +196,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         """Let everything come to its end."""
         if not hasattr(self, "fleet"):
             return
+        for identity in list(self.away):
+            self.come_or_go(identity)
         for _ in range(3000):
             if not self.ventilator.pending:
                 break
@@ -197,7 +211,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             reply, = self.clients.replies_to(identity, number)
             self.check(reply, texts, expires)
         self.dispatch()
-        assert not self.fleet.backlog and self.fleet.backlog.tokens == 0
+        assert not self.fleet.backlog and not self.fleet.backlog.left and self.fleet.backlog.tokens == 0
         assert self.ventilator.nbytes == self.ventilator.size == 0 and not self.ventilator.outstanding
         assert all(piece.request.finished for piece in self.fleet.suspects)
 

@@ -248,7 +248,10 @@ class Backlog:
 
     def come_back(self, identity: bytes) -> None:
         """A client is there again: its requests are like any others."""
-        for request in self.left.pop(identity):
+        requests = self.left.pop(identity)
+        if requests:
+            requests += self.fast.pop(identity) + self.bulk.pop(identity)  # which came later
+        for request in requests:
             request.left = False
             self._class_of(request).add(request)
 

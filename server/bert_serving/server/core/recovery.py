@@ -42,7 +42,7 @@ long ones look short."""
 TARGET_SECONDS = 0.5
 """Jobs are cut so that they are expected to take at most this long."""
 
-INTERACTIVE_SECONDS = 0.05
+INTERACTIVE_SECONDS = 0.045
 """The same while somebody interactive is about, who may have to wait for a job that has just begun."""
 
 INTERACTIVE_WINDOW = 30.0
@@ -424,6 +424,8 @@ class Fleet:
         if worker.is_remote and flight.since is not None:
             seconds = min(seconds, now - flight.since)  # whatever it says
         if num_tokens and seconds > 0:
+            if not worker.is_remote:
+                seconds = max(seconds, busy)  # tokenizing takes time, too
             if counted:
                 estimate = min(max(flight.tokens / counted, 1 / MAX_ESTIMATE), MAX_ESTIMATE)
                 self._estimate += (estimate - self._estimate) * min(seconds / RATE_SECONDS, 0.5)
