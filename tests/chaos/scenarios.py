@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from bert_serving.client import BertClient
+from bert_serving.client.errors import UnprocessableError
 from bert_serving.server.keys import make as make_keys
 
 from . import memory
@@ -43,6 +44,13 @@ BULK_JOB, BULK_MS = 16, 3
 
 WORKERS, ENOUGH_FOR_P99 = 2, 200
 """Of each server; and requests of the interactive client that are enough for a p99."""
+
+FLOOD_SIZE, FLOOD_MS, FLOOD_SHARE, LEFT_SECONDS = 50, 60, 0.07, 1.0
+"""Sentences of a flood's requests; how much longer the p99 of a single one may be beside it; how much less may be
+computed in all for that; and how soon a flood whose clients were killed costs nothing."""
+
+REFUSED_SECONDS, NEIGHBOUR_SECONDS = 15.0, 5.0
+"""How soon a text that hangs its worker is refused, and how long others may wait meanwhile."""
 
 GROWTH = 1_000_000
 """Bytes by which the lower bound of the slope may have a broker grow while it is looked at: what an allocator may need
@@ -412,6 +420,98 @@ def interactive(settings: Settings) -> Outcome:
                    f"{limit:.1f} ms", verdict.clean and p99_beside <= limit and len(beside) >= ENOUGH_FOR_P99)
 
 
+def flood(settings: Settings) -> Outcome:
+    """Bulk alone, then a client beside it that asks for one sentence at a time, then that one alone, because the bulk's
+    clients are killed with seconds of work waiting. The server has its own choice of how large a job is.
+
+    Texts take their time without needing the processor, as beside ``interactive``.
+    """
+    seconds = min(max(settings.seconds * 0.05, 3.0), 30.0)
+    slow = f"__sleep_{BULK_MS}__ "
+    with Stage(settings, "flood") as stage:
+        bulk = [f"bulk{i}" for i in range(8)]
+
+        def done(name: str, size: int, since: float, until: float) -> float:
+            """Sentences of requests that were answered between these times; of those on the edge their share."""
+            return sum(size * max(0.0, min(ended, until) - max(started, since)) / (ended - started)
+                       for started, ended in stage.figures(name))
+
+        def work(since: float, until: float) -> float:
+            """Sentences a second, of all clients."""
+            return (sum(done(name, FLOOD_SIZE, since, until) for name in bulk)
+                    + done("single", 1, since, until)) / (until - since)
+
+        flooding = stage.start("ours", "timed", bulk, size=FLOOD_SIZE, words=slow)
+        stage.wait_for(lambda: all(len(stage.figures(name)) > 1 for name in bulk), 20)
+        began = time.monotonic()
+        time.sleep(seconds)
+        alone_ended = time.monotonic()
+        single = stage.start("ours", "timed", ["single"], size=1, words=slow)
+        stage.wait_for(lambda: len(stage.figures("single")) > 20, 20)
+        beside_began = time.monotonic()
+        stage.wait_for(lambda: time.monotonic() > beside_began + seconds
+                       and len(stage.figures("single")) > 20 + ENOUGH_FOR_P99, seconds + 60)
+        beside_ended = time.monotonic()
+        # What is out now is done in time; what a second process asks for would take it half a minute.
+        flooding.ask_to_stop()
+        leaving = stage.start("ours", "timed", ["leaving"], size=20_000, words=slow)
+        flooding.wait()
+        bulk_alone, bulk_beside = work(began, alone_ended), work(beside_began, beside_ended)
+        time.sleep(1)
+        leaving.process.kill()
+        killed = time.monotonic()
+        time.sleep(2 * LEFT_SECONDS)
+        rest = time.monotonic()
+        stage.wait_for(lambda: time.monotonic() > rest + seconds, seconds + 1)
+        single.ask_to_stop()
+        single.wait()
+        stage.clients.remove(leaving)
+        leaving.close()
+        verdict = stage.finish()
+        times = stage.figures("single")
+    beside = sorted((ended - started) * 1000 for started, ended in times if beside_began < started < beside_ended)
+    alone = sorted((ended - started) * 1000 for started, ended in times if started > rest)
+    if not alone or not beside:
+        return Outcome("flood", verdict, "no request was answered", "as alone", False)
+    p99_alone, p99_beside = _percentile(alone, .99), _percentile(beside, .99)
+    late = [ended - killed for started, ended in times if ended > killed and (ended - started) * 1000 > 2 * p99_alone]
+    cost = 1 - bulk_beside / bulk_alone
+    return Outcome(
+        "flood", verdict, f"p99 {p99_beside:.1f} ms beside a flood, {p99_alone:.1f} ms alone, median "
+        f"{statistics.median(beside):.1f} and {statistics.median(alone):.1f} ms ({len(beside)} and {len(alone)} "
+        f"requests); {bulk_beside:.0f} sentences/s in all, {bulk_alone:.0f} of bulk alone: {-cost:+.1%}; the last slow "
+        f"answer {max(late, default=0):.2f} s after the flood was killed",
+        f"{p99_alone + FLOOD_MS:.1f} ms; at most {FLOOD_SHARE:.0%} less; {LEFT_SECONDS:g} s",
+        verdict.clean and p99_beside <= p99_alone + FLOOD_MS and len(beside) >= ENOUGH_FOR_P99
+        and cost <= FLOOD_SHARE and max(late, default=0) <= LEFT_SECONDS)
+
+
+def hang(settings: Settings) -> Outcome:
+    """A text that hangs its worker, among three, on a server with one worker; others ask beside it."""
+    with Stage(settings, "hang", "-num_worker", "1") as stage:
+        names = ["neighbour0", "neighbour1", "neighbour2"]
+        stage.start("ours", "timed", names[:2], size=1, pause=0.02)
+        stage.start("ours", "timed", names[2:], size=50, pause=0.02)
+        stage.wait_for(lambda: all(stage.figures(name) for name in names), 20)
+        with BertClient(port=stage.port, port_out=stage.port_out, timeout=300_000,
+                        curve_dir=settings.keys or "") as client:
+            began = time.monotonic()
+            blamed = None
+            try:
+                client.encode(["good", "__hang__ now", "also good"])
+            except UnprocessableError as error:
+                blamed = error.index
+            refused = time.monotonic() - began
+        stage.wait_for(lambda: all(stage.figures(name)[-1][0] > began + refused for name in names), 20)
+        verdict = stage.finish()
+        waits = [ended - started for name in names for started, ended in stage.figures(name)]
+    whom = "its text blamed" if blamed == 1 else "NOT its text blamed"
+    return Outcome("hang", verdict, f"refused after {refused:.1f} s, {whom}; the longest wait of a neighbour "
+                   f"{max(waits):.2f} s ({len(waits)} requests)",
+                   f"{REFUSED_SECONDS:g} s; {NEIGHBOUR_SECONDS:g} s",
+                   verdict.clean and blamed == 1 and refused <= REFUSED_SECONDS and max(waits) <= NEIGHBOUR_SECONDS)
+
+
 def _percentile(values: list[float], share: float) -> float:
     return values[max(0, math.ceil(len(values) * share) - 1)]
 
@@ -568,5 +668,5 @@ def keys(settings: Settings) -> Outcome:
 
 SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
     function.__name__: function
-    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, halfopen, steady, model,
-                     keys)}
+    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, flood, hang, halfopen, steady,
+                     model, keys)}
