@@ -544,14 +544,14 @@ def test_a_known_rate_makes_the_limit_short_and_suspects_have_less():
     fleet.tokens_per_second = 0.0
     fleet.backlog.add(make_pending(1))
     assert fleet.time_allowed(fleet.next_flight(0.0)) == 30.0
-    fleet.landed(1, 0.1, 10, 0.1)
+    fleet.landed(1, 0.1, 10, 0.001)
     fleet.backlog.add(make_pending(2, 3))
     tries = [hang(fleet, 1.0)]
     while not tries[-1][1]:
         tries.append(hang(fleet, 1.0))
     assert tries[-1][1][0].request.uid == 2
     limits = [allowed for allowed, _ in tries]
-    assert limits[:-1] == [pytest.approx(1.5)] + [pytest.approx(1.0)] * (len(limits) - 2)
+    assert limits[:-1] == [pytest.approx(1.5)] + [pytest.approx(0.75)] * (len(limits) - 2)
     assert limits[-1] == pytest.approx(2.0), "what is about to be refused has a little longer"
 
 

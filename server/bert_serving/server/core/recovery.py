@@ -65,7 +65,7 @@ MAX_TOKENS_PER_SECOND = 1e9
 HANG_FACTOR = 10
 """A job that takes this many times as long as expected hangs (but see ``Fleet.time_allowed``)."""
 
-ALONE_SHARE = 2 / 3
+ALONE_SHARE = 1 / 2
 """A suspect that runs alone has so much of the least time that other jobs have."""
 
 LAST_SHARE = 4 / 3
