@@ -639,6 +639,24 @@ def test_jobs_are_short_while_somebody_interactive_is_about():
     assert fleet.target_seconds(100.1 + INTERACTIVE_WINDOW) == TARGET_SECONDS
 
 
+@pytest.mark.parametrize("sizes, share", [
+    ({b"flood": 200, b"single": 1}, 0.5), ({b"flood": 200}, 1.0),
+    ({b"client %d" % number: 2 for number in range(100)}, 1.0)],
+    ids=["a flood and another", "a flood", "many"])
+def test_a_job_that_has_others_beside_a_flood_is_shorter(sizes, share):
+    """They wait for the one before, and for all of this one."""
+    fleet = make_fleet()
+    fleet.backlog.max_batch_size = 10**6
+    fleet.tokens_per_second = 10_000.0
+    fleet.interactive(0.0)
+    for identity, count in sizes.items():
+        for number in range(count):
+            fleet.backlog.add(make_pending(number, 1, identity))
+    flight = fleet.next_flight(0.0)
+    assert flight.tokens == pytest.approx(10_000.0 * INTERACTIVE_SECONDS * share, rel=0.1)
+    assert {piece.request.identity for piece in flight.pieces} >= set(sizes) - {b"flood"} or len(sizes) == 100
+
+
 @pytest.mark.parametrize("overhead", [0.0, 0.01, 0.04, 0.2])
 def test_short_jobs_come_to_their_time_whatever_each_costs_beside_its_tokens(overhead):
     """A rate that is measured on short jobs makes the next ones shorter: not without end."""

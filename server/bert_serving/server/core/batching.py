@@ -112,6 +112,13 @@ class _Lane:
     requests: OrderedDict[int, Pending] = field(default_factory=OrderedDict)
     deficit: int = 0
 
+    def has_more_than(self, tokens: int) -> bool:
+        for request in self.requests.values():
+            tokens -= request.tokens - request.tokens_taken
+            if tokens < 0:
+                return True
+        return False
+
 
 class _Class:
     """Requests of one class: a ring of lanes, one a client; the first one's turn it is."""
@@ -263,6 +270,11 @@ class Backlog:
     def bulk_is_next(self) -> bool:
         """Whether the next job is a bulk one."""
         return bool(self.bulk) and (not self.fast or self._fast_tokens_left < 0)
+
+    def mixes_in_a_flood(self, max_tokens: int) -> bool:
+        """Whether the next job is a fast one of several clients, of whom one alone could fill half of it."""
+        return not self.bulk_is_next() and len(self.fast.lanes) > 1 and any(
+            lane.has_more_than(max_tokens // 2) for lane in self.fast.lanes.values())
 
     def take(self, max_tokens: int) -> list[Piece]:
         """The next job's pieces, of one class; empty if nothing waits."""

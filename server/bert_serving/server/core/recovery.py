@@ -299,11 +299,19 @@ class Fleet:
                     continue
             if not self.backlog or worker.flights and not self._is_short(worker, now):
                 continue
-            tokens = self.job_tokens(worker, self.target_seconds(now))
-            pieces = self.backlog.take(min(tokens, self._share(worker)))
+            pieces = self.backlog.take(min(self._next_tokens(worker, now), self._share(worker)))
             if pieces:
                 return self._launch(worker, pieces, False, now)
         return None
+
+    def _next_tokens(self, worker: Worker, now: float) -> int:
+        """How many estimated tokens the next job may have."""
+        seconds = self.target_seconds(now)
+        tokens = self.job_tokens(worker, seconds)
+        if seconds == INTERACTIVE_SECONDS and self.backlog.mixes_in_a_flood(tokens):
+            # Who asks beside a flood of small requests waits for the job before, and for all of this one.
+            tokens = self.job_tokens(worker, seconds / 2)
+        return tokens
 
     def _next_of_the_gone(self, now: float) -> Flight | None:
         """A job of what clients left behind that have gone, while nobody else wants anything."""
