@@ -233,6 +233,10 @@ def option(default: Any, help: str, group: str, type: Callable[[str], Any] | Non
 
 MIN_WORKER_TIMEOUT = 0.2
 
+HANG_SECONDS, HANG_FLOOR, HANG_FLOOR_GPU = 30.0, 1.5, 10.0
+"""Least seconds until a worker counts as hung: one of unknown speed, one of known speed on a CPU, and on a GPU, which
+prepares itself for new shapes."""
+
 OF_THE_MODEL = ("model_dir", "tuned_model_dir", "ckpt_name", "config_name", "precision", "fp16", "xla",
                 "max_batch_size", "gpu_memory_fraction")
 """Options that workers of other hosts get, beside those of the group BERT and -engine."""
@@ -347,8 +351,10 @@ class ServerConfig:
     max_held_mb: float = option(512, "most megabytes of results kept for clients that do not read", LIMITS, float)
     max_held_client_mb: float = option(64, "most megabytes of results kept for one such client", LIMITS, float)
     hold_timeout: float = option(30.0, "seconds that an undelivered result is kept", LIMITS, seconds)
-    job_timeout: float = option(30.0, "least seconds that a worker may compute without a sign of life before it is "
-                                "replaced", LIMITS, seconds)
+    job_timeout: float | None = option(
+        None, "least seconds that a worker may have a job before it counts as hung and is replaced; left out: "
+        f"{HANG_FLOOR:g} ({HANG_FLOOR_GPU:g} on a GPU), and {HANG_SECONDS:g} as long as nothing is known of a worker's "
+        "speed or it compiles, with -xla; and always ten times what the job should take", LIMITS, seconds)
     worker_timeout: float = option(10.0, "seconds without a word after which a worker of another host counts as lost",
                                    LIMITS, seconds, needs=[REMOTE])
     drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
@@ -456,6 +462,14 @@ class ServerConfig:
         if isinstance(args, cls):
             return args
         return cls(**{f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)})
+
+    def hang_seconds(self, on_gpu: bool) -> tuple[float, float]:
+        """Least seconds until a worker counts as hung, while nothing is known of its speed and when something is."""
+        if self.job_timeout is not None:
+            return self.job_timeout, self.job_timeout
+        if self.xla:  # it compiles whenever a shape is new
+            return HANG_SECONDS, HANG_SECONDS
+        return HANG_SECONDS, HANG_FLOOR_GPU if on_gpu else HANG_FLOOR
 
     @classmethod
     def private_names(cls) -> list[str]:

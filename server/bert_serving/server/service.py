@@ -124,8 +124,9 @@ class Service:
         sequence_limit = settings.max_seq_len or settings.max_position_embeddings
         backlog = Backlog(config.max_batch_size, config.priority_batch_size, sequence_limit)
         on_gpu = any(device != CPU for device in self.placement.devices)
-        self.fleet = Fleet(len(self.plan.threads), backlog, config.job_timeout,
-                           config.prefetch_size if on_gpu else CREDIT)
+        hang_seconds, floor = config.hang_seconds(on_gpu)
+        self.fleet = Fleet(len(self.plan.threads), backlog, hang_seconds, config.prefetch_size if on_gpu else CREDIT,
+                           floor)
         self.outlet = Outlet(self.broker.publish, int(config.max_held_client_mb * MB), int(config.max_held_mb * MB),
                              config.hold_timeout)
         longest = settings.max_position_embeddings

@@ -173,7 +173,7 @@ class Supervisor:
         slot = message.slot
         if self.fleet.workers[slot].state is not WorkerState.STARTING:
             return  # its last word: it is gone already
-        self.fleet.ready(slot)
+        self.fleet.ready(slot, message.about.get("tokens_per_second", 0.0))
         self.about[slot] = message.about
         self._failed_starts[slot] = 0
         self._seen.add(slot)
@@ -368,7 +368,7 @@ class Supervisor:
                 oldest = next(iter(self.fleet.workers[slot].flights.values()))
                 logger.warning("worker %d has had a job of about %d tokens for more than %.1f s; it is replaced", slot,
                                oldest.tokens, self.fleet.time_allowed(oldest))
-                oldest.since = now  # once is enough; its sentinel tells the rest
+                self.fleet.give_up(slot, now)  # its sentinel tells the rest
                 handle.kill()
         for slot, end in self._start_ends.items():
             if now > end and slot in self.handles and self.fleet.workers[slot].state is WorkerState.STARTING:

@@ -12,7 +12,7 @@ from bert_serving.server.core.membership import (ALIVE, BYE, GONE, JOB, JOIN, KI
                                                  readable)
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows, encode_from_worker
 from bert_serving.server.core.placement import CPU
-from bert_serving.server.core.recovery import CREDIT, Fleet, Flight, WorkerState
+from bert_serving.server.core.recovery import CREDIT, MAX_TOKENS_PER_SECOND, Fleet, Flight, WorkerState
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -295,6 +295,13 @@ def test_the_measure_of_a_server_with_workers_of_its_own_stays():
     room.members.ready(host, about())
     room.members.forget(host.peer)
     assert isinstance(room.members.ready(room.host("b"), about(proof=-GOLDEN)), str)
+
+
+@pytest.mark.parametrize("said, rate", [(500.0, 500.0), (1e300, MAX_TOKENS_PER_SECOND)] + [
+    (wrong, 0.0) for wrong in (None, 0.0, -1.0, float("nan"), float("inf"), "500", True)])
+def test_a_worker_says_how_fast_it_is_and_is_believed_within_bounds(room, said, rate):
+    slot = room.members.ready(room.host(), about(tokens_per_second=said))
+    assert room.fleet.workers[slot].tokens_per_second == rate
 
 
 @pytest.mark.parametrize("proof", [GOLDEN * np.nan, GOLDEN[:0], GOLDEN[:, :0]], ids=["nan", "no rows", "no width"])

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 
 from ..config import positive
-from ..core.recovery import CREDIT, MAX_JOB_TOKENS, MIN_JOB_TOKENS, TARGET_SECONDS, WORTH_WAITING
+from ..core.recovery import (CREDIT, INTERACTIVE_SECONDS, MAX_JOB_TOKENS, MIN_JOB_TOKENS, TARGET_SECONDS,
+                             WORTH_WAITING)
 
 AT_ONCE = 64
 """Messages that the loop takes before it makes jobs."""
@@ -118,6 +119,7 @@ class Plan:
         bytes_in: of one text as it travels.
         bytes_out: of one vector.
         max_batch_size: most sentences in a job.
+        priority_batch_size: requests of at most so many sentences are interactive, so that jobs are short.
         cores: that the server's two threads share; None: each has its own.
         other_cores: that all threads of workers and clients share; None: each has its own.
     """
@@ -130,6 +132,7 @@ class Plan:
     bytes_in: float = 60.0
     bytes_out: float = 3072.0
     max_batch_size: int = 256
+    priority_batch_size: int = 16
     cores: int | None = None
     other_cores: int | None = None
     client_threads: int | None = None
@@ -268,7 +271,8 @@ class _Life:
         self.waiting = 0               # sentences in the backlog
         self.arrived = self.due = 0    # messages for the loop; those of them that it takes before it makes jobs
         self.rate = 1 / (1 / plan.speed + costs.worker.sentence + plan.bytes_out * costs.worker.byte_out + 1e-9)
-        most = min(max(self.rate * TARGET_SECONDS, MIN_JOB_TOKENS / plan.tokens), MAX_JOB_TOKENS / plan.tokens)
+        target = INTERACTIVE_SECONDS if plan.size <= plan.priority_batch_size else TARGET_SECONDS
+        most = min(max(self.rate * target, MIN_JOB_TOKENS / plan.tokens), MAX_JOB_TOKENS / plan.tokens)
         self.largest = min(plan.max_batch_size, math.ceil(most))
         self.bytes_in, self.bytes_out = plan.size * plan.bytes_in, plan.size * plan.bytes_out
         threads = [_Thread(self, other) for _ in range(plan.client_threads or plan.clients)]

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -306,7 +307,7 @@ class Members:
         self.places[slot] = host.peer, number
         self.about[slot] = {"device": CPU if device is None else device, "num_threads": threads}
         self.fleet.started(slot)
-        self.fleet.ready(slot)
+        self.fleet.ready(slot, _rate(values.get("tokens_per_second")))
         return slot
 
     def _slot(self, credit: int) -> int:
@@ -447,6 +448,11 @@ def _marks_what_is_not_finite(rows: Rows, kind: Kind) -> bool:
 def _count(value: Any) -> int | None:
     """A number of something, if it is one."""
     return value if type(value) is int and 0 <= value < MAX_COUNT else None
+
+
+def _rate(value: Any) -> float:
+    """What a worker says of its speed; 0 where that is nothing of use."""
+    return value if isinstance(value, float) and 0 < value < math.inf else 0.0
 
 
 def _are_counts(values: Any, count: int) -> bool:

@@ -34,6 +34,13 @@ MAX_TIMEOUT_MS = 1e9
 ABANDONED_SECONDS = 15.0
 """A client whose connection is gone for so long will not come back for what it asked."""
 
+LEFT_SECONDS = 0.5
+"""What a client has waiting whose connection is gone for so long is not computed before anybody else's. A connection
+that was cut comes back sooner."""
+
+MOST_INTERACTIVE = 32
+"""Who has more fast requests than so many out does not wait for each of them, but for all."""
+
 REQUEST_OPTIONS = ("timeout", "tokens")
 """What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer;
 ``tokens``, true if it wants its sentences' tokens, too."""
@@ -72,16 +79,18 @@ class Caller(NamedTuple):
 
 @dataclass(slots=True)
 class Share:
-    """What one client has waiting or being computed."""
+    """What one client has waiting or being computed; of its requests ``fast`` are fast ones."""
 
     requests: int = 0
     size: int = 0
     nbytes: int = 0
+    fast: int = 0
 
-    def add(self, requests: int, size: int, nbytes: int) -> None:
+    def add(self, requests: int, size: int, nbytes: int, fast: int) -> None:
         self.requests += requests
         self.size += size
         self.nbytes += nbytes
+        self.fast += fast
 
 
 class Ventilator:
@@ -107,6 +116,7 @@ class Ventilator:
         self._next_uid = 1
         self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, uid)
         sink.on_finished = self._finished
+        sink.outlet.on_back = backlog.come_back
         sink.on_ended, sink.on_answered = statistics.ended, statistics.answering.observe
 
     # ---- in ----------------------------------------------------------------------------------------------------------
@@ -188,7 +198,10 @@ class Ventilator:
         share = self.shares.get(request.identity)
         if share is None:
             share = self.shares[request.identity] = Share()
-        share.add(1, request.size, request.nbytes)
+        is_fast = self.backlog.is_fast(request)
+        share.add(1, request.size, request.nbytes, is_fast)
+        if is_fast and share.fast <= MOST_INTERACTIVE:
+            self.fleet.interactive(now)
         self.counts["accepted"] += 1
         self.backlog.add(request)
         if logger.isEnabledFor(logging.DEBUG):
@@ -228,7 +241,7 @@ class Ventilator:
             self.nbytes -= request.nbytes
             self.size -= request.size
             share = self.shares[request.identity]
-            share.add(-1, -request.size, -request.nbytes)
+            share.add(-1, -request.size, -request.nbytes, -self.backlog.is_fast(request))
             if not share.requests:
                 del self.shares[request.identity]
             if request.key is not None:
@@ -250,7 +263,7 @@ class Ventilator:
     def rows(self, rows: Rows, now: float) -> None:
         """A job is done."""
         flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0),
-                                   sum(rows.seconds.values()))
+                                   sum(rows.seconds.values()), sum(rows.counts))
         if flight is None:
             return
         self.statistics.job(rows.counts, rows.num_tokens, rows.seconds)
@@ -303,6 +316,8 @@ class Ventilator:
         if len(self._deadlines) > 2 * len(self.pending) + 1000:  # most are of requests that were answered in time
             self._deadlines = [(deadline, uid) for deadline, uid in self._deadlines if uid in self.pending]
             heapq.heapify(self._deadlines)
+        for identity in self.sink.outlet.left(now - LEFT_SECONDS):
+            self.backlog.leave(identity)
         gone = self.sink.outlet.gone(now - ABANDONED_SECONDS)
         if gone:
             for request in [request for request in self.pending.values() if request.identity in gone]:

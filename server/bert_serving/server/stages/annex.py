@@ -171,7 +171,8 @@ class Annex:
         why = f"it has had a job of about {oldest.tokens} tokens for {allowed:.1f} s"
         logger.warning("worker %d hangs: %s; its host is told to replace it", slot, why)
         self._told.add(oldest.job)
-        oldest.since = now - allowed + self.members.timeout  # so long its host has for that
+        fleet.give_up(slot, now)
+        oldest.since = now - fleet.time_allowed(oldest) + self.members.timeout  # so long its host has for that
         self._send(peer, membership.encode(membership.KILL, worker=number, why=why))
 
     def _forget_unreachable(self) -> None:

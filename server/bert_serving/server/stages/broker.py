@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_MS = 5
 TICK_MS = 100
+STOPPED_SECONDS = 1.0
+"""A loop that comes round so late was stopped, with the whole machine as likely as not."""
 
 QUIET_SECONDS, MOST_QUIET_SECONDS = 0.25, 1.0
 """A stopping server goes on refusing requests until none came for this long, but not for longer than that."""
@@ -97,6 +99,9 @@ class Broker(Loop):
         """Handle whatever is waiting; return after at most ``timeout_ms``."""
         if self.outlet.blocked:
             timeout_ms = min(timeout_ms, RETRY_MS)
+        due = self.ventilator.fleet.seconds_until_next(time.monotonic())
+        if due is not None:
+            timeout_ms = min(timeout_ms, int(due * 1e3) + 1)
         self.handle(timeout_ms)
         self.dispatch()
         now = time.monotonic()
@@ -104,6 +109,8 @@ class Broker(Loop):
             self._last_retry = now
             self.outlet.retry(now)
         if now - self._last_tick >= TICK_MS / 1e3:
+            if self._last_tick and now - self._last_tick > STOPPED_SECONDS:
+                self.ventilator.fleet.excuse(now - self._last_tick)
             self._last_tick = now
             self.outlet.expire(now)
             self.ventilator.expire(now)
