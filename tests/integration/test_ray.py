@@ -30,7 +30,7 @@ def test_workers_come_and_go_and_a_node_that_is_killed_loses_nothing(serve, clus
     server = serve("-engine", "echo", "-launcher", "ray", "-num_worker", "1-2", "-num_threads", "1",
                    "-scale_backlog", "0.001", "-scale_idle", "1", environ={"RAY_ADDRESS": cluster.address}).ready(90)
     traffic = Traffic(server, clients=6)
-    server.wait_for("2 workers are wanted")
+    server.wait_for("wanted: 2 workers")
     server.wait_for(r"worker 1, on .* is ready")
     assert traffic.goes_on()
     answered, traffic.longest, killed = sum(traffic.answered), 0.0, time.monotonic()
@@ -43,7 +43,7 @@ def test_workers_come_and_go_and_a_node_that_is_killed_loses_nothing(serve, clus
     cluster.add_node(num_cpus=1)
     server.wait_for(r"worker \d, on .* is ready", 90)
     traffic.end()
-    server.wait_for("1 workers are wanted", 30)
+    server.wait_for("wanted: 1 worker,", 30)
     server.wait_for("has left", 30)
     with server.client() as client:
         assert eventually(lambda: len(client.server_status["workers"]) == 1)

@@ -16,6 +16,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bert_serving.client.words import counted
+
 from ..config import PoolingStrategy
 from ..core.files import read_json
 from ..errors import ModelError
@@ -114,7 +116,7 @@ class BertConfig:
         """
         layers = self.num_hidden_layers
         if not -layers <= layer < layers:
-            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {layers} layers; "
+            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {counted(layers, 'layer')}; "
                              f"expected {-layers} (first) to -1 (last)")
         return layer % layers
 

@@ -1,7 +1,6 @@
 """``bert-serving-model``: fetch, list and convert models."""
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from ..config import Parser
 from ..errors import ModelError, StartError
 from . import library
 from .bert import BertConfig, variables
@@ -83,7 +83,7 @@ def convert(source: str, target: str | Path, to: str = "tensorflow") -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``bert-serving-model``: fetch, list and convert models."""
-    parser = argparse.ArgumentParser(prog="bert-serving-model", description="Fetch, list and convert models.")
+    parser = Parser(prog="bert-serving-model", description="Fetch, list and convert models.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("get", help="fetch a model into the user's cache and print its directory")
     command.add_argument("name", nargs="?", default=library.DEFAULT.name,

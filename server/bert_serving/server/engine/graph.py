@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ..config import PoolingStrategy
 from ..core.features import Features
 from ..errors import EngineError
@@ -72,8 +74,8 @@ class GraphEngine(Engine):
     def describe(self) -> str:
         settings = self.settings
         device = "CPU" if settings.device < 0 else f"GPU {settings.device}"
-        return (f"TensorFlow {self._version} on {device}, {settings.num_threads} threads, {settings.precision}"
-                f"{', xla' if settings.xla else ''}")
+        return (f"TensorFlow {self._version} on {device}, {counted(settings.num_threads, 'thread')}, "
+                f"{settings.precision}{', xla' if settings.xla else ''}")
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

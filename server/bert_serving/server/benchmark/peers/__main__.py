@@ -12,6 +12,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from bert_serving.client.words import counted
+
 from ...core.tokenization import BaseTokenizer, Tokenizer
 from ...engine.cache import user_cache
 from ...errors import StartError
@@ -137,8 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         directory = model_directory(args.model, args.cache / "models")
         forms = Forms(directory, args.cache)
         run = Run(args, texts, forms, Tokenizer(str(forms.vocabulary), True))
-        head = (f"Model {directory.name}, {args.threads} threads, {args.rounds} rounds, sentences of "
-                f"{Path(args.sentences).name if args.sentences else 'docstrings'}; {host.describe()}; {date.today()}")
+        head = (f"Model {directory.name}, {counted(args.threads, 'thread')}, {counted(args.rounds, 'round')}, "
+                f"sentences of {Path(args.sentences).name if args.sentences else 'docstrings'}; {host.describe()}; "
+                f"{date.today()}")
         for part in args.parts:
             text, values = PARTS[part](run)
             page = f"{head}\n\n{text}\n"

@@ -5,6 +5,8 @@ import platform
 import re
 from pathlib import Path
 
+from bert_serving.client.words import counted
+
 from ...machine import allowed_cores
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd",
@@ -21,5 +23,5 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
     present = [name for name in INSTRUCTIONS if name in text.split()]
     processor = (model[1] if model else platform.processor() or "processor") + f" ({', '.join(present) or 'unknown'})"
-    return (f"{allowed_cores()} cores, {processor}, {platform.system()} {platform.machine()}, "
+    return (f"{counted(allowed_cores(), 'core')}, {processor}, {platform.system()} {platform.machine()}, "
             f"Python {platform.python_version()}")

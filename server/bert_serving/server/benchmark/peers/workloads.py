@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bert_serving.client.words import counted
+
 from ...core.features import build_features
 from ...core.tokenization import BaseTokenizer
 from ..load import BenchmarkError
@@ -65,7 +67,7 @@ class Workload:
 
     def __str__(self) -> str:
         count = len(self.sequences)
-        return f"{self.kind.about}: {count}, {self.tokens} tokens, {self.tokens / count:.1f} on average"
+        return f"{self.kind.about}: {count}, {counted(self.tokens, 'token')}, {self.tokens / count:.1f} on average"
 
 
 def choose(kind: Kind, texts: Sequence[str], tokenizer: BaseTokenizer, *, scale: float = 1.0,
@@ -91,7 +93,8 @@ def choose(kind: Kind, texts: Sequence[str], tokenizer: BaseTokenizer, *, scale:
             if tokens >= wanted if count is None else len(result.texts) == count:
                 return result
     raise BenchmarkError(f"too few sentences for workload {kind.name} ({kind.about}): {len(result.texts)} with "
-                         f"{tokens} tokens, expected {count or f'{wanted} tokens'}; give a longer file")
+                         f"{counted(tokens, 'token')}, expected {count or counted(wanted, 'token')}; give a longer "
+                         "file")
 
 
 def _candidates(kind: Kind, texts: Sequence[str]) -> Iterator[str]:
