@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path for folder in ("client/bert_serving", "server/bert_serving")
+FILES = sorted(path for folder in ("client/bert_serving", "server/bert_serving", "tools")
                for path in (ROOT / folder).rglob("*.py"))
 
 NOUNS = ("batch|byte|character|client|connection|core|CPU|dimension|element|field|file|frame|GPU|host|job|key|layer"

@@ -1,7 +1,7 @@
-from bert_serving.server.benchmark.peers import catalogue
-from bert_serving.server.benchmark.peers.catalogue import PEERS, SERVERS
-from bert_serving.server.benchmark.peers.environments import ENVIRONMENTS
-from bert_serving.server.benchmark.peers.models import STEPS
+from tools.peers import catalogue
+from tools.peers.catalogue import PEERS, SERVERS
+from tools.peers.environments import ENVIRONMENTS
+from tools.peers.models import STEPS
 from bert_serving.server.machine import FAST
 
 

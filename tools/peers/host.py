@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from bert_serving.client.words import counted
-
-from ...machine import allowed_cores
+from bert_serving.server.machine import allowed_cores
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd",
                 "asimddp", "i8mm", "bf16")

@@ -3,10 +3,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from bert_serving.server.benchmark.peers import engine_rounds, engines
-from bert_serving.server.benchmark.peers.catalogue import PEERS
-from bert_serving.server.benchmark.peers.engine_rounds import compare_engines
-from bert_serving.server.benchmark.peers.environments import PeerError
+from tools.peers import engine_rounds, engines
+from tools.peers.catalogue import PEERS
+from tools.peers.engine_rounds import compare_engines
+from tools.peers.environments import PeerError
 
 FAKE_ENGINE = Path(__file__).parent / "fake_engine.py"
 SECONDS = {"original": "4", "own": "1", "pytorch": "2", "onnxruntime": "dies", "openvino": "broken"}

@@ -3,10 +3,10 @@ import json
 import re
 
 import pytest
-from bert_serving.server.benchmark.peers import __main__ as command
-from bert_serving.server.benchmark.peers.environments import PeerError
-from bert_serving.server.benchmark.peers.models import random_model
-from bert_serving.server.benchmark.peers.report import Row
+from tools.peers import __main__ as command
+from tools.peers.environments import PeerError
+from tools.peers.models import random_model
+from tools.peers.report import Row
 from bert_serving.server.engine.bert import BertConfig
 
 

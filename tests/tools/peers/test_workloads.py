@@ -1,6 +1,6 @@
 import pytest
 from bert_serving.server.benchmark.load import BenchmarkError
-from bert_serving.server.benchmark.peers.workloads import KINDS, choose
+from tools.peers.workloads import KINDS, choose
 from bert_serving.server.core.tokenization import WordHashTokenizer
 
 TEXTS = [" ".join([f"word{i}"] * (1 + i * 7 % 23)) for i in range(500)]      # 1 to 23 words, two special tokens more

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bert_serving.client.words import counted
-
-from ...core.features import build_features
-from ...core.tokenization import BaseTokenizer
-from ..load import BenchmarkError
+from bert_serving.server.benchmark.load import BenchmarkError
+from bert_serving.server.core.features import build_features
+from bert_serving.server.core.tokenization import BaseTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

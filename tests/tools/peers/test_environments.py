@@ -1,8 +1,8 @@
 import sys
 
 import pytest
-from bert_serving.server.benchmark.peers import environments
-from bert_serving.server.benchmark.peers.environments import ENVIRONMENTS, Environment, PeerError, find_python, prepare
+from tools.peers import environments
+from tools.peers.environments import ENVIRONMENTS, Environment, PeerError, find_python, prepare
 
 SMALL = Environment("small", ("something==1.0",))
 

@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from bert_serving.server.benchmark.peers import engines
-from bert_serving.server.benchmark.peers.catalogue import PEERS
+from tools.peers import engines
+from tools.peers.catalogue import PEERS
 
 SEQUENCES = [[5, 6], [7], [8, 9, 10], [11, 12]]
 

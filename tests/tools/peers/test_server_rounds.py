@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bert_serving.server.benchmark.load import BenchmarkError, Run
-from bert_serving.server.benchmark.peers import server_rounds
-from bert_serving.server.benchmark.peers.catalogue import SERVERS
-from bert_serving.server.benchmark.peers.environments import PeerError
-from bert_serving.server.benchmark.peers.server_rounds import TRAFFIC, alone, compare_servers
+from tools.peers import server_rounds
+from tools.peers.catalogue import SERVERS
+from tools.peers.environments import PeerError
+from tools.peers.server_rounds import TRAFFIC, alone, compare_servers
 
 
 class Fake:

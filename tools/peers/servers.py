@@ -15,8 +15,8 @@ from typing import Any
 
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
+from bert_serving.server.benchmark.embeddings import EmbeddingsClient
 
-from ..embeddings import EmbeddingsClient
 from .environments import PeerError
 
 START_SECONDS = 300.0

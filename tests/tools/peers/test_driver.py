@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from bert_serving.server.benchmark.peers.driver import EngineProcess, cosines, take_turns
-from bert_serving.server.benchmark.peers.environments import PeerError
+from tools.peers.driver import EngineProcess, cosines, take_turns
+from tools.peers.environments import PeerError
 
 
 # ---- a process -------------------------------------------------------------------------------------------------------

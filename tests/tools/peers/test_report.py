@@ -1,6 +1,6 @@
 import pytest
-from bert_serving.server.benchmark.peers import report
-from bert_serving.server.benchmark.peers.report import Row, shown, times_faster
+from tools.peers import report
+from tools.peers.report import Row, shown, times_faster
 
 TOKENS = {"short": 1000, "one": 12}
 

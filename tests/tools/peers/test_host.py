@@ -1,4 +1,4 @@
-from bert_serving.server.benchmark.peers import host
+from tools.peers import host
 
 
 def test_a_known_processor(tmp_path):

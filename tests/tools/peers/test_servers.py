@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bert_serving.server.benchmark.peers import servers
-from bert_serving.server.benchmark.peers.environments import PeerError
-from bert_serving.server.benchmark.peers.servers import PeerServer, answers, free_ports
+from tools.peers import servers
+from tools.peers.environments import PeerError
+from tools.peers.servers import PeerServer, answers, free_ports
 from bert_serving.server.config import get_args_parser
 
 FAKE_SERVER = Path(__file__).parent / "fake_server.py"

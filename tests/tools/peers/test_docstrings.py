@@ -1,4 +1,4 @@
-from bert_serving.server.benchmark.peers.docstrings import docstring_sentences, split
+from tools.peers.docstrings import docstring_sentences, split
 
 
 def test_split():

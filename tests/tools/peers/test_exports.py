@@ -2,8 +2,8 @@ import inspect
 import sys
 
 import pytest
-from bert_serving.server.benchmark.peers import exports
-from bert_serving.server.benchmark.peers.environments import PeerError, run
+from tools.peers import exports
+from tools.peers.environments import PeerError, run
 
 
 @pytest.mark.parametrize("step", exports.STEPS)

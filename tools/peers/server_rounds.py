@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..load import BenchmarkError, Crowd, Load
+from bert_serving.server.benchmark.load import BenchmarkError, Crowd, Load
+
 from .catalogue import PEERS, SERVERS, Peer, Server
 from .driver import EngineProcess, take_turns
 from .engine_rounds import Say, start

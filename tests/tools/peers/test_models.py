@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bert_serving.server.benchmark.peers import exports, models
-from bert_serving.server.benchmark.peers.environments import PeerError
-from bert_serving.server.benchmark.peers.models import Forms, RandomCheckpoint, model_directory, random_model
+from tools.peers import exports, models
+from tools.peers.environments import PeerError
+from tools.peers.models import Forms, RandomCheckpoint, model_directory, random_model
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine.bert import BertConfig
 from bert_serving.server.engine.models import settle

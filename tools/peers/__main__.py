@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bert_serving.client.words import counted
+from bert_serving.server.benchmark.command import terminate
+from bert_serving.server.benchmark.load import BenchmarkError
+from bert_serving.server.benchmark.sentences import read_lines
+from bert_serving.server.core.tokenization import BaseTokenizer, Tokenizer
+from bert_serving.server.engine.cache import user_cache
+from bert_serving.server.errors import StartError
+from bert_serving.server.machine import allowed_cores
 
-from ...core.tokenization import BaseTokenizer, Tokenizer
-from ...engine.cache import user_cache
-from ...errors import StartError
-from ...machine import allowed_cores
-from ..command import terminate
-from ..load import BenchmarkError
-from ..sentences import read_lines
 from . import catalogue, host, report
 from .catalogue import PEERS
 from .docstrings import docstring_sentences

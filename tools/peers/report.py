@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from ..report import Spread, figure, table
+from bert_serving.server.benchmark.report import Spread, figure, table
 
 Seconds = Mapping[str, Sequence[float]]
 """Name of a workload -> seconds, one figure for each round."""

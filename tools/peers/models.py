@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ...engine.bert import BertConfig, variables
-from ...engine.cache import new_directory, sha256
-from ...engine.command import convert, write_hugging_face
-from ...engine.models import find, locate
-from ...engine.weights import Checkpoint, checkpoint_files
+from bert_serving.server.engine.bert import BertConfig, variables
+from bert_serving.server.engine.cache import new_directory, sha256
+from bert_serving.server.engine.command import convert, write_hugging_face
+from bert_serving.server.engine.models import find, locate
+from bert_serving.server.engine.weights import Checkpoint, checkpoint_files
+
 from . import exports
 from .environments import ENVIRONMENTS, prepare, run
 

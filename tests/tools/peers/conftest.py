@@ -3,9 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bert_serving.server.benchmark.peers import driver
-from bert_serving.server.benchmark.peers.driver import EngineProcess
-from bert_serving.server.benchmark.peers.workloads import Kind, Workload
+from tools.peers import driver
+from tools.peers.driver import EngineProcess
+from tools.peers.workloads import Kind, Workload
 
 FAKE_ENGINE = Path(__file__).parent / "fake_engine.py"
 

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from ...machine import speeds_up
+from bert_serving.server.machine import speeds_up
+
 from . import engines
 from .catalogue import EXACT, PEERS, Peer
 from .driver import EngineProcess, cosines, take_turns
