@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -135,28 +137,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, terminate)           # so that what was started is stopped
     args.cache = args.cache.absolute()
     try:
-        texts = read_lines(args.sentences) if args.sentences else docstring_sentences()
-        directory = model_directory(args.model, args.cache / "models")
-        forms = Forms(directory, args.cache)
-        run = Run(args, texts, forms, Tokenizer(str(forms.vocabulary), True))
-        head = (f"Model {directory.name}, {counted(args.threads, 'thread')}, {counted(args.rounds, 'round')}, "
-                f"sentences of {Path(args.sentences).name if args.sentences else 'docstrings'}; {host.describe()}; "
-                f"{date.today()}")
-        for part in args.parts:
-            text, values = PARTS[part](run)
-            page = f"{head}\n\n{text}\n"
-            print(page, flush=True)
-            if args.output:
-                args.output.mkdir(parents=True, exist_ok=True)
-                name = f"{part}-{directory.name}"
-                (args.output / f"{name}.md").write_text(page, encoding="utf-8")
-                (args.output / f"{name}.json").write_text(json.dumps({"about": head, **values}, indent=1))
+        with scratch():
+            return _run(args)
     except (BenchmarkError, StartError, PeerError) as error:
         say(f"make peers: {error}")
         return 1
     except KeyboardInterrupt:
         say("make peers: interrupted")
         return 130
+
+
+@contextmanager
+def scratch() -> Iterator[None]:
+    """A temporary directory for this process and all that it starts, pip and peers included.
+
+    Peers leave files there when they are ended, and some of them always; it is removed with all that is in it.
+    """
+    before, given = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="bert-serving-peers-", ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+            if given is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = given
+
+
+def _run(args: argparse.Namespace) -> int:
+    texts = read_lines(args.sentences) if args.sentences else docstring_sentences()
+    directory = model_directory(args.model, args.cache / "models")
+    forms = Forms(directory, args.cache)
+    run = Run(args, texts, forms, Tokenizer(str(forms.vocabulary), True))
+    head = (f"Model {directory.name}, {counted(args.threads, 'thread')}, {counted(args.rounds, 'round')}, "
+            f"sentences of {Path(args.sentences).name if args.sentences else 'docstrings'}; {host.describe()}; "
+            f"{date.today()}")
+    for part in args.parts:
+        text, values = PARTS[part](run)
+        page = f"{head}\n\n{text}\n"
+        print(page, flush=True)
+        if args.output:
+            args.output.mkdir(parents=True, exist_ok=True)
+            name = f"{part}-{directory.name}"
+            (args.output / f"{name}.md").write_text(page, encoding="utf-8")
+            (args.output / f"{name}.json").write_text(json.dumps({"about": head, **values}, indent=1))
     return 0
 
 

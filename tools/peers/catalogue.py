@@ -12,8 +12,8 @@ class Peer:
 
     Attributes:
         name: as --peers takes it.
-        title: as in the tables.
-        precision: fp32, bf16 or int8.
+        title: as in the tables; it names no precision, since these show beside it what the peer's runtime reports.
+        precision: what it is asked for: fp32, bf16 or int8.
         environment: a key of environments.ENVIRONMENTS; None: this project's own.
         engine: a key of engines.ENGINES.
         form: which of a model's forms it reads, as models.Forms.path takes it.
@@ -32,12 +32,17 @@ PEERS = {peer.name: peer for peer in (
          "tensorflow/model"),
     Peer("own-fp32", "bert-as-service", "fp32", None, "own", ""),
     Peer("pytorch", "sentence-transformers on PyTorch", "fp32", "pytorch", "pytorch", ""),
+    Peer("pytorch-bf16", "sentence-transformers on PyTorch", "bf16", "pytorch", "pytorch", ""),
     Peer("onnxruntime-fp32", "ONNX Runtime", "fp32", "onnxruntime", "onnxruntime", "fused/fp32.onnx"),
     Peer("openvino-fp32", "OpenVINO", "fp32", "openvino", "openvino", "exported/model.onnx"),
-    Peer("openvino-bf16", "OpenVINO bf16", "bf16", "openvino", "openvino", "exported/model.onnx"),
-    Peer("own-int8", "bert-as-service int8", "int8", None, "own", ""),
-    Peer("onnxruntime-int8", "ONNX Runtime int8, dynamic", "int8", "onnxruntime", "onnxruntime", "fused/int8.onnx"),
-    Peer("openvino-int8", "OpenVINO int8, calibrated", "int8", "openvino", "openvino", "calibrated/int8.xml"),
+    Peer("openvino-bf16", "OpenVINO", "bf16", "openvino", "openvino", "exported/model.onnx"),
+    Peer("ctranslate2-fp32", "CTranslate2", "fp32", "ctranslate2", "ctranslate2", "ctranslate2/model"),
+    Peer("own-int8", "bert-as-service", "int8", None, "own", ""),
+    Peer("onnxruntime-int8", "ONNX Runtime, quantized dynamically", "int8", "onnxruntime", "onnxruntime",
+         "fused/int8.onnx"),
+    Peer("openvino-int8", "OpenVINO, quantized after calibration", "int8", "openvino", "openvino",
+         "calibrated/int8.xml"),
+    Peer("ctranslate2-int8", "CTranslate2", "int8", "ctranslate2", "ctranslate2", "ctranslate2/model"),
 )}
 """By name, in the order of the tables."""
 

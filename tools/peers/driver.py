@@ -24,6 +24,7 @@ class EngineProcess:
 
     Attributes:
         about: what runs, as it says itself.
+        precision: what its runtime says that it computes in.
     """
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None,
@@ -44,7 +45,8 @@ class EngineProcess:
             except OSError as error:
                 raise PeerError(f"cannot run {command[0]}: {error.strerror}") from error
         try:
-            self.about = str(self._answer()["ready"])
+            answer = self._answer()
+            self.about, self.precision = str(answer["ready"]), str(answer["precision"])
         except BaseException:
             self.close()
             raise

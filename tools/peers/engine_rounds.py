@@ -43,14 +43,14 @@ def compare_engines(names: Sequence[str], workloads: Sequence[Workload], forms: 
         names: of PEERS.
         say: is told how far it is.
     Returns:
-        Name -> what was found; title -> why it is not there.
+        Name -> what was found; title and precision -> why it is not there.
     """
     rows: dict[str, Row] = {}
     absent: dict[str, str] = {}
     processes: dict[str, EngineProcess] = {}
 
     def failed(name: str, error: PeerError) -> None:
-        absent[PEERS[name].title] = str(error)
+        absent[f"{PEERS[name].title}, asked for {PEERS[name].precision}"] = str(error)
         processes.pop(name, None)
         say(f"{name}: {error}")
 
@@ -63,8 +63,9 @@ def compare_engines(names: Sequence[str], workloads: Sequence[Workload], forms: 
                 failed(name, error)
                 continue
             stack.callback(process.close)
-            rows[name] = Row(peer.title, peer.precision, process.about)
-            say(f"{name}: {process.about}")
+            rows[name] = Row(peer.title, process.precision, process.about)
+            other = "" if process.precision == peer.precision else f", and not in {peer.precision}, which was asked for"
+            say(f"{name}: {process.about}; computes in {process.precision}{other}")
         for workload in workloads:
             say(f"{workload.kind.name}: {workload}")
             _compare(processes, workload, rounds, rows, failed)

@@ -5,23 +5,28 @@
 It is run as a file, not as a module of this package: a peer's environment has neither this package nor what it needs.
 NumPy is all that they share. Requests and answers are lines of JSON on standard input and output:
 
-    (at the start)                                      {"ready": "onnxruntime 1.27.0"}
+    (at the start)                                      {"ready": "onnxruntime 1.27.0", "precision": "fp32"}
     {"do": "load", "name": "short",
      "file": "a.json", "max_seq_len": 25}               {}
     {"do": "run", "name": "short", "repeat": 1}         {"seconds": [0.83]}
     {"do": "write", "name": "short", "file": "a.npy"}   {}
 
 A file of sequences is JSON: lists of token numbers. ``run`` times all of them, ``repeat`` times over; ``write`` saves
-their vectors, float32 [sequences, D]. Whatever goes wrong ends the process, with the reason as ``{"error": "..."}``.
+their vectors, float32 [sequences, D]. ``precision`` is what the runtime says that the matrix products are computed in,
+never what was asked for; several are joined by a plus. Whatever goes wrong ends the process, with the reason as
+``{"error": "..."}``.
 """
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import re
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,27 +98,67 @@ class Padding:
 
 
 # ---- the engines -----------------------------------------------------------------------------------------------------
-# Each takes the options of its command line, imports its library, and returns an engine and what runs.
+# Each takes the options of its command line, imports its library, and returns an engine, what runs, and the precision
+# that its runtime reports.
 
-def pytorch(options: dict[str, Any]) -> tuple[Any, str]:
+Ready = tuple[Any, str, str]
+
+TINY = np.array([[101, 7592, 102]], np.int64)
+"""Token numbers of a sentence that shows what a runtime does."""
+
+NAMES = {"float32": "fp32", "float": "fp32", "f32": "fp32", "bfloat16": "bf16", "float16": "fp16", "f16": "fp16",
+         "i8": "int8", "u8": "int8", "uint8": "int8"}
+"""The runtimes' own names of types -> ours; a name that is missing here stays as it is."""
+
+
+def stated(types: Iterable[Any]) -> str:
+    """The precision of the matrix products whose types a runtime reports, the most frequent first.
+
+    Raises:
+        ValueError: it reports none.
+    """
+    names = [str(kind).replace("torch.", "").lower() for kind in types]
+    counts = Counter(NAMES.get(name, name) for name in names)
+    if not counts:
+        raise ValueError("the runtime reports no matrix product, so its precision is unknown")
+    return "+".join(name for name, _ in counts.most_common())
+
+
+def pytorch(options: dict[str, Any]) -> Ready:
     """sentence-transformers' model, from token numbers on, as its ``encode`` calls it."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(options["threads"])
-    model = SentenceTransformer(options["file"], device="cpu")
+    dtype = {"bf16": torch.bfloat16}.get(options["precision"], torch.float32)
+    model = SentenceTransformer(options["file"], device="cpu", model_kwargs={"dtype": dtype})
     model.eval()
 
     def compute(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             result = model({"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)})
-            vectors: np.ndarray = result["sentence_embedding"].numpy()
+            vectors: np.ndarray = result["sentence_embedding"].float().numpy()
         return vectors
 
-    return Padding(compute), f"torch {torch.__version__}, sentence-transformers {_version('sentence-transformers')}"
+    about = f"torch {torch.__version__}, sentence-transformers {_version('sentence-transformers')}"
+    return Padding(compute), about, stated(_linear_types(torch, model, compute))
 
 
-def onnxruntime(options: dict[str, Any]) -> tuple[Any, str]:
+def _linear_types(torch: Any, model: Any, compute: Compute) -> list[Any]:
+    """The types that PyTorch's linear layers give in a run: autocast changes these, and not the parameters."""
+    types: list[Any] = []
+    hooks = [layer.register_forward_hook(lambda layer, inputs, output: types.append(output.dtype))
+             for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    compute(TINY, np.ones_like(TINY))
+    for hook in hooks:
+        hook.remove()
+    # With this setting, oneDNN may compute products of fp32 in bf16.
+    if torch.get_float32_matmul_precision() == "medium":
+        types = ["bf16" if kind == torch.float32 else kind for kind in types]
+    return types
+
+
+def onnxruntime(options: dict[str, Any]) -> Ready:
     import onnxruntime as ort
 
     settings = ort.SessionOptions()
@@ -123,14 +168,53 @@ def onnxruntime(options: dict[str, Any]) -> tuple[Any, str]:
     def compute(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return mean(session.run(None, {"input_ids": ids, "attention_mask": mask})[0], mask)
 
-    return Padding(compute), f"onnxruntime {ort.__version__}"
+    return Padding(compute), f"onnxruntime {ort.__version__}", stated(_profiled_types(ort, options["file"]))
 
 
-def openvino(options: dict[str, Any]) -> tuple[Any, str]:
+def _profiled_types(ort: Any, file: str) -> list[str]:
+    """The type of each matrix product that ONNX Runtime runs, from its own profile of a run."""
+    settings = ort.SessionOptions()
+    settings.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        settings.profile_file_prefix = str(Path(folder) / "profile")
+        session = ort.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
+        session.run(None, {"input_ids": TINY, "attention_mask": np.ones_like(TINY)})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    types: list[str] = []
+    for event in events:
+        arguments = event.get("args", {})
+        if PRODUCT.search(arguments.get("op_name", "")) and "input_type_shape" in arguments:
+            kinds = {kind for shaped in arguments["input_type_shape"] for kind in shaped}
+            # An operator in 8 bits may take activations in fp32, and quantizes them; others have masks in integers.
+            types += [kind for kind in ("int8", "uint8", "bfloat16", "float16", "float") if kind in kinds][:1]
+    return types
+
+
+PRODUCT = re.compile(r"MatMul|Gemm|Attention$")
+"""ONNX operators that are matrix products, quantized and fused ones too."""
+
+
+def ctranslate2(options: dict[str, Any]) -> Ready:
+    import ctranslate2 as ct2
+
+    encoder = ct2.Encoder(options["file"], device="cpu", compute_type={"fp32": "float32", "bf16": "bfloat16"}.get(
+        options["precision"], options["precision"]), intra_threads=options["threads"], inter_threads=1)
+
+    def compute(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        lengths = np.ascontiguousarray(mask.sum(1), np.int32)
+        output = encoder.forward_batch(ct2.StorageView.from_array(ids.astype(np.int32)),
+                                       ct2.StorageView.from_array(lengths))
+        return mean(np.asarray(output.last_hidden_state), mask)
+
+    # "int8_float32": the type of the products, then that of everything else.
+    return Padding(compute), f"ctranslate2 {ct2.__version__}", stated([encoder.compute_type.partition("_")[0]])
+
+
+def openvino(options: dict[str, Any]) -> Ready:
     import openvino as ov
 
     settings = {"INFERENCE_NUM_THREADS": options["threads"], "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": options.get("hint", "f32")}
+                "INFERENCE_PRECISION_HINT": "bf16" if options["precision"] == "bf16" else "f32"}
     compiled = ov.Core().compile_model(options["file"], "CPU", settings)
     request = compiled.create_infer_request()
 
@@ -138,10 +222,27 @@ def openvino(options: dict[str, Any]) -> tuple[Any, str]:
         inputs = {"input_ids": ids, "attention_mask": mask}
         return mean(request.infer(inputs, share_inputs=True, share_outputs=True)[0], mask)
 
-    return Padding(compute), f"openvino {ov.__version__.partition('-')[0]}"
+    compute(TINY, np.ones_like(TINY))                  # The graph that is executed is known after a run.
+    return Padding(compute), f"openvino {ov.__version__.partition('-')[0]}", stated(_executed_types(compiled))
 
 
-def original(options: dict[str, Any]) -> tuple[Any, str]:
+def _executed_types(compiled: Any) -> list[str]:
+    """The types in which OpenVINO executes its matrix products."""
+    executed = [operation.get_rt_info() for operation in compiled.get_runtime_model().get_ops()]
+    return [_text(info["runtimePrecision"]) for info in executed
+            if "layerType" in info and "runtimePrecision" in info and _text(info["layerType"]) in PRODUCTS]
+
+
+PRODUCTS = {"FullyConnected", "MatMul"}
+"""Types of layers of OpenVINO's executed graphs."""
+
+
+def _text(value: Any) -> str:
+    """Of OpenVINO's values of any type, or of text."""
+    return str(value.astype(str) if hasattr(value, "astype") else value)
+
+
+def original(options: dict[str, Any]) -> Ready:
     """The original server's own modeling.py on today's TensorFlow, padded to max_seq_len as the original server does.
 
     Two functions that it calls are gone since: both are written here with the operations that they consisted of.
@@ -173,12 +274,12 @@ def original(options: dict[str, Any]) -> tuple[Any, str]:
     assert spec and spec.loader
     modeling = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(modeling)
-    run = _original_graph(tf, modeling, Path(options["file"]), options["threads"])
-    return Padding(run, 256, to_most=True), f"tensorflow {tensorflow.__version__}"
+    run, types = _original_graph(tf, modeling, Path(options["file"]), options["threads"])
+    return Padding(run, 256, to_most=True), f"tensorflow {tensorflow.__version__}", stated(types)
 
 
-def _original_graph(tf: Any, modeling: Any, directory: Path, threads: int) -> Compute:
-    """The frozen graph of a directory with a checkpoint, last layer, REDUCE_MEAN."""
+def _original_graph(tf: Any, modeling: Any, directory: Path, threads: int) -> tuple[Compute, list[str]]:
+    """The frozen graph of a directory with a checkpoint, last layer, REDUCE_MEAN; and its matrix products' types."""
     graph = tf.Graph()
     with graph.as_default():
         ids, mask, types = (tf.placeholder(tf.int32, (None, None)) for _ in range(3))
@@ -197,7 +298,8 @@ def _original_graph(tf: Any, modeling: Any, directory: Path, threads: int) -> Co
         *feeds, fetch = tf.import_graph_def(frozen, name="", return_elements=[*names, pooled.name])
     settings = tf.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1)
     run = tf.Session(graph=final, config=settings).make_callable(fetch, feeds)
-    return lambda ids, mask: run(ids.astype(np.int32), mask.astype(np.int32), np.zeros(ids.shape, np.int32))
+    types = [tf.as_dtype(node.attr["T"].type).name for node in frozen.node if node.op in ("MatMul", "BatchMatMulV2")]
+    return lambda ids, mask: run(ids.astype(np.int32), mask.astype(np.int32), np.zeros(ids.shape, np.int32)), types
 
 
 class Own:
@@ -215,7 +317,7 @@ class Own:
         return np.concatenate(jobs) if len(jobs) > 1 else jobs[0]
 
 
-def own(options: dict[str, Any]) -> tuple[Any, str]:
+def own(options: dict[str, Any]) -> Ready:
     from dataclasses import replace
 
     from bert_serving.server.config import ServerConfig
@@ -234,11 +336,23 @@ def own(options: dict[str, Any]) -> tuple[Any, str]:
     def features(ids: np.ndarray) -> Features:
         return Features(ids, np.zeros_like(ids), np.ones_like(ids), 2, tokenizer)
 
-    return Own(engine, features), engine.describe()
+    return Own(engine, features), engine.describe(), stated(_weight_types(path))
 
 
-ENGINES: dict[str, Callable[[dict[str, Any]], tuple[Any, str]]] = {
-    "pytorch": pytorch, "onnxruntime": onnxruntime, "openvino": openvino, "original": original, "own": own}
+def _weight_types(directory: Path) -> list[str]:
+    """The types of the weights that LiteRT says its matrix products take."""
+    from ai_edge_litert.interpreter import Interpreter
+    from bert_serving.server.engine.lite import ENCODER
+
+    tensors = Interpreter(str(directory / ENCODER)).get_tensor_details()
+    largest = max(int(np.prod(tensor["shape"])) for tensor in tensors if len(tensor["shape"]) == 2)
+    return [np.dtype(tensor["dtype"]).name for tensor in tensors
+            if len(tensor["shape"]) == 2 and int(np.prod(tensor["shape"])) == largest]
+
+
+ENGINES: dict[str, Callable[[dict[str, Any]], Ready]] = {
+    "pytorch": pytorch, "onnxruntime": onnxruntime, "openvino": openvino, "ctranslate2": ctranslate2,
+    "original": original, "own": own}
 """Name on the command line -> what makes the engine from the options there, and says what it is."""
 
 
@@ -284,8 +398,8 @@ def main() -> None:
         print(json.dumps(message), file=channel, flush=True)
 
     try:
-        engine, about = ENGINES[sys.argv[1]](json.loads(sys.argv[2]))
-        answer({"ready": about})
+        engine, about, precision = ENGINES[sys.argv[1]](json.loads(sys.argv[2]))
+        answer({"ready": about, "precision": precision})
         serve(engine, sys.stdin, answer)
     except Exception as error:                         # The outer edge of a process: the driver must learn of it.
         answer({"error": f"{type(error).__name__}: {error}".splitlines()[0]})

@@ -31,9 +31,10 @@ class Environment:
 
 
 ENVIRONMENTS = {environment.name: environment for environment in (
-    Environment("pytorch", ("torch==2.13.0", "sentence-transformers", "onnx", "onnxruntime", "sympy")),
+    Environment("pytorch", ("torch==2.13.0", "sentence-transformers", "onnx", "onnxruntime", "sympy", "ctranslate2")),
     Environment("onnxruntime", ("onnxruntime",)),
     Environment("openvino", ("openvino", "nncf")),
+    Environment("ctranslate2", ("ctranslate2",)),
     Environment("infinity", ("infinity-emb[torch,server]", "torch==2.13.0")),
     Environment("tensorflow", ("tensorflow-cpu", "bert-serving-server==1.10.0")),
     Environment("original", ("tensorflow==1.12.0", "bert-serving-server==1.10.0"), "3.6"),

@@ -2,6 +2,7 @@
 
     python exports.py onnx MODEL_DIR RAW.onnx                        in PyTorch's
     python exports.py optimize RAW.onnx FP32.onnx INT8.onnx          in PyTorch's, with ONNX Runtime
+    python exports.py ctranslate2 MODEL_DIR DIR                      in PyTorch's, with CTranslate2
     python exports.py calibrate RAW.onnx SEQUENCES.json INT8.xml     in OpenVINO's
 
 Run as a file, as engines.py is. Each does what the library's own documentation recommends for BERT on a CPU.
@@ -55,6 +56,16 @@ def optimize(source: str, exact: str, quantized: str, num_heads: str, hidden_siz
                      extra_options={"DefaultTensorType": TensorProto.FLOAT})
 
 
+def ctranslate2(model_dir: str, target: str) -> None:
+    """CTranslate2's own form; it chooses the type of the weights when it loads them."""
+    from ctranslate2.converters import TransformersConverter
+    from transformers import BertConfig
+
+    # The converter reads this attribute, which transformers 5 has dropped: positions are always absolute there.
+    BertConfig.position_embedding_type = "absolute"
+    TransformersConverter(model_dir).convert(target)
+
+
 def calibrate(source: str, sequences: str, target: str) -> None:
     """NNCF's post-training quantization of a transformer, its ranges taken from these sequences."""
     import nncf
@@ -70,7 +81,8 @@ def calibrate(source: str, sequences: str, target: str) -> None:
     ov.save_model(model, target, compress_to_fp16=False)
 
 
-STEPS: dict[str, Callable[..., None]] = {"onnx": onnx, "optimize": optimize, "calibrate": calibrate}
+STEPS: dict[str, Callable[..., None]] = {
+    "onnx": onnx, "optimize": optimize, "ctranslate2": ctranslate2, "calibrate": calibrate}
 
 
 if __name__ == "__main__":

@@ -118,6 +118,9 @@ class Forms:
         self._export("pytorch", "optimize", self.path("exported/model.onnx"), fresh / "fp32.onnx",
                      fresh / "int8.onnx", self.config.num_attention_heads, self.config.hidden_size)
 
+    def ctranslate2(self, fresh: Path) -> None:
+        self._export("pytorch", "ctranslate2", self.directory, fresh / "model")
+
     def calibrated(self, fresh: Path) -> None:
         sequences = fresh / "sequences.json"
         sequences.write_text(self._calibration)
@@ -129,5 +132,6 @@ class Forms:
 
 
 STEPS: dict[str, Callable[[Forms, Path], None]] = {
-    "tensorflow": Forms.tensorflow, "exported": Forms.exported, "fused": Forms.fused, "calibrated": Forms.calibrated}
+    "tensorflow": Forms.tensorflow, "exported": Forms.exported, "fused": Forms.fused, "ctranslate2": Forms.ctranslate2,
+    "calibrated": Forms.calibrated}
 """Name of a step -> what fills the directory of that name."""

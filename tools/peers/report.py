@@ -17,7 +17,7 @@ class Row:
 
     Attributes:
         title: for people.
-        precision: fp32, bf16 or int8.
+        precision: of the matrix products, as the runtime reports it: fp32, bf16, int8, or several, with a plus.
         about: what ran, with versions.
         seconds: name of a workload -> seconds for all of its sequences, one figure for each round.
         cosines: name of a workload -> least and mean cosine to the exact vectors.
@@ -55,7 +55,8 @@ def engines(rows: Mapping[str, Row], tokens: Mapping[str, int], own: Sequence[st
     for name in own:
         if name in rows:
             others = [other for other in rows if other not in own and rows[other].precision == rows[name].precision]
-            parts += [f"How many times faster {rows[name].title} is, median (least-greatest) of the rounds:",
+            parts += [f"How many times faster {rows[name].title} in {rows[name].precision} is, median (least-greatest) "
+                      "of the rounds:",
                       _ratios(rows, name, others, tokens)]
     return "\n\n".join(parts)
 
@@ -77,8 +78,9 @@ def _speeds(rows: Mapping[str, Row], tokens: Mapping[str, int], base: str) -> st
         mean = sum(mean for _, mean in row.cosines.values()) / len(row.cosines)
         return f"{least:.4f} / {mean:.4f}"
 
-    return table(["engine", *tokens, "cosine to fp32, least / mean"],
-                 [[row.title, *(cell(row, name) for name in tokens), accuracy(row)] for row in rows.values()])
+    return table(["engine", "precision", *tokens, "cosine to fp32, least / mean"],
+                 [[row.title, row.precision, *(cell(row, name) for name in tokens), accuracy(row)]
+                  for row in rows.values()])
 
 
 def _ratios(rows: Mapping[str, Row], own: str, others: Sequence[str], tokens: Mapping[str, int]) -> str:
@@ -131,5 +133,5 @@ def servers(rows: Mapping[str, Row], traffic: Mapping[str, bool], base: str,
 
 def ran(rows: Mapping[str, Row], absent: Mapping[str, str]) -> str:
     """Who took part, with versions, and who did not, and why."""
-    return "\n".join([*(f"- {row.title}: {row.about}" for row in rows.values()),
+    return "\n".join([*(f"- {row.title}: {row.about}; computes in {row.precision}" for row in rows.values()),
                       *(f"- not run: {title}: {reason}" for title, reason in absent.items())])

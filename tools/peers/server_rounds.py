@@ -105,7 +105,8 @@ class Contest:
             for workload in (self.texts, self.one):
                 process.load(workload, Path(folder))
         self._engines[alone(peer.name)] = process
-        self.rows[alone(peer.name)] = Row(f"{peer.title}, engine alone", peer.precision, process.about)
+        title = f"{peer.title}, engine alone in {process.precision}"
+        self.rows[alone(peer.name)] = Row(title, process.precision, process.about)
 
     def compare(self, rounds: int) -> None:
         """Let all have each kind of traffic, in turns."""

@@ -40,7 +40,7 @@ class PeerServer:
         Raises:
             PeerError: it does not get ready.
         """
-        shutil.rmtree(folder, ignore_errors=True)      # What the last one left: the original leaves its sockets.
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.address, self._log = address, folder / "log"
         with self._log.open("wb") as output:
@@ -77,6 +77,9 @@ class PeerServer:
         except ProcessLookupError:
             pass
         self._process.wait()
+        for left in self._log.parent.iterdir():        # The original leaves its sockets, for one.
+            if left != self._log:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
     def __enter__(self) -> PeerServer:
         return self

@@ -1,6 +1,6 @@
 """Speaks as engines.py does, and computes nothing: a vector is its sequence's first token and its length.
 
-    python fake_engine.py [seconds]     each run is said to take so many
+    python fake_engine.py [seconds [precision]]     each run is said to take so many, in that precision; else fp32
     python fake_engine.py mute          says nothing at all
     python fake_engine.py broken        cannot start
     python fake_engine.py dies          ends at the first run
@@ -25,7 +25,7 @@ if behaviour == "broken":
     print("what went wrong in full", file=sys.stderr)
     answer(error="ImportError: no such library")
     sys.exit(1)
-answer(ready=f"fake engine {behaviour}")
+answer(ready=f"fake engine {behaviour}", precision=sys.argv[2] if len(sys.argv) > 2 else "fp32")
 loaded = {}
 for line in sys.stdin:
     request = json.loads(line)

@@ -1,3 +1,5 @@
+import re
+
 from tools.peers import catalogue
 from tools.peers.catalogue import PEERS, SERVERS
 from tools.peers.environments import ENVIRONMENTS
@@ -24,5 +26,6 @@ def test_each_of_ours_has_somebody_to_be_compared_with():
 
 
 def test_titles_are_different():
-    assert len({peer.title for peer in PEERS.values()}) == len(PEERS)
+    assert len({(peer.title, peer.precision) for peer in PEERS.values()}) == len(PEERS)
+    assert not re.search("fp32|bf16|int8", " ".join(peer.title for peer in PEERS.values()))
     assert len({server.title for server in SERVERS.values()}) == len(SERVERS)

@@ -10,7 +10,7 @@ def test_an_engine_answers(start, make_workload, tmp_path):
     process = start("0.5")
     workload = make_workload([101, 7, 102], [5])
     process.load(workload, tmp_path)
-    assert process.about == "fake engine 0.5"
+    assert (process.about, process.precision) == ("fake engine 0.5", "fp32")
     assert process.vectors(workload, tmp_path).tolist() == [[101, 3], [5, 1]]
     assert process.seconds(workload) == 0.5
 

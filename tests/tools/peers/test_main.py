@@ -1,6 +1,10 @@
 """The whole command, on figures that nobody had to measure."""
+import contextlib
 import json
 import re
+import subprocess
+import sys
+import tempfile
 
 import pytest
 from tools.peers import __main__ as command
@@ -92,3 +96,29 @@ def test_an_end_before_the_end(run, monkeypatch, capsys, error, code, line):
     monkeypatch.setattr(command, "compare_engines", fail)
     assert run() == code
     assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize("error", [None, PeerError("no pip"), KeyboardInterrupt(), SystemExit(143), ValueError("x")],
+                         ids=["end", "error", "Ctrl-C", "SIGTERM", "fault"])
+def test_what_peers_leave_in_the_temporary_directory_is_removed(run, monkeypatch, tmp_path, error):
+    outer = tmp_path / "tmp"
+    outer.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(outer))
+    compare = command.compare_engines
+
+    def litter(*arguments):
+        tempfile.mkdtemp()
+        # A program of another environment, which is killed.
+        subprocess.run([sys.executable, "-c", "import os, signal, tempfile; tempfile.mkdtemp(); "
+                        "os.kill(os.getpid(), signal.SIGKILL)"])
+        inside, = outer.iterdir()
+        assert len(list(inside.iterdir())) == 2
+        if error:
+            raise error
+        return compare(*arguments)
+
+    monkeypatch.setattr(command, "compare_engines", litter)
+    with contextlib.suppress(SystemExit, ValueError):
+        run("--parts", "engines", "--rounds", "1")
+    assert not list(outer.iterdir()) and tempfile.gettempdir() == str(outer)

@@ -35,6 +35,8 @@ def steps(monkeypatch):
         steps.append((python, step))
         if step == "calibrate":
             steps.append(json.loads(Path(arguments[1]).read_text()))
+        if step == "ctranslate2":
+            Path(arguments[1]).mkdir()
         for argument in arguments:
             if argument.endswith((".onnx", ".xml")):
                 Path(argument).touch()
@@ -77,7 +79,8 @@ def test_forms_are_made_once(directory, tmp_path, steps):
     assert forms.path("") == directory
     for form in ("fused/fp32.onnx", "fused/int8.onnx", "exported/model.onnx"):
         assert forms.path(form).is_file()
-    assert steps == [("python of pytorch", "onnx"), ("python of pytorch", "optimize")]
+    assert forms.path("ctranslate2/model").is_dir()
+    assert steps == [("python of pytorch", name) for name in ("onnx", "optimize", "ctranslate2")]
 
 
 def test_other_texts_calibrate_anew(directory, tmp_path, steps):

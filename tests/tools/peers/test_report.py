@@ -23,12 +23,12 @@ def test_ratios_are_taken_round_by_round():
 def test_the_tables(rows):
     text = report.engines(rows, TOKENS, ["mine", "absent"], "base")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    assert ["the base", "500 (1.00)", "10.00 ms (1.00)", "-"] in lines
-    assert ["mine", "1000 (2.00)", "5.00 ms (2.00)", "1.0000 / 1.0000"] in lines
-    assert ["a peer", "833 (1.64)", "-", "0.9900 / 0.9980"] in lines
+    assert ["the base", "fp32", "500 (1.00)", "10.00 ms (1.00)", "-"] in lines
+    assert ["mine", "fp32", "1000 (2.00)", "5.00 ms (2.00)", "1.0000 / 1.0000"] in lines
+    assert ["a peer", "fp32", "833 (1.64)", "-", "0.9900 / 0.9980"] in lines
     assert ["the base", "2.00 (1.80-2.20)", "2.00 (1.67-2.50)"] in lines
     assert ["a peer", "1.20 (1.10-1.50)", "-"] in lines
-    assert "mine is, median" in text and lines.count(["small int8", "2000 (4.00)", "-", "-"]) == 1
+    assert "mine in fp32 is, median" in text and lines.count(["small int8", "int8", "2000 (4.00)", "-", "-"]) == 1
 
 
 def test_without_the_base_there_are_no_multiples(rows):
@@ -38,7 +38,7 @@ def test_without_the_base_there_are_no_multiples(rows):
 
 def test_who_ran_and_who_did_not(rows):
     assert report.ran({"mine": rows["mine"]}, {"that one": "pip has no package"}).splitlines() == [
-        "- mine: mine 2", "- not run: that one: pip has no package"]
+        "- mine: mine 2; computes in fp32", "- not run: that one: pip has no package"]
 
 
 def test_servers():

@@ -15,6 +15,7 @@ class Fake:
 
     def __init__(self, name):
         self.name, self.address, self.about, self.is_closed = name, {"port": name}, "a fake", False
+        self.precision = "fp32"
 
     def check(self):
         pass
