@@ -50,7 +50,7 @@ GUESTS = {
             "server.crew", "server.join", "server.keys", "server.doctor"],
     "packaging": ["server.doctor"],
     "tensorflow": ["server.engine", "tools.peers"],
-    "ai_edge_litert": ["server.engine"],
+    "ai_edge_litert": ["server.engine", "tools.peers"],
     "safetensors": ["server.engine"],
     "huggingface_hub": ["server.engine"],
     "tokenizers": ["server.core"],
@@ -68,8 +68,8 @@ GUESTS = {
     "matplotlib": ["server.benchmark"],
     "GPUtil": ["server.machine"],
     "termcolor": ["server.log"],
-    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime", "openvino", "nncf"),
-                    ["tools.peers"]),
+    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime", "openvino", "nncf",
+                     "ctranslate2"), ["tools.peers"]),
 }
 
 
