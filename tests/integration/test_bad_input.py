@@ -56,7 +56,7 @@ def bystander(server):
 
 
 @pytest.mark.parametrize("frames, code, said", [
-    ([b"[]", b"1", b"0"], "bad_request", "empty list"),
+    ([b"[]", b"1", b"0"], "bad_request", "empty array"),
     ([b'["a", 1]', b"1", b"2"], "bad_request", "element 1 is an integer"),
     ([b'["a", ["b"]]', b"1", b"2"], "bad_request", "element 1 is an array but element 0 is a string"),
     ([b"[1, 2]", b"1", b"2"], "bad_request", "element 0 is an integer"),

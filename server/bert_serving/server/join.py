@@ -46,7 +46,7 @@ def address(text: str) -> tuple[str, int]:
     try:
         check_host("the host", host)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; give HOST:PORT, the server's -worker_port") from None
+        raise argparse.ArgumentTypeError(f"{error} (HOST:PORT, the server's -worker_port)") from None
     return host, number
 
 
