@@ -247,11 +247,11 @@ def test_a_second_sigterm_ends_at_once(serve_echo):
         client.encode(["__hang__"], blocking=False)
         client.server_status
         server.process.send_signal(signal.SIGTERM)
-        server.wait_for("finishing 1 requests first")
+        server.wait_for("finishing 1 request first")
         assert server.stop() == 0
         with pytest.raises((BertServingError, TimeoutError)):
             client.fetch_all()
-    assert "1 requests were ended with an error" in server.log
+    assert "1 request ended with an error" in server.log
 
 
 def test_what_a_killed_server_left_is_swept_at_the_next_start(serve_echo, short_path):

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, NamedTuple, NoReturn
 
+from bert_serving.client.hosts import check_host
+
 from .errors import ConfigError
 
 
@@ -111,6 +113,14 @@ def positive_seconds(text: str) -> float:
     if not value:
         raise argparse.ArgumentTypeError(f"{text} is too short; expected a number of seconds above 0")
     return value
+
+
+def host_name(text: str) -> str:
+    try:
+        check_host("the host", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 class WorkerRange(NamedTuple):
@@ -366,6 +376,11 @@ class ServerConfig:
     verbose: bool = option(False, "log every request", LIMITS)
 
     def __post_init__(self) -> None:
+        if self.host != "*":
+            try:
+                check_host("-host", self.host)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{error}; * opens the ports to every network") from error
         if self.port == self.port_out and self.port:
             raise ConfigError(f"-port and -port_out are both {self.port}; give them different numbers")
         for name, others in (("http_port", (self.port, self.port_out)),
@@ -523,6 +538,10 @@ def _plain(value: Any) -> Any:
 ENVIRONMENT_PREFIX = "BERT_SERVING_"
 
 
+TRUTH = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off", ""), False)}
+"""What a flag in the environment may say, in lower case."""
+
+
 class Parser(argparse.ArgumentParser):
     """One that says in one line what is wrong, and not what there is: dozens of options."""
 
@@ -533,7 +552,14 @@ class Parser(argparse.ArgumentParser):
             names = [word.split("=")[0] for word in unknown.split() if word.startswith("-")]
             alike = [found for name in names
                      for found in difflib.get_close_matches(name, self._option_string_actions, 1)]
-            message += f"; did you mean {alike[0]}?" if alike else "; -h shows all options"
+            if alike:
+                message += f"; did you mean {alike[0]}?"
+            else:
+                message += "; flags take no value" if unknown.lower() in TRUTH else "; -h shows all options"
+        valued = re.fullmatch(r"argument (\S+): ignored explicit argument (.*)", message)
+        if valued:
+            flag = valued.group(1).split("/")[0]
+            message = f"{flag} takes no value, and got {valued.group(2)}; give {flag} alone, or leave it out"
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -601,9 +627,9 @@ def _from_environment(parser: argparse.ArgumentParser, name: str, environ: Mappi
 
 def _truth(parser: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> bool:
     value = environ[ENVIRONMENT_PREFIX + name.upper()].lower()
-    if value not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+    if value not in TRUTH:
         parser.error(f"{ENVIRONMENT_PREFIX}{name.upper()}={value} is neither true nor false; give 1 or 0")
-    return value in ("1", "true", "yes", "on")
+    return TRUTH[value]
 
 
 def _values(parser: argparse.ArgumentParser, option_field: Any, given: str) -> Any:

@@ -118,7 +118,7 @@ def test_what_is_no_proof(proof):
 
 @pytest.mark.parametrize("value, told", [
     ("plain", "plain"), ("two\nlines\x1b[1m", "two\\nlines\\x1b[1m"), ("ü" * 100, "\\xfc" * 64), ("\ud800", "\\ud800"),
-    (None, "a NoneType"), ({"a": 1}, "a dict")], ids=repr)
+    (None, "null"), ({"a": 1}, "an object")], ids=repr)
 def test_what_others_say_is_made_fit_for_the_log(value, told):
     assert readable(value) == told
 
@@ -182,7 +182,7 @@ def test_who_does_not_say_who_it_is_does_not_join(room, values):
 
 @pytest.mark.parametrize("values, told", [
     (who(version="1"), "it is bert-serving-server 1, this server is 2; install the same on both"),
-    (who(version="1\n" * 100), "\\n"), (who(version=[["x"]]), "a list"), (who(protocol=PROTOCOL + 1), "install"),
+    (who(version="1\n" * 100), "\\n"), (who(version=[["x"]]), "an array"), (who(protocol=PROTOCOL + 1), "install"),
     (who(protocol=None), "install")], ids=["version", "lines", "list", "protocol", "no protocol"])
 def test_who_is_of_another_version_is_refused(room, values, told):
     reason = room.members.join(b"p", values, 0.0)

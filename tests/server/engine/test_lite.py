@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from bert_serving.client.words import counted
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.packing import LONG, Run, lay_out
 from bert_serving.server.engine import base, freeze, lite
@@ -85,7 +86,7 @@ def test_threads_change_nothing(tiny, tiny_dir, start, threads):
     running = start(tiny_dir)
     other = base.create(dataclasses.replace(running.settings, num_threads=threads))
     assert np.array_equal(other.encode(running.features(TEXTS)), running.encode(TEXTS))
-    assert other.describe() == f"LiteRT {lite.litert_version()} on CPU, {threads} threads, fp32"
+    assert other.describe() == f"LiteRT {lite.litert_version()} on CPU, {counted(threads, 'thread')}, fp32"
 
 
 # ---- whoever else is there -------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ..config import positive
 from ..core.recovery import (CREDIT, INTERACTIVE_SECONDS, MAX_JOB_TOKENS, MIN_JOB_TOKENS, TARGET_SECONDS,
                              WORTH_WAITING)
@@ -397,7 +399,7 @@ def simulate(costs: Costs, plan: Plan, requests: int = 1000) -> Outcome:
         ValueError: nobody would ask or compute.
     """
     if min(plan.clients, plan.size, plan.workers, plan.max_batch_size, requests) < 1 or not plan.speed > 0:
-        raise ValueError(f"{plan} with {requests} requests; expected at least one of everything")
+        raise ValueError(f"{plan} with {counted(requests, 'request')}; expected at least one of everything")
     life = _Life(costs, plan)
     life.run(max(1, requests // 5))
     before = life.spent()
@@ -414,7 +416,8 @@ def table(costs: Costs, sizes: Sequence[int], speeds: Sequence[float], numbers: 
 
     In brackets: how busy the busier of its two threads is.
     """
-    lines = ["| sentences a request | a worker's sentences/s | " + " | ".join(f"{number} workers" for number in numbers)
+    lines = ["| sentences a request | a worker's sentences/s | "
+             + " | ".join(counted(number, "worker") for number in numbers)
              + " |", "|---|---|" + "---|" * len(numbers)]
     for size in sizes:
         for speed in speeds:

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from bert_serving.client.words import counted, json_kind
 
 from .batching import Piece
 from .messages import HEAD, Fault, Job, Rows, decode_from_worker, encode_to_worker
@@ -71,7 +72,7 @@ class MembershipError(ValueError):
 
 def readable(value: Any, most: int = 64) -> str:
     """What another host says, for the log and for people: short and printable, so that nobody writes our log for us."""
-    return (value if isinstance(value, str) else f"a {type(value).__name__}")[:most].encode("unicode_escape").decode()
+    return (value if isinstance(value, str) else json_kind(value))[:most].encode("unicode_escape").decode()
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------
@@ -89,11 +90,11 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[bytes, dict[str, Any]]
     """
     kind = bytes(frames[0]) if frames else b""
     if kind not in (JOIN, ALIVE, READY, GONE, LEAVE, WHO, WELCOME, REFUSED, KILL, BYE) or len(frames) > 2:
-        raise MembershipError(f"a message of kind {kind[:8]!r} with {len(frames)} frames")
+        raise MembershipError(f"a message of kind {kind[:8]!r} with {counted(len(frames), 'frame')}")
     if len(frames) == 1:
         return kind, {}
     if len(frames[1]) > MAX_WORDS:
-        raise MembershipError(f"contents of {len(frames[1])} bytes; expected at most {MAX_WORDS}")
+        raise MembershipError(f"contents of {counted(len(frames[1]), 'byte')}; expected at most {MAX_WORDS}")
     try:
         values = json.loads(bytes(frames[1]))
     except (ValueError, RecursionError) as error:
@@ -115,7 +116,7 @@ def decode_job(frames: Sequence[bytes]) -> tuple[int, bytes, list[bytes]]:
         MembershipError: it is no job.
     """
     if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) != HEAD.size:
-        raise MembershipError(f"a job of {len(frames)} frames")
+        raise MembershipError(f"a job of {counted(len(frames), 'frame')}")
     return WORKER.unpack(frames[1])[0], frames[2], list(frames[3:])
 
 
@@ -432,8 +433,8 @@ def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> N
                 isinstance(value, float) and 0 <= value < MAX_COUNT for value in rows.seconds.values()):
         problem = "the measurements"
     if problem:
-        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of {count} sequences, where "
-                              f"{problem} cannot be right")
+        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of "
+                              f"{counted(count, 'sequence')}, where {problem} cannot be right")
 
 
 def _marks_what_is_not_finite(rows: Rows, kind: Kind) -> bool:

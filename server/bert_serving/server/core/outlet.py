@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bert_serving.client.protocol import MAX_IDENTITY, TERMINATOR, Buffer, recent_topic, topic
+from bert_serving.client.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +138,8 @@ class Outlet:
         held = self.held.get(identity)
         if (held.nbytes if held else 0) + nbytes > self.max_client_bytes or self.held_bytes + nbytes > self.max_bytes:
             self.counts["dropped"] += 1
-            logger.warning("dropped a result of %d bytes: %d bytes are held already for a client that does not read",
-                           nbytes, held.nbytes if held else self.held_bytes)
+            logger.warning("dropped a result of %s: %s held already for a client that does not read",
+                           counted(nbytes, "byte"), counted(held.nbytes if held else self.held_bytes, "byte"))
             return False
         if held is None:
             held = self.held[identity] = _Held(now + self.hold_seconds)

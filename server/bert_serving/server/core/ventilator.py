@@ -15,6 +15,7 @@ from bert_serving.client import protocol
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, TooLargeError,
                                         UnauthorizedError, UnavailableError, UnprocessableError, WorkerLostError)
 from bert_serving.client.protocol import ProtocolError
+from bert_serving.client.words import counted
 
 from .assembly import Assembly
 from .batching import Backlog, Pending, Piece, estimate_tokens
@@ -213,16 +214,17 @@ class Ventilator:
         if self.draining:
             return UnavailableError("the server is stopping; send the request again later, or to another server")
         if len(message.texts) > self.limits.max_size:
-            return TooLargeError(f"a request of {len(message.texts)} sentences; the server accepts "
+            return TooLargeError(f"a request of {counted(len(message.texts), 'sentence')}; the server accepts "
                                  f"{self.limits.max_size}; send it in smaller pieces")
         if self.pending and (self.nbytes + message.nbytes > self.limits.max_bytes
                              or self.size + len(message.texts) > self.limits.max_size):
-            return self._overloaded(f"the queue is full with {self.size} sentences of {self.nbytes / 1e6:.1f} MB")
+            return self._overloaded(f"the queue is full with {counted(self.size, 'sentence')} of "
+                                    f"{self.nbytes / 1e6:.1f} MB")
         share = self.shares.get(message.identity)
         if share is not None and (share.nbytes + message.nbytes > self.limits.max_bytes / 2
                                   or share.size + len(message.texts) > self.limits.max_size / 2):
             # The other half is for the others: one that floods the server must not keep them out.
-            return self._overloaded(f"this client has its half of the queue, {share.size} sentences of "
+            return self._overloaded(f"this client has its half of the queue, {counted(share.size, 'sentence')} of "
                                     f"{share.nbytes / 1e6:.1f} MB")
         if self.condemned:
             for index, text in enumerate(message.texts):
@@ -234,7 +236,7 @@ class Ventilator:
 
     def _overloaded(self, reason: str) -> OverloadedError:
         seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
-        return OverloadedError(f"{reason}; try again in {seconds} seconds", retry_after=seconds)
+        return OverloadedError(f"{reason}; try again in {counted(seconds, 'second')}", retry_after=seconds)
 
     def _finished(self, request: Pending) -> None:
         if self.pending.pop(request.uid, None) is not None:
@@ -287,15 +289,15 @@ class Ventilator:
         """A worker could not do a job."""
         flight = self.fleet.landed(fault.job, now)
         if flight is not None:
-            logger.warning("job %d of %d sequences failed on worker %d: %s", fault.job,
-                           sum(piece.count for piece in flight.pieces), fault.slot, fault.message)
+            logger.warning("job %d of %s failed on worker %d: %s", fault.job,
+                           counted(sum(piece.count for piece in flight.pieces), "sequence"), fault.slot, fault.message)
             for piece in self.fleet.failed(flight):
                 self._condemn(piece, fault.message, now)
 
     def lost(self, slot: int, now: float) -> None:
         """A worker is gone."""
         for piece in self.fleet.lost(slot):
-            self._condemn(piece, f"it ended {piece.strikes} workers, each time alone", now)
+            self._condemn(piece, f"it ended {counted(piece.strikes, 'worker')}, each time alone", now)
 
     def _condemn(self, piece: Piece, reason: str, now: float) -> None:
         self.condemned[_digest(piece.texts[0])] = now + CONDEMNED_SECONDS

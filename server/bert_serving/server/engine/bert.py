@@ -16,6 +16,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bert_serving.client.words import counted
+
 from ..config import PoolingStrategy
 from ..core.files import read_json
 from ..errors import ModelError
@@ -114,8 +116,8 @@ class BertConfig:
         """
         layers = self.num_hidden_layers
         if not -layers <= layer < layers:
-            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {layers} layers; expected "
-                             f"{-layers} (first) to -1 (last), or 0 (first) to {layers - 1} (last)")
+            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {counted(layers, 'layer')}; "
+                             f"expected {-layers} (first) to -1 (last), or 0 (first) to {layers - 1} (last)")
         return layer % layers
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ..config import PoolingStrategy
 from ..core.features import Features
 from ..core.packing import LONG, Layout, lay_out, plan
@@ -69,7 +71,8 @@ class LiteEngine(Engine):
         return result
 
     def describe(self) -> str:
-        return (f"LiteRT {litert_version()} on CPU, {self.settings.num_threads} threads, {self.settings.precision}")
+        return (f"LiteRT {litert_version()} on CPU, {counted(self.settings.num_threads, 'thread')}, "
+                f"{self.settings.precision}")
 
     @cached_property
     def _alone(self) -> _Interpreter:

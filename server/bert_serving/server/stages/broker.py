@@ -17,6 +17,7 @@ import zmq
 
 from bert_serving.client.errors import UnavailableError
 from bert_serving.client.protocol import COMMANDS, Buffer, asks_for_recent, recent_topic, topic
+from bert_serving.client.words import counted
 
 from ..core import messages
 from ..core.messages import Fault, Job, Ready, Rows
@@ -144,7 +145,7 @@ class Broker(Loop):
     def drain(self, until: float) -> None:
         """Go on until every accepted request has had its answer, or time is up, or somebody insists."""
         if self.ventilator.pending:
-            logger.info("stopping: finishing %d requests first", len(self.ventilator.pending))
+            logger.info("stopping: finishing %s first", counted(len(self.ventilator.pending), "request"))
         while self.ventilator.pending and time.monotonic() < until and self._stop_asked < 2 \
                 and self.keeper.failure is None:
             self.step()
@@ -158,7 +159,7 @@ class Broker(Loop):
         else:
             self.ventilator.fail_all(UnavailableError("the server stopped before it got to this request"), now)
         if left:
-            logger.warning("%d requests were ended with an error", left)
+            logger.warning("%s ended with an error", counted(left, "request"))
         if self._stop_asked > 1:
             return
         end = now + MOST_QUIET_SECONDS
