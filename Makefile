@@ -43,7 +43,7 @@ chaos: $(TOOLS)
 	cd tests && ../$(BIN)/python -m chaos $(ARGS)
 
 peers: $(TOOLS)
-	$(BIN)/python -m bert_serving.server.benchmark.peers $(ARGS)
+	$(BIN)/python -m tools.peers $(ARGS)
 
 fuzz: $(TOOLS)
 	$(BIN)/python -m tests.fuzz $(ARGS)
@@ -52,6 +52,7 @@ lint: $(TOOLS)
 	$(BIN)/python -m flake8
 	$(BIN)/python -m mypy --strict client/bert_serving
 	$(BIN)/python -m mypy server/bert_serving
+	$(BIN)/python -m mypy tools
 
 install: $(TOOLS)
 
@@ -77,4 +78,4 @@ $(TOOLS): $(INSTALLED) requirements.txt docs/requirements.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .hypothesis build client/build server/build client/*.egg-info server/*.egg-info
-	find client server tests docs example -name __pycache__ -type d -prune -exec rm -rf {} +
+	find client server tests tools docs example -name __pycache__ -type d -prune -exec rm -rf {} +

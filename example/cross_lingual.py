@@ -47,6 +47,9 @@ vectors, tokens = {}, {}
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=60_000) as bc:
     for language, texts in sentences.items():
         rows, tokens[language] = bc.encode(texts, show_tokens=True)
+        if rows.ndim != 2:
+            parser.error("the server gives a vector for each token, and this needs one for each text: start it without "
+                         "-pooling_strategy NONE")
         rows = rows - rows.mean(axis=0)                     # what all sentences of a language have in common
         vectors[language] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

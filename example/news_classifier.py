@@ -30,6 +30,9 @@ targets = np.array([classes.index(label) for label in labels])
 
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=600_000) as bc:
     vectors = bc.encode(list(titles))                                            # [titles, D]
+if vectors.ndim != 2:
+    parser.error("the server gives a vector for each token, and this needs one for each title: start it without "
+                 "-pooling_strategy NONE")
 
 # Neighbours in the file often are about the same story: the last fifth of each class is for the test.
 is_test = np.zeros(len(titles), bool)

@@ -6,7 +6,7 @@
 """
 import argparse
 
-from openai import OpenAI
+from openai import BadRequestError, OpenAI
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("-ip", default="localhost")
@@ -16,6 +16,9 @@ args = parser.parse_args()
 
 with OpenAI(base_url=f"http://{args.ip}:{args.http_port}/v1", api_key=args.key) as client:
     model = client.models.list().data[0].id
-    answer = client.embeddings.create(model=model, input=["hello world", "good day"])
+    try:
+        answer = client.embeddings.create(model=model, input=["hello world", "good day"])
+    except BadRequestError as error:
+        parser.error(error.message)
 print(f"{model}: {len(answer.data)} vectors of {len(answer.data[0].embedding)} numbers, "
       f"for {answer.usage.prompt_tokens} tokens")

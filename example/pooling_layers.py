@@ -85,6 +85,8 @@ def draw(strategy):
 # ---- token vectors, pooled as they come ------------------------------------------------------------------------------
 
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, check_length=False, timeout=600_000) as bc:
+    if bc.encode(["one"]).ndim != 3:
+        parser.error("the server pools, and this needs a vector for each token: start it with -pooling_strategy NONE")
     layers = bc.server_config["pooling_layer"]
     pooled = {(strategy, layer): [] for strategy in POOLING for layer in layers}
     for start in range(0, len(titles), 64):

@@ -33,6 +33,9 @@ gold = np.array(scores, float)
 
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=600_000) as bc:
     a, b = bc.encode(list(left)), bc.encode(list(right))
+if a.ndim != 2:
+    parser.error("the server gives a vector for each token, and this needs one for each sentence: start it without "
+                 "-pooling_strategy NONE")
 cosines = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 agreement = spearmanr(cosines, gold).statistic

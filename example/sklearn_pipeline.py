@@ -41,7 +41,11 @@ class BertVectors(TransformerMixin, BaseEstimator):
     def transform(self, texts):
         # A connection costs milliseconds, and an estimator without one can be copied and pickled.
         with BertClient(ip=self.ip, port=self.port, port_out=self.port_out, timeout=600_000) as bc:
-            return bc.encode(list(texts))
+            vectors = bc.encode(list(texts))
+        if vectors.ndim != 2:
+            parser.error("the server gives a vector for each token, and this needs one for each text: start it without "
+                         "-pooling_strategy NONE")
+        return vectors
 
     def __sklearn_is_fitted__(self):
         return True

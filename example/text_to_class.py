@@ -43,7 +43,11 @@ labels, titles = zip(*rows[::len(rows) // args.num_title])
 classes = sorted(set(labels))
 
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=600_000) as bc:
-    size = bc.encode(["one"]).shape[1]
+    one = bc.encode(["one"])
+    if one.ndim != 2:
+        parser.error("the server gives a vector for each token, and this needs one for each title: start it without "
+                     "-pooling_strategy NONE")
+    size = one.shape[1]
     head = tf.keras.Sequential([tf.keras.Input((size,)), tf.keras.layers.Dense(len(classes), "softmax")])
     whole = tf.keras.Sequential([tf.keras.Input((), dtype=tf.string), Vectors(bc, size), head])
 

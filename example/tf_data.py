@@ -25,7 +25,11 @@ classes = sorted(set(labels))
 
 with ConcurrentBertClient(max_concurrency=args.num_client, ip=args.ip, port=args.port, port_out=args.port_out,
                           timeout=60_000) as bc:
-    size = bc.encode(["one"]).shape[1]
+    one = bc.encode(["one"])
+    if one.ndim != 2:
+        parser.error("the server gives a vector for each token, and this needs one for each title: start it without "
+                     "-pooling_strategy NONE")
+    size = one.shape[1]
 
     def encode(texts, targets):
         """A string tensor [B] -> its vectors, float32 [B, D]."""

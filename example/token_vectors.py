@@ -18,6 +18,8 @@ sentences = ["the bank lent me money", "my bank raised its interest rates again"
 
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, timeout=60_000) as bc:
     vectors, tokens = bc.encode(sentences, show_tokens=True)
+if vectors.ndim != 3:
+    parser.error("the server pools, and this needs a vector for each token: start it with -pooling_strategy NONE")
 
 print(f"{vectors.shape}: sentences, tokens at most, numbers; a shorter sentence is filled up with zeros")
 for pieces, rows in zip(tokens, vectors):

@@ -60,12 +60,15 @@ sentences = [text for _, text in found]
 print(f"{len(sentences)} sentences")
 
 with BertClient(ip=args.ip, port=args.port, port_out=args.port_out, check_length=False, timeout=600_000) as bc:
+    queries = np.array(bc.encode(args.query))                               # [queries, D]
+    if queries.ndim != 2:
+        parser.error("the server gives a vector for each token, and this needs one for each sentence: start it without "
+                     "-pooling_strategy NONE")
     begin = time.perf_counter()
     batches = (sentences[start:start + 1024] for start in range(0, len(sentences), 1024))
     responses = sorted(bc.encode_async(batches))                            # in the order of the requests
     vectors = np.concatenate([response.embedding for response in responses])
     print(f"encoded in {time.perf_counter() - begin:.1f} s")
-    queries = np.array(bc.encode(args.query))
 
 faiss.normalize_L2(vectors)                                                 # so that the inner product is the cosine
 faiss.normalize_L2(queries)

@@ -112,7 +112,7 @@ const Api = (() => {
     const answer = await call(server, "/encode", {body: {id, texts}, timeoutMs: 120_000, signal});
     const vectors = answer.result || answer.results;
     if (!Array.isArray(vectors) || vectors.length !== texts.length) {
-      throw new Failure("foreign", `sent ${texts.length} texts and got no list of as many vectors`);
+      throw new Failure("foreign", `sent ${Format.counted(texts.length, "text")} and got no list of as many vectors`);
     }
     return {vectors: vectors.map(oneVector), ms: performance.now() - begin};
   }

@@ -6,6 +6,9 @@ const Format = (() => {
 
   const count = value => value === null ? NOTHING : Math.round(value).toLocaleString("en");
 
+  /** "1 line", "2 lines". */
+  const counted = (value, noun) => `${count(value)} ${noun}${value === 1 ? "" : "s"}`;
+
   /** Three digits that matter: 0.42, 7.3, 128, 12.4k, 3.1M. */
   function short(value) {
     if (value === null) return NOTHING;
@@ -51,5 +54,5 @@ const Format = (() => {
     hour: "2-digit", minute: "2-digit", ...(withSeconds ? {second: "2-digit"} : {}),
   });
 
-  return {NOTHING, count, short, percent, milliseconds, bytes, duration, clock};
+  return {NOTHING, count, counted, short, percent, milliseconds, bytes, duration, clock};
 })();

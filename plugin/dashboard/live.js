@@ -85,10 +85,10 @@ const Live = (() => {
       this.tile("latency", Format.milliseconds(point.p50), point.p99 === null ? "no data" : `99 % within ${Format.milliseconds(point.p99)}`);
       this.tile("queue", reading.queue ? number(reading.queue.sentences) : Format.NOTHING,
         reading.queue ? reading.queue.sentences ? `about ${Format.duration(Math.ceil(reading.queue.seconds))} of work` : "nothing waits" : "no data");
-      this.tile("fill", Format.percent(point.fill), reading.batchSize ? `of ${Format.count(reading.batchSize)} sentences` : "");
+      this.tile("fill", Format.percent(point.fill), reading.batchSize ? `of ${Format.counted(reading.batchSize, "sentence")}` : "");
       this.tile("clients", Format.count(reading.clients), `${Format.count(reading.clientsEver)} since the start`);
       this.tile("workers", ready === null ? Format.NOTHING : `${ready} of ${reading.numWorker}`,
-        restarts === null ? "" : restarts === 0 ? "none was restarted" : restarts === 1 ? "1 restart" : `${restarts} restarts`);
+        restarts === null ? "" : restarts === 0 ? "none was restarted" : Format.counted(restarts, "restart"));
       Dom.byId("tile-workers").classList.toggle("warn", ready !== null && ready < reading.numWorker);
     }
 

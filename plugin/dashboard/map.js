@@ -51,7 +51,7 @@ const VectorMap = (() => {
     countLines() {
       const {lines, dropped} = Lines.parse(Dom.byId("map-text").value);
       Dom.setText(Dom.byId("map-count"), lines.length === 0 ? "nothing yet" :
-        `${Format.count(lines.length)} lines` + (dropped ? `; ${Format.count(dropped)} more are left out` : ""));
+        Format.counted(lines.length, "line") + (dropped ? `; ${Format.count(dropped)} more are left out` : ""));
       Dom.byId("map-start").disabled = lines.length === 0;
     }
 
@@ -177,7 +177,7 @@ const VectorMap = (() => {
     }
 
     ended({done, failed, total, dropped}, aborted, ms) {
-      const parts = [`${Format.count(done)} of ${Format.count(total)} lines encoded in ${Format.milliseconds(ms)}`];
+      const parts = [`${Format.count(done)} of ${Format.counted(total, "line")} encoded in ${Format.milliseconds(ms)}`];
       if (aborted && !failed) parts.push("stopped");
       if (failed) parts.push(`${Format.count(failed)} failed`);
       if (dropped) parts.push(`${Format.count(dropped)} over the limit of ${Format.count(Lines.MOST)} were left out`);

@@ -116,7 +116,7 @@ const Try = (() => {
       if (told) this.timings(answer, performance.now() - begin);
       for (const index of [0, 1]) {
         const tokens = told && told.tokens[index];
-        Dom.setText(Dom.byId(`token-count-${index}`), tokens ? `${tokens.length} tokens` : "");
+        Dom.setText(Dom.byId(`token-count-${index}`), tokens ? Format.counted(tokens.length, "token") : "");
         Dom.byId(`tokens-${index}`).replaceChildren(...tokens ? tokens.map((token, place) => Dom.el("li",
           {class: kind(token), title: told.ids && `id ${told.ids[index][place]}`}, token))
           : [Dom.el("li", {class: "none"}, problem)]);

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from bert_serving.client import BertClient
+from bert_serving.client.errors import UnprocessableError
 from bert_serving.server.keys import make as make_keys
 
 from . import memory
@@ -43,6 +44,16 @@ BULK_JOB, BULK_MS = 16, 3
 
 WORKERS, ENOUGH_FOR_P99 = 2, 200
 """Of each server; and requests of the interactive client that are enough for a p99."""
+
+FLOOD_SIZE, FLOOD_MS, FLOOD_SHARE, LEFT_SECONDS = 50, 60, 0.07, 1.0
+"""Sentences of a flood's requests; how much longer the p99 of a single one may be beside it; how much less may be
+computed in all for that; and how soon a flood whose clients were killed costs nothing."""
+
+LEFT_SIZE = 20_000
+"""Sentences that a client leaves behind when it is killed: half a minute of work."""
+
+REFUSED_SECONDS, NEIGHBOUR_SECONDS = 15.0, 5.0
+"""How soon a text that hangs its worker is refused, and how long others may wait meanwhile."""
 
 GROWTH = 1_000_000
 """Bytes by which the lower bound of the slope may have a broker grow while it is looked at: what an allocator may need
@@ -412,6 +423,111 @@ def interactive(settings: Settings) -> Outcome:
                    f"{limit:.1f} ms", verdict.clean and p99_beside <= limit and len(beside) >= ENOUGH_FOR_P99)
 
 
+def flood(settings: Settings) -> Outcome:
+    """Bulk alone, a client alone that asks for one sentence at a time, both; at last a bulk client is killed with half
+    a minute of work waiting. The server has its own choice of how large a job is.
+
+    Texts take their time without needing the processor, as in ``interactive``.
+    """
+    seconds = min(max(settings.seconds * 0.05, 3.0), 30.0)
+    slow = f"__sleep_{BULK_MS}__ "
+    with Stage(settings, "flood") as stage:
+        bulk = [f"bulk{i}" for i in range(8)]
+
+        def done(name: str, size: int, since: float, until: float) -> float:
+            """Sentences of requests that were answered between these times; of those on the edge their share."""
+            return sum(size * max(0.0, min(ended, until) - max(started, since)) / (ended - started)
+                       for started, ended in stage.figures(name))
+
+        def work(since: float, until: float) -> float:
+            """Sentences a second, of all clients."""
+            return (sum(done(name, FLOOD_SIZE, since, until) for name in bulk)
+                    + done("single", 1, since, until)) / (until - since)
+
+        def begin(name: str) -> Clients:
+            started = stage.start("ours", "timed", bulk if name == "bulk" else [name],
+                                  words=slow, size=1 if name == "single" else FLOOD_SIZE)
+            seen = {who: len(stage.figures(who)) for who in started.names}
+            stage.wait_for(lambda: all(len(stage.figures(who)) > seen[who] + 1 for who in started.names), 20)
+            return started
+
+        def measure(enough: Callable[[], bool] = lambda: True) -> tuple[float, float]:
+            began = time.monotonic()
+            stage.wait_for(lambda: time.monotonic() > began + seconds and enough(), seconds + 60)
+            return began, time.monotonic()
+
+        def of_single(since: float, until: float) -> list[float]:
+            return [(ended - started) * 1000 for started, ended in stage.figures("single") if since < started < until]
+
+        flooding = begin("bulk")
+        bulk_alone = measure()
+        flooding.ask_to_stop()
+        flooding.wait()
+        single = begin("single")
+        single_alone = measure()
+        flooding = begin("bulk")
+        before = len(stage.figures("single"))
+        together = measure(lambda: len(stage.figures("single")) > before + ENOUGH_FOR_P99)
+        flooding.ask_to_stop()
+        flooding.wait()
+        leaving = stage.start("ours", "timed", ["leaving"], size=LEFT_SIZE, words=slow)
+        with BertClient(port=stage.port, port_out=stage.port_out, curve_dir=settings.keys or "") as client:
+            stage.wait_for(lambda: client.server_status["queue"]["sentences"] >= LEFT_SIZE, 20)
+        time.sleep(0.5)
+        leaving.process.kill()
+        killed = time.monotonic()
+        time.sleep(2 * LEFT_SECONDS)
+        single.ask_to_stop()
+        single.wait()
+        stage.clients.remove(leaving)
+        leaving.close()
+        verdict = stage.finish()
+        after = [(started - killed, (ended - started) * 1000) for started, ended in stage.figures("single")
+                 if started > killed]
+        work_alone, work_together = work(*bulk_alone), work(*together)
+        alone, beside = sorted(of_single(*single_alone)), sorted(of_single(*together))
+    slowed = 2 * statistics.median(alone)
+    # When those that follow are as fast as before, whatever a single one of them is.
+    free = min((since for number, (since, _) in enumerate(after[:-10])
+                if statistics.median(took for _, took in after[number:number + 10]) < slowed), default=math.inf)
+    p99_alone, p99_beside = _percentile(alone, .99), _percentile(beside, .99)
+    cost = 1 - work_together / work_alone
+    return Outcome(
+        "flood", verdict, f"p99 {p99_beside:.1f} ms beside a flood, {p99_alone:.1f} ms alone, median "
+        f"{statistics.median(beside):.1f} and {statistics.median(alone):.1f} ms ({len(beside)} and {len(alone)} "
+        f"requests); {work_together:.0f} sentences/s in all, {work_alone:.0f} of bulk alone: {-cost:+.1%}; free "
+        f"{free:.2f} s after the flood was killed",
+        f"{p99_alone + FLOOD_MS:.1f} ms; at most {FLOOD_SHARE:.0%} less; {LEFT_SECONDS:g} s",
+        verdict.clean and p99_beside <= p99_alone + FLOOD_MS and len(beside) >= ENOUGH_FOR_P99
+        and cost <= FLOOD_SHARE and free <= LEFT_SECONDS)
+
+
+def hang(settings: Settings) -> Outcome:
+    """A text that hangs its worker, among three, on a server with one worker; others ask beside it."""
+    with Stage(settings, "hang", "-num_worker", "1") as stage:
+        names = ["neighbour0", "neighbour1", "neighbour2"]
+        stage.start("ours", "timed", names[:2], size=1, pause=0.02)
+        stage.start("ours", "timed", names[2:], size=50, pause=0.02)
+        stage.wait_for(lambda: all(stage.figures(name) for name in names), 20)
+        with BertClient(port=stage.port, port_out=stage.port_out, timeout=300_000,
+                        curve_dir=settings.keys or "") as client:
+            began = time.monotonic()
+            blamed = None
+            try:
+                client.encode(["good", "__hang__ now", "also good"])
+            except UnprocessableError as error:
+                blamed = error.index
+            refused = time.monotonic() - began
+        stage.wait_for(lambda: all(stage.figures(name)[-1][0] > began + refused for name in names), 20)
+        verdict = stage.finish()
+        waits = [ended - started for name in names for started, ended in stage.figures(name)]
+    whom = "its text blamed" if blamed == 1 else "NOT its text blamed"
+    return Outcome("hang", verdict, f"refused after {refused:.1f} s, {whom}; the longest wait of a neighbour "
+                   f"{max(waits):.2f} s ({len(waits)} requests)",
+                   f"{REFUSED_SECONDS:g} s; {NEIGHBOUR_SECONDS:g} s",
+                   verdict.clean and blamed == 1 and refused <= REFUSED_SECONDS and max(waits) <= NEIGHBOUR_SECONDS)
+
+
 def _percentile(values: list[float], share: float) -> float:
     return values[max(0, math.ceil(len(values) * share) - 1)]
 
@@ -568,5 +684,5 @@ def keys(settings: Settings) -> Outcome:
 
 SCENARIOS: dict[str, Callable[[Settings], Outcome]] = {
     function.__name__: function
-    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, halfopen, steady, model,
-                     keys)}
+    for function in (storm, cuts, recovery, fresh, unfetched, stalled, interactive, flood, hang, halfopen, steady,
+                     model, keys)}

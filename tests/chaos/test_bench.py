@@ -94,5 +94,14 @@ def test_half_open_connections_that_cost_something_are_noticed(monkeypatch, tmp_
     assert outcome.passed is False
 
 
+@pytest.mark.parametrize("name, constant, impossible", [
+    ("flood", "FLOOD_MS", -10_000), ("hang", "REFUSED_SECONDS", 1.0)])
+def test_what_takes_too_long_is_noticed(monkeypatch, tmp_path, name, constant, impossible):
+    settings = Settings(seconds=3, seed=7, expect=EchoModel(), directory=str(tmp_path), say=lambda line: None)
+    monkeypatch.setattr(scenarios, constant, impossible)
+    outcome, = run(settings, [name])
+    assert outcome.verdict.clean and outcome.passed is False, report.terminal([outcome])
+
+
 def test_every_scenario_is_run_by_default():
     assert arguments([]).only == list(SCENARIOS)

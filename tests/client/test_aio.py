@@ -249,7 +249,7 @@ def test_timeout(server):
         async with connect(server) as bc:
             server.hold()
             bc.timeout = 10
-            with pytest.raises(DeadlineError, match="did not encode 1 texts within 10 ms"):
+            with pytest.raises(DeadlineError, match="did not encode 1 text within 10 ms"):
                 await bc.encode(["a"])
             await bc.encode(["a"], blocking=False)
             for call in (bc.fetch_all(), collect(bc.fetch()), collect(bc.listen()), collect(bc.encode_async([["a"]]))):

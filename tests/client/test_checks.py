@@ -4,6 +4,7 @@ from bert_serving.client import __version__
 from bert_serving.client.checks import (check_input, check_version, difference, is_short, server_addresses,
                                         valid_identity)
 from bert_serving.client.protocol import PROTOCOL_VERSION
+from bert_serving.client.words import json_kind, python_kind
 
 SECRET = "the text itself"
 
@@ -18,13 +19,13 @@ def test_good_input(texts, is_tokenized):
 @pytest.mark.parametrize("texts, is_tokenized, complaint", [
     (SECRET, False, "texts is a str"),
     ((SECRET,), False, "texts is a tuple"),
-    (None, False, "texts is a NoneType"),
-    ([SECRET, 1], False, "element 1 is a int"),
-    ([SECRET, b"x"], False, "element 1 is a bytes"),
+    (None, False, "texts is None"),
+    ([SECRET, 1], False, "element 1 is an int"),
+    ([SECRET, b"x"], False, "element 1 is bytes"),
     ([[SECRET]], False, "element 0 is a list"),
     ((SECRET,), True, "texts is a tuple"),
     ([["a"], SECRET], True, "element 1 is a str"),
-    ([["a"], [SECRET, 1]], True, "element 1 holds a int"),
+    ([["a"], [SECRET, 1]], True, "element 1 holds an int"),
 ])
 def test_wrong_types(texts, is_tokenized, complaint):
     with pytest.raises(TypeError, match=complaint) as caught:
@@ -66,7 +67,7 @@ def test_impossible_identities(identity):
 
 
 def test_identity_of_another_type():
-    with pytest.raises(TypeError, match="identity is a int"):
+    with pytest.raises(TypeError, match="identity is an int"):
         valid_identity(7)
 
 
@@ -140,3 +141,23 @@ def test_difference():
     assert difference(config, dict(config, max_seq_len=40)) == "max_seq_len is 25 instead of 40"
     assert difference(dict(config, pooling_layer=[-1]), dict(config, model_name="base", pooling_layer=[-2])) \
         == "model_name is minilm instead of base, pooling_layer is [-1] instead of [-2]"
+
+
+@pytest.mark.parametrize("kind, sequence, string", [(python_kind, "a list", "a str"),
+                                                    (json_kind, "an array", "a string")])
+def test_what_is_said_is_in_the_readers_words(kind, sequence, string):
+    for texts, is_tokenized, said in [
+            (5, False, f"expected {sequence}, each element {string}"), ([5], False, f"expected {string}"),
+            ([5], True, f"expected {sequence} of tokens"), ([[5]], True, f"expected each token to be {string}"),
+            ([], False, f"an empty {sequence.split()[1]}"), ([[]], True, f"an empty {sequence.split()[1]}")]:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            check_input(texts, is_tokenized, kind)
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("servers, said", [
+    (["http://a"], "servers has 'http://a'"), ([("http://a", 5555)], "a host of servers is the URL 'http://a'"),
+    ([("b c", 5555)], "a host of servers is 'b c'")])
+def test_hosts_of_servers(servers, said):
+    with pytest.raises(ValueError, match=said):
+        server_addresses(servers, 5555, 5556)

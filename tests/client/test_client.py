@@ -7,6 +7,7 @@ import sys
 import threading
 import warnings
 
+import bert_serving.client
 import numpy as np
 import pytest
 from bert_serving.client import BertClient, Response, __version__, calls, protocol
@@ -452,7 +453,7 @@ def test_fetching_late_loses_nothing(server, connect):
     bc.timeout = 10
     with pytest.raises(DeadlineError, match="did not send the next result"):
         next(fetched)
-    with pytest.raises(DeadlineError, match="did not send the other 1 results"):
+    with pytest.raises(DeadlineError, match="did not send the other 1 result"):
         bc.fetch_all()
     server.answer(first)
     bc.timeout = 20_000
@@ -615,7 +616,7 @@ def test_encode_async_raises_what_the_generator_raises_after_its_results(server,
 
 
 def test_encode_async_raises_for_a_bad_batch(server, connect):
-    with pytest.raises(TypeError, match="element 0 is a int"):
+    with pytest.raises(TypeError, match="element 0 is an int"):
         list(connect(server).encode_async([[1]]))
 
 
@@ -623,7 +624,7 @@ def test_encode_async_times_out(server, connect):
     bc = connect(server)
     server.hold()
     bc.timeout = 10
-    with pytest.raises(DeadlineError, match="answer one of 1 batches"):
+    with pytest.raises(DeadlineError, match="answer what was sent .1 batch."):
         list(bc.encode_async([["a"]]))
 
 
@@ -953,3 +954,11 @@ def test_no_warning_where_nothing_is_wrong(server, connect):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         connect(server).encode(["a"])
+
+
+@pytest.mark.parametrize("ip, said", [("", "ip is empty"), (" ", "ip is blank"), ("*", "ip is '\\*'"),
+                                      ("http://host", "give host$"), ("tcp://host:5555", "and 5555 as the port$")])
+@pytest.mark.parametrize("kind", ["BertClient", "AsyncBertClient", "ConcurrentBertClient"])
+def test_what_is_no_host_is_said_in_a_sentence(kind, ip, said):
+    with pytest.raises(ValueError, match=said):
+        getattr(bert_serving.client, kind)(ip=ip)

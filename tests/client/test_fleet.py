@@ -234,7 +234,7 @@ def test_all_gone_is_a_deadline_that_says_what_was_seen_of_each(join, servers):
     client.timeout = 20
     seen = "; ".join(r"127\.0\.0\.1, ports %d and %d: lost the connection to port %d[^;]*"
                      % (server.port, server.port_out, server.port) for server in servers)
-    with pytest.raises(DeadlineError, match="no server did encode 1 texts within 20 ms; " + seen):
+    with pytest.raises(DeadlineError, match="no server did encode 1 text within 20 ms; " + seen):
         client.encode(["a"])
     assert not client.pending_request and not client._channel.dispatch.waiting
 
@@ -260,7 +260,7 @@ def test_one_that_is_silent_gets_nothing_while_another_answers(join, servers):
     client = join(*servers)
     servers[0].hold()
     client.timeout = 50
-    with pytest.raises(DeadlineError, match="connected, with 1 requests that it has not answered"):
+    with pytest.raises(DeadlineError, match="connected, with 1 request that it has not answered"):
         client.encode(["a"])
     client.timeout = PATIENCE_MS
     for number in range(3):

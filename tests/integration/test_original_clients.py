@@ -61,8 +61,8 @@ def everything(version: str) -> dict:
         "fetch": -1 if version == "1.7.5" else 0,
         "large": [1000, 768],
         "status": ["1.10.0", True],
-        "error": "data type 'bert-serving error bad_request: payload is a dict; expected a list of strings or a list "
-                 "of lists of strings' not understood",
+        "error": "data type 'bert-serving error bad_request: payload is an object; expected an array of strings or an "
+                 "array of arrays of strings' not understood",
         "fresh_clients_answered": 100,
         "pool": [1, 768],
     }

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -99,6 +100,100 @@ def test_a_poisonous_text_fails_its_own_request_only(serve_echo):
     assert neighbours == [(3, 768)] * 120
 
 
+def test_a_text_that_hangs_its_worker_holds_up_nobody_for_long(serve_echo):
+    server = serve_echo()
+    waits, stop = [], threading.Event()
+
+    def work(size: int) -> None:
+        with server.client(timeout=60_000) as client:
+            while not stop.is_set():
+                began = time.monotonic()
+                client.encode(texts_of(len(waits), size))
+                waits.append(time.monotonic() - began)
+
+    with ThreadPoolExecutor(2) as pool:
+        neighbours = [pool.submit(work, size) for size in (1, 40)]
+        try:
+            with server.client(timeout=60_000) as client:
+                began = time.monotonic()
+                with pytest.raises(UnprocessableError) as caught:
+                    client.encode(["good", "__hang__ now", "also good"])
+                refused = time.monotonic() - began
+                np.testing.assert_array_equal(client.encode(["also good", "good"])[::-1],
+                                              client.encode(["good", "also good"]))
+        finally:
+            stop.set()
+        for neighbour in neighbours:
+            neighbour.result(60)
+    assert caught.value.index == 1
+    # Some ten seconds and some two on a machine without other work; with 30 seconds for each try it would be minutes.
+    assert refused < 40 and max(waits) < 20
+
+
+FLOOD = """
+import sys
+from bert_serving.client import BertClient
+with BertClient(port=int(sys.argv[1]), port_out=int(sys.argv[2])) as client:
+    client.encode([f"__sleep_3__ flood {number}" for number in range(20_000)], blocking=False)
+    client.server_status  # it has arrived
+    print("sent", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start_flood():
+    """Start processes of a client that has a minute of work waiting; they are killed at the end of the test."""
+    running = []
+
+    def start(server) -> subprocess.Popen:
+        running.append(subprocess.Popen([sys.executable, "-c", FLOOD, str(server.port), str(server.port_out)],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert running[-1].stdout.readline() == "sent\n"
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_a_single_sentence_does_not_wait_for_long_jobs_of_a_flood(serve_echo, start_flood):
+    server = serve_echo()
+    waits = []
+    with server.client() as client:
+        client.encode(["__sleep_3__ first"])
+        start_flood(server)
+        for number in range(20):
+            began = time.monotonic()
+            client.encode([f"__sleep_3__ {number}"])
+            waits.append(time.monotonic() - began)
+    # The flood's jobs take half a second where nobody is held up by them.
+    assert sorted(waits)[10] < 0.25, waits
+
+
+def test_what_a_killed_client_left_costs_others_nothing(serve_echo, start_flood):
+    server = serve_echo()
+    with server.client() as client:
+        flood = start_flood(server)
+
+        def done() -> int:
+            worker, = client.server_status["workers"]
+            return worker["sentences"]
+
+        def only_ours() -> bool:
+            before = done()
+            for number in range(20):
+                client.encode([f"__sleep_3__ {number}"])
+            return done() - before == 20
+
+        assert not only_ours()
+        flood.kill()
+        flood.wait()
+        assert eventually(only_ours, 8), "it is as if the client were still there"
+        assert client.server_status["queue"]["requests"] == 1, "it might come back"
+
+
 @pytest.mark.parametrize("word", ["__raise__", "__nan__"])
 def test_a_text_that_raises_or_gives_no_vector_is_named(serve_echo, word):
     server = serve_echo()
@@ -152,11 +247,11 @@ def test_a_second_sigterm_ends_at_once(serve_echo):
         client.encode(["__hang__"], blocking=False)
         client.server_status
         server.process.send_signal(signal.SIGTERM)
-        server.wait_for("finishing 1 requests first")
+        server.wait_for("finishing 1 request first")
         assert server.stop() == 0
         with pytest.raises((BertServingError, TimeoutError)):
             client.fetch_all()
-    assert "1 requests were ended with an error" in server.log
+    assert "1 request ended with an error" in server.log
 
 
 def test_what_a_killed_server_left_is_swept_at_the_next_start(serve_echo, short_path):

@@ -33,7 +33,7 @@ def test_workers_come_and_go_and_a_node_that_is_killed_loses_nothing(serve, clus
                    environ={"RAY_ADDRESS": cluster.address, "FORCE_COLOR": "1"}).ready(90)
     assert re.search(r"I \S+ \x1b\[\d+mRAY *\x1b\[0m on Ray: \d+ nodes", server.log), server.log
     traffic = Traffic(server, clients=6)
-    server.wait_for("2 workers are wanted")
+    server.wait_for("wanted: 2 workers")
     server.wait_for(r"worker 1, on .* is ready")
     assert traffic.goes_on()
     answered, traffic.longest, killed = sum(traffic.answered), 0.0, time.monotonic()
@@ -46,7 +46,7 @@ def test_workers_come_and_go_and_a_node_that_is_killed_loses_nothing(serve, clus
     cluster.add_node(num_cpus=1)
     server.wait_for(r"worker \d, on .* is ready", 90)
     traffic.end()
-    server.wait_for("1 workers are wanted", 30)
+    server.wait_for("wanted: 1 worker,", 30)
     server.wait_for("has left", 30)
     with server.client() as client:
         assert eventually(lambda: len(client.server_status["workers"]) == 1)

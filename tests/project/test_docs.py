@@ -17,9 +17,9 @@ import pytest
 from bert_serving.client.errors import BY_CODE
 from bert_serving.server import errors as start_errors
 from bert_serving.server.benchmark.options import get_parser as benchmark_parser, parse as parse_benchmark
-from bert_serving.server.benchmark.peers.__main__ import get_parser as peers_parser
-from bert_serving.server.benchmark.peers.catalogue import PEERS, SERVERS
-from bert_serving.server.benchmark.peers.workloads import KINDS
+from tools.peers.__main__ import get_parser as peers_parser
+from tools.peers.catalogue import PEERS, SERVERS
+from tools.peers.workloads import KINDS
 from bert_serving.server.bulk.options import get_parser as bulk_parser, parse as parse_bulk
 from bert_serving.server.cli import keygen, terminate
 from bert_serving.server.config import ServerConfig, get_args_parser

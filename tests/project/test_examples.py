@@ -210,11 +210,6 @@ def check_token_vectors(server, tmp_path):
     assert number(r"both of money: cosine ([\d.]+)", output) > number(r"of a river: cosine ([\d.]+)", output) + 0.05
 
 
-def check_faq_of_tokens(server, tmp_path):
-    done = end("faq_search.py", server, "-question", "why?")
-    assert done.returncode == 2 and "Traceback" not in done.stderr and "without -pooling_strategy NONE" in done.stderr
-
-
 def check_pooling_layers(server, tmp_path):
     output = run("pooling_layers.py", server, "-num_title", 176, "-draw", "REDUCE_MEAN", "-directory", tmp_path)
     for strategy in ("REDUCE_MEAN", "CLS_TOKEN"):
@@ -223,8 +218,7 @@ def check_pooling_layers(server, tmp_path):
     assert (tmp_path / "pooling-reduce-mean.png").read_bytes().startswith(b"\x89PNG")
 
 
-TOKENS = {"token_vectors.py": check_token_vectors, "pooling_layers.py": check_pooling_layers,
-          "faq_search.py": check_faq_of_tokens}
+TOKENS = {"token_vectors.py": check_token_vectors, "pooling_layers.py": check_pooling_layers}
 
 
 @pytest.mark.model
@@ -232,6 +226,43 @@ TOKENS = {"token_vectors.py": check_token_vectors, "pooling_layers.py": check_po
 @pytest.mark.parametrize("name", TOKENS)
 def test_example_with_a_vector_per_token(name, token_server, tmp_path):
     TOKENS[name](token_server, tmp_path)
+
+
+# ---- with a server that was started otherwise ------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def echo_tokens():
+    """The echo server with a vector for each token, and HTTP."""
+    yield from served("-engine", "echo", "-pooling_strategy", "NONE", "-max_seq_len", "25", "-http_port", "0")
+
+
+def assert_one_line(done, *words):
+    """It ended as after a wrong option, with one line that says what the server needs."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["token_vectors.py", "pooling_layers.py"])
+def test_an_example_for_tokens_says_so_to_a_server_that_pools(name, echo_server, tmp_path):
+    options = ["-directory", tmp_path] if name == "pooling_layers.py" else []
+    assert_one_line(end(name, echo_server, *options), "the server pools", "start it with -pooling_strategy NONE")
+
+
+ONE_VECTOR = {"cross_lingual.py": [], "faq_search.py": ["-question", "why?"], "sklearn_pipeline.py": ["-num_title", 66],
+              "similarity.py": ["-pairs", "PAIRS"], "vector_index.py": ["-size", 50], "openai_client.py": [],
+              "news_classifier.py": ["-num_title", 66], "tf_data.py": ["-num_title", 528],
+              "text_to_class.py": ["-num_title", 66]}
+"""Examples that need one vector for each text -> their options."""
+
+
+@pytest.mark.parametrize("name", ONE_VECTOR)
+def test_an_example_for_one_vector_says_so_to_a_server_that_does_not_pool(name, echo_tokens, tmp_path):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("A man plays.,Somebody plays.,4.5\nThe cat sleeps.,A cat is asleep.,5\n")
+    options = [pairs if option == "PAIRS" else option for option in ONE_VECTOR[name]]
+    assert_one_line(end(name, echo_tokens, *options), "-pooling_strategy", "NONE", "each token")
 
 
 # ---- with TensorFlow, which takes seconds to import: all of them in one process --------------------------------------

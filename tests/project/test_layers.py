@@ -6,31 +6,36 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {package: ROOT / package / "bert_serving" for package in ("client", "server")}
+TOOLS = ROOT / "tools"
 
 # Room -> the rooms it may import from, beside itself. "client.x" is bert_serving.client.x and all that is below it; a
 # module belongs to the longest room that it is in, and an import may reach whatever is in one of the named rooms.
 ROOMS = {
     "client.errors": [],
-    "client.protocol": ["client.errors"],
+    "client.words": [],
+    "client.hosts": ["client.words"],
+    "client.protocol": ["client.errors", "client.words"],
     "client.curve": ["client.errors"],
-    "client.exchange": ["client.protocol", "client.errors"],
+    "client.exchange": ["client.protocol", "client.errors", "client.words"],
     "client.dispatch": [],
     "client": ["client"],
     "server.errors": ["client.errors"],
     "server.log": [],
     "server.process": [],
-    "server.api_keys": ["server.errors"],
+    "server.api_keys": ["server.errors", "client.words"],
     "server.precision": [],
     "server.golden": ["server.precision"],
-    "server.config": ["server.errors", "server.precision"],
+    "server.config": ["server.errors", "server.precision", "client.hosts"],
     "server.keys": ["server.errors", "client.curve"],
-    "server.core": ["server.golden", "server.precision", "server.errors", "client.protocol", "client.errors"],
+    "server.core": ["server.golden", "server.precision", "server.errors", "client.protocol", "client.errors",
+                    "client.words"],
     "server.machine": ["server.precision", "server.core", "server.process"],
     "server.engine": ["server.core", "server.config", "server.golden", "server.precision", "server.errors",
-                      "server.log", "server.process"],
+                      "server.log", "server.process", "client.words"],
     "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",
-                      "server.keys", "client.link", "client.protocol", "client.errors"],
-    "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process"],
+                      "server.keys", "client.link", "client.protocol", "client.errors", "client.words"],
+    "server.launchers": ["server.stages", "server.config", "server.errors", "server.log", "server.process",
+                         "client.words"],
     "server.proxy": ["client", "server.golden", "server.precision", "server.errors", "server.api_keys", "server.log",
                      "server.process"],
     "server.bulk": ["server.golden", "client", "server.service", "server.config", "server.errors", "server.log"],
@@ -40,9 +45,9 @@ ROOMS = {
                       "server.errors", "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.core", "server.machine", "server.config",
                          "server.errors", "server.log", "server.process"],
-    "server.benchmark.peers": ["server.benchmark", "server.engine", "server.core", "server.machine", "server.config",
-                               "server.errors", "server.process", "client"],
     "server": ["server", "client"],
+    "tools.peers": ["server.benchmark", "server.engine", "server.core", "server.machine", "server.process",
+                    "server.config", "server.errors", "client"],
 }
 
 # A library that is heavy, optional or particular -> the only rooms that may import it, inside functions too.
@@ -50,8 +55,8 @@ GUESTS = {
     "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service",
             "server.crew", "server.join", "server.keys", "server.doctor"],
     "packaging": ["server.doctor"],
-    "tensorflow": ["server.engine", "server.benchmark.peers"],
-    "ai_edge_litert": ["server.engine"],
+    "tensorflow": ["server.engine", "tools.peers"],
+    "ai_edge_litert": ["server.engine", "tools.peers"],
     "safetensors": ["server.engine"],
     "huggingface_hub": ["server.engine"],
     "tokenizers": ["server.core"],
@@ -69,18 +74,21 @@ GUESTS = {
     "matplotlib": ["server.benchmark"],
     "GPUtil": ["server.machine"],
     "termcolor": ["server.log"],
-    **dict.fromkeys(("onnx", "onnxruntime"), ["server.engine", "server.benchmark.peers"]),
-    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "openvino", "nncf"), ["server.benchmark.peers"]),
+    **dict.fromkeys(("onnx", "onnxruntime"), ["server.engine", "tools.peers"]),
+    **dict.fromkeys(("torch", "transformers", "sentence_transformers", "openvino", "nncf", "ctranslate2"),
+                    ["tools.peers"]),
 }
 
 
 def module_name(path):
-    """``client.protocol`` for .../client/bert_serving/client/protocol.py; a package is named like its folder."""
-    parts = path.relative_to(ROOT).with_suffix("").parts[2:]
+    """``client.protocol`` for .../client/bert_serving/client/protocol.py, ``tools.peers.host`` for tools/peers/host.py;
+    a package is named like its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts[0 if TOOLS in path.parents else 2:]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = {path: module_name(path) for folder in PACKAGES.values() for path in sorted(folder.rglob("*.py"))}
+FILES = {path: module_name(path) for folder in [*PACKAGES.values(), TOOLS]
+         for path in sorted(folder.rglob("*.py")) if path.parent != TOOLS}
 MODULES = set(FILES.values())
 
 
@@ -94,7 +102,8 @@ def room_of(module):
 
 def imports(source, module, is_package=False):
     """Absolute names of what ``source`` imports anywhere; ours are named by module, without ``bert_serving``."""
-    package = f"bert_serving.{module}".split(".")[: None if is_package else -1]
+    whole = module if module.startswith("tools.") else f"bert_serving.{module}"
+    package = whole.split(".")[: None if is_package else -1]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -113,7 +122,7 @@ def complaints(source, module, is_package=False):
     for name in imports(source, module, is_package):
         if name in ("client", "server") and module.startswith(name):
             continue  # the package's own version; its __init__ imports nothing on its own
-        if name.split(".")[0] in ("client", "server") and not within(name, [room, *ROOMS[room]]):
+        if name.split(".")[0] in ("client", "server", "tools") and not within(name, [room, *ROOMS[room]]):
             yield f"{module} is in room {room} and imports {name}"
         guest = name.split(".")[0]
         if guest in GUESTS and not within(module, GUESTS[guest]):
@@ -137,6 +146,9 @@ def test_imports_point_the_allowed_way(path):
     ("server.cli", "from flask.json import loads"),
     ("server.proxy.app", "from ..config import ServerConfig"),
     ("server.config", "from bert_serving.server.core import messages"),
+    ("server.benchmark.command", "from tools.peers import catalogue"),
+    ("server.service", "import tools.peers.driver"),
+    ("tools.peers.driver", "from bert_serving.server.service import Service"),
 ])
 def test_the_rules_bite(module, source):
     assert list(complaints(source, module))

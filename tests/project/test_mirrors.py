@@ -25,6 +25,9 @@ def modules():
         for path in sorted(folder.rglob("*.py")):
             if path.name != "__init__.py":  # packages re-export; what they say is tested where it is made
                 yield package, path.relative_to(folder)
+    for path in sorted((ROOT / "tools").rglob("*.py")):
+        if path.name != "__init__.py":
+            yield "tools", path.relative_to(ROOT / "tools")
 
 
 def mirror(package, module):

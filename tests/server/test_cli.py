@@ -5,8 +5,12 @@ import types
 
 import pytest
 import zmq
-from bert_serving.server import cli, log
+from bert_serving.server import cli, join, log
+from bert_serving.server.benchmark import command as benchmark
+from bert_serving.server.bulk import command as bulk
 from bert_serving.server.config import ServerConfig
+from bert_serving.server.doctor import command as doctor
+from bert_serving.server.service import BertServer
 
 
 @pytest.fixture
@@ -37,6 +41,11 @@ def test_start_serves_what_it_is_told_and_exits_with_the_servers_code(served):
 @pytest.mark.parametrize("words, told", [
     (["-port", "9", "-port_out", "9"], "-port and -port_out are both 9"),
     (["-num_threads", "none"], "invalid whole number value: 'none'"),
+    (["-host", ""], "-host is empty; expected"), (["-host", "http://host"], "the URL 'http://host'; expected"),
+    (["-host", "host:5555"], "; give host, and 5555 as the port; * opens"),
+    (["-xla=true"], "-xla takes no value, and got 'true'; give -xla alone, or leave it out"),
+    (["--mask_cls_sep=false"], "-mask_cls_sep takes no value, and got 'false'; give"),
+    (["-xla", "true"], "unrecognized arguments: true; flags take no value"),
     (["-no_such_option"], "unrecognized arguments: -no_such_option"),
 ], ids=" ".join)
 def test_wrong_options_are_one_line_and_exit_code_2(served, capsys, words, told):
@@ -125,3 +134,41 @@ def test_terminate_says_when_it_is_not_let_in(tmp_path, capsys):
         assert cli.terminate(["-port", str(port), *words]) == 1
         assert told in capsys.readouterr().err
     context.destroy(linger=0)
+
+
+COMMANDS = {
+    "bert-serving-terminate": (cli.terminate, ["-port", "5555"]), "bert-serving-worker": (join.main, []),
+    "bert-serving-encode": (bulk.main, ["in.txt", "out.npy"]), "bert-serving-benchmark": (benchmark.main, [])}
+"""Command that takes an address -> its program, and the options that it must have."""
+
+
+@pytest.mark.parametrize("host, said", [
+    ("", "expected"), (" ", "the host is blank; expected"), ("tcp://host", "the URL 'tcp://host'; expected"),
+    ("a/b", "the host is 'a/b'; expected")])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_no_host_is_a_line(name, host, said, capsys):
+    command, options = COMMANDS[name]
+    where = ["-connect", f"{host}:5557"] if name == "bert-serving-worker" else ["-ip", host]
+    with pytest.raises(SystemExit) as ended:
+        command([*where, *options])
+    assert ended.value.code == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(f"{name}: error: argument ") and said in last and "HOST" in last.upper()
+
+
+def test_a_host_that_cannot_be_shuts_nothing_down():
+    with pytest.raises(ValueError, match="ip is the URL 'http://host'"):
+        BertServer.shutdown(ip="http://host", port=5555)
+
+
+@pytest.mark.parametrize("command, words", [
+    (cli.main, ["-verbose=1"]), (cli.keygen, ["keys", "-worker=true"]), (join.main, ["-cpu=yes", "-connect", "a:1"]),
+    (bulk.main, ["in.txt", "out.npy", "-own=true"]), (benchmark.main, ["-plot=true"]),
+    (doctor.main, ["-xla=true"])], ids=["start", "keygen", "worker", "encode", "benchmark", "doctor"])
+def test_a_flag_with_a_value_is_told_what_to_write(command, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command(words)
+    assert ended.value.code == 2
+    flag, value = next(word for word in words if "=" in word).split("=")
+    *_, last = capsys.readouterr().err.splitlines()
+    assert f"error: {flag} takes no value, and got '{value}'; give {flag} alone, or leave it out" in last

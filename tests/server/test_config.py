@@ -4,8 +4,8 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from bert_serving.server.config import (ENVIRONMENT_PREFIX, FromModel, PoolingStrategy, ServerConfig, WorkerRange,
-                                        get_args_parser)
+from bert_serving.server.config import (ENVIRONMENT_PREFIX, HANG_FLOOR, HANG_FLOOR_GPU, HANG_SECONDS, FromModel,
+                                        PoolingStrategy, ServerConfig, WorkerRange, get_args_parser)
 from bert_serving.server.errors import ConfigError
 
 
@@ -171,6 +171,14 @@ def test_ports_may_all_be_any():
 
 def test_a_server_may_do_without_workers_of_its_own_where_others_may_join():
     assert configure("-num_worker", "0", "-worker_port", "0").num_worker == 0
+
+
+@pytest.mark.parametrize("words, on_gpu, expected", [
+    ([], False, (HANG_SECONDS, HANG_FLOOR)), ([], True, (HANG_SECONDS, HANG_FLOOR_GPU)),
+    (["-xla"], False, (HANG_SECONDS, HANG_SECONDS)), (["-job_timeout", "0.5"], True, (0.5, 0.5)),
+    (["-job_timeout", "90", "-xla"], False, (90.0, 90.0))], ids=str)
+def test_how_long_a_worker_may_take(words, on_gpu, expected):
+    assert configure(*words).hang_seconds(on_gpu) == expected
 
 
 def test_fast_requests_fit_into_a_batch():

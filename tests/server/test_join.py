@@ -85,8 +85,7 @@ def run(*words, **environ):
 
 
 @pytest.mark.parametrize("connect, told", [
-    ("127.0.0.1:1", "no server answers on 127.0.0.1:1 for 0.3 seconds"),
-    ("no such:5557", "cannot connect to no such:5557: Invalid argument")])
+    ("127.0.0.1:1", "no server answers on 127.0.0.1:1 for 0.3 seconds")])
 def test_where_no_server_is_it_says_so_and_ends(connect, told):
     code, lines = run("-connect", connect, "-patience", "0.3")
     assert code == 1 and told in lines[-2] and lines[-1].endswith("stopped") and len(lines) == 3

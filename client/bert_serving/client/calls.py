@@ -24,7 +24,9 @@ from .curve import CurveDir, find
 from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
 from .fleet import Fleet
+from .hosts import check_host
 from .protocol import SHOW_CONFIG, SHOW_STATUS, Failure, Result, Status, encode_command, encode_request
+from .words import counted
 
 T = TypeVar("T")
 
@@ -120,6 +122,7 @@ class Calls:
             raise AttributeError("output_fmt is %r; expected one of: %s" % (output_fmt, ", ".join(FORMATTERS)))
         check_ports(port=port, port_out=port_out)
         check_timeout(timeout)
+        check_host("ip", ip)
         self._addresses: List[Address] = []
         if servers is not None:
             if ip != "localhost":
@@ -212,7 +215,7 @@ class Calls:
             if blocking:
                 channel.abandon([request_id])
         if reply is None:
-            raise channel.late("encode %d texts" % len(texts), patience)
+            raise channel.late("encode %s" % counted(len(texts), "text"), patience)
         response = self._respond(reply)
         if show_tokens and shown:
             return response.embedding, response.tokens
@@ -251,7 +254,7 @@ class Calls:
 
         replies: Any = await self._wait(channel, ready, patience)
         if replies is None:
-            raise channel.late("send the other %d results" % missing, patience)
+            raise channel.late("send the other %s" % counted(missing, "result"), patience)
         if isinstance(replies, Failure):
             self._respond(replies)
         if not replies:
@@ -325,7 +328,8 @@ class Calls:
                 if reply is _DONE:
                     break
                 if reply is None:
-                    raise channel.late("answer one of %d batches" % len(stream.ids), patience)
+                    sent = counted(len(stream.ids), "batch", "batches")
+                    raise channel.late("answer what was sent (%s)" % sent, patience)
                 yield self._respond(reply)
             if stream.error is not None:
                 raise stream.error

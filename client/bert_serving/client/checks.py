@@ -7,7 +7,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from . import __version__
 from .errors import RequestError
+from .hosts import check_host
 from .protocol import MAX_IDENTITY, PROTOCOL_VERSION, TERMINATOR
+from .words import Kind, counted, python_kind
 
 OLDEST_SERVER = (1, 5, 7)
 """The first version that speaks four frames."""
@@ -32,9 +34,10 @@ def valid_identity(identity: Union[None, str, bytes] = None) -> bytes:
     if isinstance(identity, str):
         identity = identity.encode("utf-8")
     if not isinstance(identity, bytes):
-        raise TypeError("identity is a %s; expected bytes or str" % type(identity).__name__)
+        raise TypeError("identity is %s; expected bytes or str" % python_kind(identity))
     if len(identity) > MAX_IDENTITY or TERMINATOR in identity:
-        raise ValueError("identity of %d bytes; expected 1 to %d bytes without NUL" % (len(identity), MAX_IDENTITY))
+        raise ValueError("identity of %s; expected 1 to %d bytes without NUL"
+                         % (counted(len(identity), "byte"), MAX_IDENTITY))
     return identity
 
 
@@ -62,8 +65,7 @@ def server_addresses(servers: Sequence[Union[str, Sequence[Any]]], port: int, po
         TypeError, ValueError: it is no such list.
     """
     if isinstance(servers, (str, bytes)) or not isinstance(servers, Sequence):
-        raise TypeError('servers is a %s; expected a list like ["10.0.0.7", "10.0.0.8:5555:5556"]'
-                        % type(servers).__name__)
+        raise TypeError('servers is %s; expected a list like ["10.0.0.7", "10.0.0.8:5555:5556"]' % python_kind(servers))
     if not servers:
         raise ValueError("servers is an empty list; expected at least one server")
     addresses = [_address(entry, port, port_out) for entry in servers]
@@ -89,6 +91,7 @@ def _address(entry: Union[str, Sequence[Any]], port: int, port_out: int) -> Addr
         raise ValueError('servers has %r; expected "host", "host:port" or "host:port:port_out", or a tuple of these; '
                          "ports are up to 65535, after a port alone port_out is the next" % (entry,))
     host, given = parts[0], list(parts[1:])
+    check_host("a host of servers", host)
     if not given:
         return host, port, port_out
     return host, given[0], given[1] if given[1:] else given[0] + 1
@@ -100,29 +103,40 @@ def difference(config: Dict[str, Any], other: Dict[str, Any]) -> Optional[str]:
                      if key in config and key in other and config[key] != other[key]) or None
 
 
-def check_input(texts: Any, is_tokenized: bool) -> None:
-    """Raises TypeError or ValueError if ``texts`` is not what ``encode`` takes; never shows the texts themselves."""
-    inside = "a list of tokens" if is_tokenized else "a str"
+def check_input(texts: Any, is_tokenized: bool, kind: Kind = python_kind) -> None:
+    """Raises TypeError or ValueError if ``texts`` is not what ``encode`` takes; never shows the texts themselves.
+
+    Args:
+        kind: names types in the language of whoever reads the message.
+    """
+    sequence, string = kind([]), kind("")
+    inside = "%s of tokens" % sequence if is_tokenized else string
     if not isinstance(texts, list):
-        raise TypeError("texts is a %s; expected a list, each element %s" % (type(texts).__name__, inside))
+        raise TypeError("texts is %s; expected %s, each element %s" % (kind(texts), sequence, inside))
     if not texts:
-        raise RequestError("texts is an empty list; expected at least one element")
+        raise RequestError("texts is an empty %s; expected at least one element" % _bare(sequence))
     for index, text in enumerate(texts):
         if not is_tokenized:
             if not isinstance(text, str):
-                raise TypeError("element %d is a %s; expected %s" % (index, type(text).__name__, inside))
+                raise TypeError("element %d is %s; expected %s" % (index, kind(text), inside))
             if not text or text.isspace():
                 raise RequestError("element %d is empty or blank; expected a sentence" % index, index=index)
             continue
         if not isinstance(text, list):
-            raise TypeError("element %d is a %s; expected %s" % (index, type(text).__name__, inside))
+            raise TypeError("element %d is %s; expected %s" % (index, kind(text), inside))
         if not text:
-            raise RequestError("element %d is an empty list; expected at least one token" % index, index=index)
+            raise RequestError("element %d is an empty %s; expected at least one token" % (index, _bare(sequence)),
+                               index=index)
         for token in text:
             if not isinstance(token, str):
-                raise TypeError("element %d holds a %s; expected tokens of type str" % (index, type(token).__name__))
+                raise TypeError("element %d holds %s; expected each token to be %s" % (index, kind(token), string))
             if not token or token.isspace():
                 raise RequestError("element %d holds an empty or blank token" % index, index=index)
+
+
+def _bare(noun: str) -> str:
+    """The noun without its article."""
+    return noun.partition(" ")[2]
 
 
 def is_short(text: Any, limit: int, is_tokenized: bool) -> bool:

@@ -17,6 +17,7 @@ from typing import Callable, Deque, Dict, List, Optional, Sequence, Set, Union
 from .errors import BertServingError
 from .protocol import (Buffer, Failure, ProtocolError, Result, Status, decode_reply, recent_subscription, recent_topic,
                        topic)
+from .words import counted
 
 Reply = Union[Result, Status, Failure]
 
@@ -264,7 +265,7 @@ def _fitting(reply: Reply, asked: Asked) -> Reply:
         rows = reply.embedding.shape[0] if reply.embedding.ndim else 0
         if rows == asked.size:
             return reply
-        found, expected = "%d rows" % rows, "%d" % asked.size
+        found, expected = counted(rows, "row"), "%d" % asked.size
     else:
         found, expected = "a status", "vectors"
     return Failure(reply.request_id, BertServingError(

@@ -18,6 +18,7 @@ from .errors import DeadlineError, OverloadedError, UnavailableError
 from .exchange import Exchange
 from .link import Link, is_news, receiving, sending, wait_for
 from .protocol import SHOW_CONFIG, Failure, Status, encode_command
+from .words import counted
 
 _REST = 1.0
 """A server that declined a request without saying when to come back is not preferred for so many seconds."""
@@ -206,7 +207,7 @@ class Fleet(Channel):
             return " and ".join(link.describe() for link in member.links)
         if member.hello:
             return "connected, but it did not say what it serves"
-        return "connected, with %d requests that it has not answered" % unanswered
+        return "connected, with %s that it has not answered" % counted(unanswered, "request")
 
     # ---- how it is done; called with the inbox held ------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any, Iterator, List, Optional, Union
 
 from .client import BertClient
 from .errors import PoolExhaustedError, UnavailableError
+from .words import every
 
 
 class ConcurrentBertClient(BertClient):
@@ -83,8 +84,8 @@ class ConcurrentBertClient(BertClient):
         seconds = None if timeout is None or timeout < 0 else timeout / 1000
         with self._changed:
             if not self._changed.wait_for(lambda: self._free or self._stopped, seconds):
-                raise PoolExhaustedError("all %d clients stayed busy for %s ms; raise max_concurrency or timeout"
-                                         % (len(self._others) + 1, timeout))
+                raise PoolExhaustedError("%s stayed busy for %s ms; raise max_concurrency or timeout"
+                                         % (every(len(self._others) + 1, "client"), timeout))
             if self._stopped:
                 raise UnavailableError("this pool of clients is closed; make a new one")
             number = self._free.pop()

@@ -28,6 +28,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from .errors import BertServingError, RequestError, from_wire
+from .words import counted, json_kind
 
 PROTOCOL_VERSION = 2
 """The wire's own version: 1 is the original's; 2 adds the options frame and the error header. Old peers read both."""
@@ -151,11 +152,13 @@ def decode_request(frames: Sequence[bytes]) -> Union[Request, Command]:
     if len(frames) >= 2 and frames[1] == TERMINATION:  # 1.9.0 and earlier leave every other frame empty
         return Command(identity, b"0", TERMINATION, bytes(frames[4]) if len(frames) > 4 else b"")
     if not 0 < len(identity) <= MAX_IDENTITY or TERMINATOR in identity:
-        raise ProtocolError("identity of %d bytes; expected 1 to %d bytes without NUL" % (len(identity), MAX_IDENTITY))
+        raise ProtocolError("identity of %s; expected 1 to %d bytes without NUL"
+                            % (counted(len(identity), "byte"), MAX_IDENTITY))
     if len(frames) not in (4, 5):
         # Clients older than 1.5.7 sent [identity, payload, request id].
         request_id = frames[2] if len(frames) > 2 and _is_number(frames[2]) else b"0"
-        raise ProtocolError("a request of %d frames; expected 4: identity; payload; request id; length" % len(frames),
+        raise ProtocolError("a request of %s; expected 4: identity; payload; request id; length"
+                            % counted(len(frames), "frame"),
                             identity, request_id)
     payload, request_id, length = frames[1:4]
     if not _is_number(request_id):
@@ -172,7 +175,8 @@ def decode_request(frames: Sequence[bytes]) -> Union[Request, Command]:
     except RequestError as error:
         raise ProtocolError(error.message, identity, request_id) from error
     if int(length) != len(texts):
-        raise ProtocolError("length frame says %d sentences but the payload holds %d" % (int(length), len(texts)),
+        raise ProtocolError("length frame says %s but the payload holds "
+                            "%d" % (counted(int(length), "sentence"), len(texts)),
                             identity, request_id)
     return Request(identity, request_id, texts, len(payload), options)
 
@@ -190,7 +194,8 @@ def decode_texts(payload: Buffer) -> Texts:
         if end != len(text):
             texts = json.loads(text)
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
-        raise RequestError("payload is not UTF-8 JSON (%s); expected a list of strings or a list of lists of strings"
+        raise RequestError("payload is not UTF-8 JSON (%s); expected an array of strings or an array of arrays of "
+                           "strings"
                            % str(error)[:100]) from error
     return check_texts(texts)
 
@@ -202,24 +207,25 @@ def check_texts(texts: Any) -> Texts:
         RequestError: it is something else; the message says what, and at which index.
     """
     if type(texts) is not list:
-        raise RequestError("payload is a %s; expected a list of strings or a list of lists of strings"
-                           % type(texts).__name__)
+        raise RequestError("payload is %s; expected an array of strings or an array of arrays of strings"
+                           % json_kind(texts))
     if not texts:
-        raise RequestError("payload is an empty list; expected at least one sentence")
+        raise RequestError("payload is an empty array; expected at least one sentence")
     if set(map(type, texts)) == {str}:
         return texts
     expected = type(texts[0])
     if expected is not str and expected is not list:
-        raise RequestError("element 0 is a %s; expected a string or a list of strings" % expected.__name__, index=0)
+        raise RequestError("element 0 is %s; expected a string or an array of strings" % json_kind(texts[0]),
+                           index=0)
     for index, text in enumerate(texts):
         if type(text) is not expected:
-            raise RequestError("element %d is a %s but element 0 is a %s; expected all strings or all lists of strings"
-                               % (index, type(text).__name__, expected.__name__), index=index)
+            raise RequestError("element %d is %s but element 0 is %s; expected all strings or all arrays of strings"
+                               % (index, json_kind(text), json_kind(texts[0])), index=index)
         if expected is list:
             for token in text:
                 if type(token) is not str:
-                    raise RequestError("element %d holds a %s; expected a list of strings"
-                                       % (index, type(token).__name__), index=index)
+                    raise RequestError("element %d holds %s; expected an array of strings"
+                                       % (index, json_kind(token)), index=index)
     return texts
 
 
@@ -229,7 +235,7 @@ def _decode_options(frame: Buffer) -> Dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RequestError("options frame is not JSON; expected an object") from error
     if type(options) is not dict:
-        raise RequestError("options frame is a %s; expected an object" % type(options).__name__)
+        raise RequestError("options frame is %s; expected an object" % json_kind(options))
     return options
 
 
@@ -302,15 +308,14 @@ def decode_reply(frames: Sequence[Buffer]) -> Union[Result, Status, Failure]:
     """
     last = bytes(frames[-1]) if len(frames) >= 3 else b""
     if not _is_number(last):
-        raise ProtocolError("a reply of %d frames without a request id at its end" % len(frames))
+        raise ProtocolError("a reply of %s without a request id at its end" % counted(len(frames), "frame"))
     request_id = int(last)
     try:
         header = json.loads(bytes(frames[1]))
     except (ValueError, RecursionError) as error:
         raise ProtocolError("the header of a reply is not JSON", request_id=last) from error
     if type(header) is not dict:
-        raise ProtocolError("the header of a reply is a %s; expected an object" % type(header).__name__,
-                            request_id=last)
+        raise ProtocolError("the header of a reply is %s; expected an object" % json_kind(header), request_id=last)
     if len(frames) == 3:
         return Status(request_id, header)
     if isinstance(header.get("error"), dict):

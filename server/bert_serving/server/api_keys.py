@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from bert_serving.client.words import counted
+
 from .errors import ConfigError
 
 SHORTEST, LONGEST = 16, 512
@@ -80,7 +82,7 @@ def _lines(file: str | Path) -> list[tuple[int, str]]:
 
 def _checked(key: str, where: str) -> str:
     if not SHORTEST <= len(key) <= LONGEST:
-        raise ConfigError(f"{where} has {len(key)} characters, expected {SHORTEST} to {LONGEST}; {MAKE_ONE}")
+        raise ConfigError(f"{where} has {counted(len(key), 'character')}, expected {SHORTEST} to {LONGEST}; {MAKE_ONE}")
     if not all("!" <= character <= "~" for character in key):
         raise ConfigError(f"{where} holds a blank or a character that is not ASCII; {MAKE_ONE}")
     return key

@@ -1,7 +1,6 @@
 """The commands ``bert-serving-start``, ``bert-serving-terminate`` and ``bert-serving-keygen``."""
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import NoReturn
 
 from bert_serving.client.errors import BertServingError
 
-from .config import ServerConfig, filled, get_args_parser, natural, port_number
+from .config import Parser, ServerConfig, filled, get_args_parser, host_name, natural, port_number
 from .errors import ConfigError
 
 
@@ -35,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def terminate(argv: Sequence[str] | None = None) -> int:
     """Tell the server of this host to stop."""
-    parser = argparse.ArgumentParser(prog="bert-serving-terminate", description="Stop a server.")
-    parser.add_argument("-ip", "--ip", type=filled, default="localhost",
-                        help="address of the server (default: localhost)")
+    parser = Parser(prog="bert-serving-terminate", description="Stop a server.")
+    parser.add_argument("-ip", "--ip", type=host_name, default="localhost", help="address of the server (default: "
+                                                                                 "localhost)")
     parser.add_argument("-port", "--port", "-port_in", "--port_in", "-port_data", "--port_data", type=port_number,
                         required=True, help="port on which it receives requests")
     parser.add_argument("-timeout", "--timeout", type=natural, default=5000,
@@ -62,7 +61,7 @@ def terminate(argv: Sequence[str] | None = None) -> int:
 
 def keygen(argv: Sequence[str] | None = None) -> int:
     """Make keys for a server and its clients."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="bert-serving-keygen", description="Make keys for a server and its clients. DIR is for the server "
         "(bert-serving-start -curve_dir DIR) and for clients on its own host; DIR/NAME is for the client of that name, "
         "to be moved to where it runs: BertClient(curve_dir=...). A later call with other names adds clients. A client "

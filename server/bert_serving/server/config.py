@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, NamedTuple, NoReturn
 
+from bert_serving.client.hosts import check_host
+
 from .errors import ConfigError
 from .precision import PRECISIONS
 
@@ -112,6 +114,14 @@ def positive_seconds(text: str) -> float:
     if not value:
         raise argparse.ArgumentTypeError(f"{text} is too short; expected a number of seconds above 0")
     return value
+
+
+def host_name(text: str) -> str:
+    try:
+        check_host("the host", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 class WorkerRange(NamedTuple):
@@ -262,6 +272,10 @@ def option(default: Any, help: str, group: str, type: Callable[[str], Any] | Non
 
 MIN_WORKER_TIMEOUT = 0.2
 
+HANG_SECONDS, HANG_FLOOR, HANG_FLOOR_GPU = 30.0, 1.5, 10.0
+"""Least seconds until a worker counts as hung: one of unknown speed, one of known speed on a CPU, and on a GPU, which
+prepares itself for new shapes."""
+
 OF_THE_MODEL = ("model_dir", "tuned_model_dir", "ckpt_name", "config_name", "precision", "fp16", "xla",
                 "max_batch_size", "gpu_memory_fraction")
 """Options that workers of other hosts get, beside those of the group BERT and -engine."""
@@ -375,8 +389,10 @@ class ServerConfig:
     max_held_mb: float = option(512, "most megabytes of results kept for clients that do not read", LIMITS, float)
     max_held_client_mb: float = option(64, "most megabytes of results kept for one such client", LIMITS, float)
     hold_timeout: float = option(30.0, "seconds that an undelivered result is kept", LIMITS, seconds)
-    job_timeout: float = option(30.0, "least seconds that a worker may compute without a sign of life before it is "
-                                "replaced", LIMITS, seconds)
+    job_timeout: float | None = option(
+        None, "least seconds that a worker may have a job before it counts as hung and is replaced; left out: "
+        f"{HANG_FLOOR:g} ({HANG_FLOOR_GPU:g} on a GPU), and {HANG_SECONDS:g} as long as nothing is known of a worker's "
+        "speed or it compiles, with -xla; and always ten times what the job should take", LIMITS, seconds)
     worker_timeout: float = option(10.0, "seconds without a word after which a worker of another host counts as lost",
                                    LIMITS, seconds, needs=[REMOTE])
     drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
@@ -388,6 +404,11 @@ class ServerConfig:
     verbose: bool = option(False, "log every request", LIMITS)
 
     def __post_init__(self) -> None:
+        if self.host != "*":
+            try:
+                check_host("-host", self.host)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{error}; * opens the ports to every network") from error
         if self.port == self.port_out and self.port:
             raise ConfigError(f"-port and -port_out are both {self.port}; give them different numbers")
         for name, others in (("http_port", (self.port, self.port_out)),
@@ -464,6 +485,14 @@ class ServerConfig:
             return args
         return cls(**{f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)})
 
+    def hang_seconds(self, on_gpu: bool) -> tuple[float, float]:
+        """Least seconds until a worker counts as hung, while nothing is known of its speed and when something is."""
+        if self.job_timeout is not None:
+            return self.job_timeout, self.job_timeout
+        if self.xla:  # it compiles whenever a shape is new
+            return HANG_SECONDS, HANG_SECONDS
+        return HANG_SECONDS, HANG_FLOOR_GPU if on_gpu else HANG_FLOOR
+
     @classmethod
     def private_names(cls) -> list[str]:
         """The options that not everybody who asks for the status is shown: paths."""
@@ -516,6 +545,10 @@ def _plain(value: Any) -> Any:
 ENVIRONMENT_PREFIX = "BERT_SERVING_"
 
 
+TRUTH = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off", ""), False)}
+"""What a flag in the environment may say, in lower case."""
+
+
 class Parser(argparse.ArgumentParser):
     """One that says in one line what is wrong, and not what there is: dozens of options."""
 
@@ -526,7 +559,14 @@ class Parser(argparse.ArgumentParser):
             names = [word.split("=")[0] for word in unknown.split() if word.startswith("-")]
             alike = [found for name in names
                      for found in difflib.get_close_matches(name, self._option_string_actions, 1)]
-            message += f"; did you mean {alike[0]}?" if alike else "; -h shows all options"
+            if alike:
+                message += f"; did you mean {alike[0]}?"
+            else:
+                message += "; flags take no value" if unknown.lower() in TRUTH else "; -h shows all options"
+        valued = re.fullmatch(r"argument (\S+): ignored explicit argument (.*)", message)
+        if valued:
+            flag = valued.group(1).split("/")[0]
+            message = f"{flag} takes no value, and got {valued.group(2)}; give {flag} alone, or leave it out"
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
@@ -594,9 +634,9 @@ def _from_environment(parser: argparse.ArgumentParser, name: str, environ: Mappi
 
 def _truth(parser: argparse.ArgumentParser, name: str, environ: Mapping[str, str]) -> bool:
     value = environ[ENVIRONMENT_PREFIX + name.upper()].lower()
-    if value not in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+    if value not in TRUTH:
         parser.error(f"{ENVIRONMENT_PREFIX}{name.upper()}={value} is neither true nor false; give 1 or 0")
-    return value in ("1", "true", "yes", "on")
+    return TRUTH[value]
 
 
 def _values(parser: argparse.ArgumentParser, option_field: Any, given: str) -> Any:

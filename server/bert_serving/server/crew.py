@@ -37,8 +37,7 @@ def place(config: ServerConfig) -> tuple[Placement, Plan]:
     """
     devices = _devices(config)
     if config.launcher == "ray":
-        return Placement([], "Ray decides"), Plan([], f"{config.num_worker} workers on Ray, none beside them on this "
-                                                  "host")
+        return Placement([], "Ray decides"), Plan([], f"-num_worker {config.num_worker} on Ray, none on this host")
     if config.num_worker == 0:
         return Placement([], "there are none"), Plan([], "no worker on this host, as -num_worker says")
     found = backends.possible(config)

@@ -17,7 +17,9 @@ import zmq
 
 from bert_serving.client import curve
 from bert_serving.client.curve import Keys, KeysError
+from bert_serving.client.hosts import check_host
 from bert_serving.client.link import Link
+from bert_serving.client.words import every
 
 from .config import Parser, ServerConfig, filled, get_args_parser, port_number, seconds
 from .errors import ConfigError, StartError
@@ -41,6 +43,10 @@ def address(text: str) -> tuple[str, int]:
         number = 0
     if not number:
         raise argparse.ArgumentTypeError(f"{port!r} is no port; expected HOST:PORT, the server's -worker_port")
+    try:
+        check_host("the host", host)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error} (HOST:PORT, the server's -worker_port)") from None
     return host, number
 
 
@@ -103,7 +109,8 @@ class Staff:
             self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders, proxy_orders=None,
             start_timeout=config.start_timeout, on_worker_lost=on_lost,
             send_stop=lambda worker, frames: endpoints.hand(self.pipes[worker], frames),
-            on_ready=lambda: logger.info("all %d workers are ready", len(self.pipes)),
+            on_ready=lambda: logger.info(
+                "%s %s ready", every(len(self.pipes), "worker"), "is" if len(self.pipes) == 1 else "are"),
             environ=environment_for(config.verbose))
         self.about = self.keeper.about
 

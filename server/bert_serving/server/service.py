@@ -19,7 +19,9 @@ import zmq
 
 from bert_serving.client import curve, protocol
 from bert_serving.client.errors import DeadlineError, UnauthorizedError
+from bert_serving.client.hosts import check_host
 from bert_serving.client.link import sending
+from bert_serving.client.words import counted
 
 from . import __version__, api_keys, keys
 from .config import PoolingStrategy, ServerConfig, WorkerRange
@@ -125,8 +127,9 @@ class Service:
         sequence_limit = settings.max_seq_len or settings.max_position_embeddings
         backlog = Backlog(config.max_batch_size, config.priority_batch_size, sequence_limit)
         on_gpu = any(device != CPU for device in self.placement.devices)
-        self.fleet = Fleet(len(self.plan.threads), backlog, config.job_timeout,
-                           config.prefetch_size if on_gpu else CREDIT)
+        hang_seconds, floor = config.hang_seconds(on_gpu)
+        self.fleet = Fleet(len(self.plan.threads), backlog, hang_seconds, config.prefetch_size if on_gpu else CREDIT,
+                           floor)
         self.outlet = Outlet(self.broker.publish, int(config.max_held_client_mb * MB), int(config.max_held_mb * MB),
                              config.hold_timeout)
         longest = settings.max_position_embeddings
@@ -339,7 +342,7 @@ def who_may_come(config: ServerConfig, allow_list: keys.AllowList | None, has_ap
     if allow_list is not None:
         listed = len(allow_list.names)
         yield (logging.INFO if listed else logging.WARNING,
-               f"only the {listed} clients whose keys are in {allow_list.directory} are let in"
+               f"only the {counted(listed, 'client')} whose keys are in {allow_list.directory} are let in"
                f"{'' if listed else '; bert-serving-keygen adds one'}")
         if config.worker_port is not None and config.launcher == "local" and workers is not None and not workers.names:
             yield logging.WARNING, (f"no worker of another host is let in yet: bert-serving-keygen {config.curve_dir} "
@@ -446,11 +449,13 @@ class BertServer(threading.Thread):
             token: the server's -terminate_token.
             curve_dir: as of a BertClient.
         Raises:
+            ValueError: ``ip`` cannot be a host.
             DeadlineError: nothing listens there.
             UnauthorizedError: the server does not let us in.
         """
         ip, port = getattr(args, "ip", ip), getattr(args, "port", port)
         timeout, token = getattr(args, "timeout", timeout), getattr(args, "token", token)
+        check_host("ip", ip)
         own = curve.find(getattr(args, "curve_dir", curve_dir))
         link = sending(ip, port, keys=own)
         try:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bert_serving.client.words import counted
+
 from .core.messages import Fault, Ready, Stop, encode_to_worker
 from .core.recovery import Fleet, Worker, WorkerState
 from .core.scaling import Scaler
@@ -125,7 +127,8 @@ class Supervisor:
         if "error" in message:
             self._complain(message["error"], "the graph cannot be frozen")
             return
-        logger.info("froze %s of %s layers in %.1f s: %.1f MB, kept in %s", message["layers_kept"], message["layers"],
+        logger.info("froze %s of %s in %.1f s: %.1f MB, kept in %s", message["layers_kept"],
+                    counted(message["layers"], "layer"),
                     message["seconds"], message["bytes"] / 1e6, message["path"])
         if "removed" in message:
             logger.info("removed the %d least recently used frozen %s to keep to -cache_mb", message["removed"],
@@ -173,7 +176,7 @@ class Supervisor:
         slot = message.slot
         if self.fleet.workers[slot].state is not WorkerState.STARTING:
             return  # its last word: it is gone already
-        self.fleet.ready(slot)
+        self.fleet.ready(slot, message.about.get("tokens_per_second", 0.0))
         self.about[slot] = message.about
         self._failed_starts[slot] = 0
         self._seen.add(slot)
@@ -216,7 +219,8 @@ class Supervisor:
     def _give_up(self, slot: int, how: Ending, reason: StartError | None) -> None:
         text = f"worker {slot} did not become ready in {MAX_FAILED_STARTS} attempts (the last one {how})"
         if self.is_ready and any(worker.state is WorkerState.READY for worker in self.fleet.workers):
-            logger.error("%s; going on with %d workers, trying again now and then", text, self.fleet.num_ready)
+            logger.error("%s; going on with %s, trying again now and then", text,
+                         counted(self.fleet.num_ready, "worker"))
             self._due[slot] = time.monotonic() + MAX_BACKOFF_SECONDS
         else:
             self._fail(reason or WorkerStartError(f"{text}; its last lines above may say why"))
@@ -232,7 +236,7 @@ class Supervisor:
             self._complain(message["error"], "the cluster gives no workers")
         elif "placed" in message:
             self.cluster.failures = 0
-            logger.info("asked the cluster for %d workers", message["placed"])
+            logger.info("asked the cluster for %s", counted(message["placed"], "worker"))
 
     def _scale(self, now: float) -> None:
         """Ask the cluster for more workers, or give some back."""
@@ -241,7 +245,8 @@ class Supervisor:
             return
         backlog = fleet.seconds_of_backlog() if fleet.backlog or fleet.suspects or fleet.flights else 0.0
         if self.scaler.decide(now, backlog, fleet.num_ready):
-            logger.info("%d workers are wanted: what waits takes %.1f s with %d", self.scaler.wanted, backlog,
+            logger.info("wanted: %s, as what waits takes %.1f s with "
+                        "%d", counted(self.scaler.wanted, "worker"), backlog,
                         fleet.num_ready)
             self.cluster_orders["workers"] = self.scaler.wanted  # for the next such process, too
             if self.cluster.child is not None:
@@ -366,9 +371,9 @@ class Supervisor:
             handle = self.handles.get(slot)
             if handle is not None and self.fleet.workers[slot].state is WorkerState.READY:
                 oldest = next(iter(self.fleet.workers[slot].flights.values()))
-                logger.warning("worker %d has had a job of about %d tokens for more than %.1f s; it is replaced", slot,
-                               oldest.tokens, self.fleet.time_allowed(oldest))
-                oldest.since = now  # once is enough; its sentinel tells the rest
+                logger.warning("worker %d has had a job of about %s for more than %.1f s; it is replaced", slot,
+                               counted(oldest.tokens, "token"), self.fleet.time_allowed(oldest))
+                self.fleet.give_up(slot, now)  # its sentinel tells the rest
                 handle.kill()
         for slot, end in self._start_ends.items():
             if now > end and slot in self.handles and self.fleet.workers[slot].state is WorkerState.STARTING:
@@ -376,7 +381,7 @@ class Supervisor:
                 self._start_ends[slot] = float("inf")  # once is enough; its sentinel tells the rest
                 self.handles[slot].kill()
         if self._phase is not None and now > self._phase[1]:
-            self._fail(WorkerStartError(f"waited {self.start_timeout:g} seconds for {self._phase[0]}; "
+            self._fail(WorkerStartError(f"waited {counted(self.start_timeout, 'second')} for {self._phase[0]}; "
                                         f"-start_timeout sets how long"))
 
     def stop(self) -> None:

@@ -107,7 +107,7 @@ def test_no_cost_is_below_zero():
 
 def test_the_table():
     text = table(MEASURED, [1, 16], [1000], [1, 4], 384)
-    assert text.splitlines()[0] == "| sentences a request | a worker's sentences/s | 1 workers | 4 workers |"
+    assert text.splitlines()[0] == "| sentences a request | a worker's sentences/s | 1 worker | 4 workers |"
     assert [line.split(" | ")[0] for line in text.splitlines()[2:]] == ["| 1", "| 16"]
 
 

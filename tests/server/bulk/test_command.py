@@ -50,7 +50,7 @@ def test_a_file_becomes_vectors(fake_server, source, capsys):
     assert np.isfinite(np.load(output)).all(axis=1).tolist() == [True, True, False]
     said = capsys.readouterr()
     assert not said.out and said.err.count("\n") == 1
-    assert "3 rows, 2 different texts, 1 rejects, listed in" in said.err and "a second" in said.err
+    assert "3 rows, 2 different texts, 1 reject, listed in" in said.err and "a second" in said.err
     assert fake_server.addresses[0]["port"] == 7 and fake_server.client.timeout == command.TICK_MS
 
 

@@ -54,7 +54,7 @@ def test_json_lines(written):
     found = seen(JsonInput(written(content), "text"))
     assert [text for _, text, _ in found] == ["one", "two"] + [None] * 8
     for reason, part in zip([reason for _, _, reason in found[2:]], [
-            "no 'text'; found: id", "a number", "no JSON", "no JSON", "half of a pair", "UTF-8", "no JSON", "null"]):
+            "no 'text'; found: id", "an integer", "no JSON", "no JSON", "half of a pair", "UTF-8", "no JSON", "null"]):
         assert part in reason
 
 
@@ -78,7 +78,7 @@ def test_csv(written):
                                               "last"]
     assert [line for line, _, _ in found] == [2, 3, 5, 7, 8, 9, 10]
     for reason, part in zip([reason for _, _, reason in found[3:]], [
-            "it has 1 fields, and 'text' is number 2", "UTF-8", "longer"]):
+            "it has 1 field, and 'text' is number 2", "UTF-8", "longer"]):
         assert part in reason
 
 

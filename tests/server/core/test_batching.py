@@ -33,12 +33,13 @@ def served(pieces):
 
 requests = st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.integers(1, 40), st.integers(0, 30))
 takes = st.tuples(st.just("take"), st.integers(1, 400))
-steps = st.lists(requests | takes | st.just(("end", None)), max_size=40)
+leaves = st.tuples(st.sampled_from(["leave", "come back"]), st.sampled_from([b"a", b"b", b"c"]))
+steps = st.lists(requests | takes | leaves | st.just(("end", None)), max_size=40)
 
 
 @given(steps)
 def test_every_sequence_goes_out_once_in_order_within_the_limits(steps):
-    backlog, accepted, ended, out = make_backlog(), [], set(), []
+    backlog, accepted, ended, left, have_left, out = make_backlog(), [], set(), set(), set(), []
 
     def take(max_tokens):
         is_work = waiting() > 0
@@ -54,11 +55,18 @@ def test_every_sequence_goes_out_once_in_order_within_the_limits(steps):
         out.extend(pieces)
 
     def waiting():
-        return sum(request.size - request.taken for request in accepted if request.uid not in ended)
+        return sum(request.size - request.taken for request in accepted if request.uid not in ended | left)
 
     for step in steps:
         if step[0] == "take":
             take(step[1])
+        elif step[0] == "leave":
+            backlog.leave(step[1])
+            have_left.add(step[1])
+            left |= {request.uid for request in accepted if request.identity == step[1]}
+        elif step[0] == "come back":
+            backlog.come_back(step[1])
+            left -= {request.uid for request in accepted if request.identity == step[1]}
         elif step[0] == "end":
             if accepted:
                 backlog.remove(accepted[-1])
@@ -68,20 +76,36 @@ def test_every_sequence_goes_out_once_in_order_within_the_limits(steps):
         assert backlog.size == waiting() and bool(backlog) == (waiting() > 0)
         assert backlog.tokens == sum(
             sum(estimate_tokens(request.texts[request.taken:], LIMIT))
-            for request in accepted if request.uid not in ended)
+            for request in accepted if request.uid not in ended | left)
     while backlog:
         take(1000)
+    while backlog.left:
+        out.extend(backlog.take_left(1000))
     assert backlog.tokens == backlog.size == 0 and not backlog.fast.lanes and not backlog.bulk.lanes
 
     for request in accepted:
         texts = [text for piece in out if piece.request is request for text in piece.texts]
         assert texts == request.texts[:request.taken]
         assert request.uid in ended or request.taken == request.size
-    for identity in (b"a", b"b", b"c"):
+    for identity in {b"a", b"b", b"c"} - have_left:
         for is_fast in (True, False):
             order = [piece.request.uid for piece in out
                      if piece.request.identity == identity and (piece.request.size <= PRIORITY) == is_fast]
             assert order == sorted(order)
+
+
+@pytest.mark.parametrize("size", [1, 20])
+def test_who_comes_back_finds_its_requests_in_their_order(size):
+    backlog = make_backlog()
+    add(backlog, 1, size)
+    add(backlog, 2, size, b"other")
+    backlog.leave(b"client")
+    add(backlog, 3, size)
+    backlog.come_back(b"client")
+    uids = []
+    while backlog:
+        uids += [piece.request.uid for piece in backlog.take(PLENTY) if piece.request.identity == b"client"]
+    assert list(dict.fromkeys(uids)) == [1, 3] and not backlog.left
 
 
 @given(st.integers(2, 300))

@@ -12,7 +12,7 @@ from bert_serving.server.core.membership import (ALIVE, BYE, GONE, JOB, JOIN, KI
                                                  readable)
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows, encode_from_worker
 from bert_serving.server.core.placement import CPU
-from bert_serving.server.core.recovery import CREDIT, Fleet, Flight, WorkerState
+from bert_serving.server.core.recovery import CREDIT, MAX_TOKENS_PER_SECOND, Fleet, Flight, WorkerState
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -118,7 +118,7 @@ def test_what_is_no_proof(proof):
 
 @pytest.mark.parametrize("value, told", [
     ("plain", "plain"), ("two\nlines\x1b[1m", "two\\nlines\\x1b[1m"), ("ü" * 100, "\\xfc" * 64), ("\ud800", "\\ud800"),
-    (None, "a NoneType"), ({"a": 1}, "a dict")], ids=repr)
+    (None, "null"), ({"a": 1}, "an object")], ids=repr)
 def test_what_others_say_is_made_fit_for_the_log(value, told):
     assert readable(value) == told
 
@@ -142,7 +142,7 @@ def test_who_does_not_say_who_it_is_does_not_join(room, values):
 
 @pytest.mark.parametrize("values, told", [
     (who(version="1"), "it is bert-serving-server 1, this server is 2; install the same on both"),
-    (who(version="1\n" * 100), "\\n"), (who(version=[["x"]]), "a list"), (who(protocol=PROTOCOL + 1), "install"),
+    (who(version="1\n" * 100), "\\n"), (who(version=[["x"]]), "an array"), (who(protocol=PROTOCOL + 1), "install"),
     (who(protocol=None), "install")], ids=["version", "lines", "list", "protocol", "no protocol"])
 def test_who_is_of_another_version_is_refused(room, values, told):
     reason = room.members.join(b"p", values, 0.0)
@@ -255,6 +255,13 @@ def test_the_measure_of_a_server_with_workers_of_its_own_stays():
     room.members.ready(host, about())
     room.members.forget(host.peer)
     assert isinstance(room.members.ready(room.host("b"), about(proof=-GOLDEN)), str)
+
+
+@pytest.mark.parametrize("said, rate", [(500.0, 500.0), (1e300, MAX_TOKENS_PER_SECOND)] + [
+    (wrong, 0.0) for wrong in (None, 0.0, -1.0, float("nan"), float("inf"), "500", True)])
+def test_a_worker_says_how_fast_it_is_and_is_believed_within_bounds(room, said, rate):
+    slot = room.members.ready(room.host(), about(tokens_per_second=said))
+    assert room.fleet.workers[slot].tokens_per_second == rate
 
 
 @pytest.mark.parametrize("proof", [GOLDEN * np.nan, GOLDEN[:0], GOLDEN[:, :0]], ids=["nan", "no rows", "no width"])

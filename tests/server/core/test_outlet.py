@@ -29,6 +29,9 @@ class OutletMachine(RuleBasedStateMachine):
         self.connections = Counter()
         self.full = set()
         self.left = {}                         # identity -> when its last connection went
+        self.just_left = {}                    # the same, of those that were not told of
+        self.back = []
+        self.outlet.on_back = self.back.append
         self.got = []
         self.waiting = defaultdict(deque)      # identity -> (number, when it was published)
         self.gone = Counter()                  # dropped, expired
@@ -79,7 +82,10 @@ class OutletMachine(RuleBasedStateMachine):
     def subscribe(self, identity):
         assert self.outlet.subscription(b"\1" + identity, self.now) == (True, identity + b"\0")
         self.connections[identity] += 1
+        assert self.back == ([identity] if identity in self.left else [])
+        self.back.clear()
         self.left.pop(identity, None)
+        self.just_left.pop(identity, None)
         before = len(self.got)
         self.outlet.deliver(identity, self.now)
         assert self.got[before:] == self.expect_delivery(identity)
@@ -90,8 +96,9 @@ class OutletMachine(RuleBasedStateMachine):
             assert self.outlet.subscription(b"\0" + identity, self.now) == (False, identity + b"\0")
             self.connections[identity] -= 1
             self.left.pop(identity, None)
+            self.just_left.pop(identity, None)
             if not self.connections[identity]:
-                self.left[identity] = self.now
+                self.left[identity] = self.just_left[identity] = self.now
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 4.0]))
     def who_is_gone(self, seconds):
@@ -99,6 +106,13 @@ class OutletMachine(RuleBasedStateMachine):
         assert self.outlet.gone(self.now - seconds) == expected
         for identity in expected:
             del self.left[identity]
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 4.0]))
+    def who_has_left(self, seconds):
+        expected = {identity for identity, when in self.just_left.items() if when <= self.now - seconds}
+        assert self.outlet.left(self.now - seconds) == expected
+        for identity in expected:
+            del self.just_left[identity]
 
     @rule(identity=identities)
     def stop_reading_or_go_on(self, identity):

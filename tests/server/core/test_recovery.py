@@ -12,8 +12,10 @@ from bert_serving.client.errors import DeadlineError, UnprocessableError
 from bert_serving.client.protocol import Failure, Result
 from bert_serving.server.core.batching import Backlog, Piece
 from bert_serving.server.core.messages import Fault, Rows
-from bert_serving.server.core.recovery import (HANG_FACTOR, MAX_JOB_TOKENS, MAX_STRIKES, MAX_TOKENS_PER_SECOND,
-                                               MIN_JOB_TOKENS, TRANSITIONS, Fleet, WorkerState)
+from bert_serving.server.core.recovery import (ALARM_SECONDS, FAR_SECONDS, HANG_FACTOR, INTERACTIVE_SECONDS,
+                                               INTERACTIVE_WINDOW, MAX_JOB_TOKENS, MAX_STRIKES, MAX_TOKENS_PER_SECOND,
+                                               MIN_JOB_TOKENS, QUIET_SECONDS, TARGET_SECONDS, TRANSITIONS,
+                                               TURN_SECONDS, Fleet, WorkerState)
 from bert_serving.server.core.sink import Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import Limits, Ventilator
@@ -40,6 +42,7 @@ class RecoveryMachine(RuleBasedStateMachine):
                                      lambda name, in_confidence: {})
         self.held = [[] for _ in range(num_worker)]        # jobs that each worker has, oldest first
         self.lost_jobs = []                                # jobs whose rows may still come
+        self.away = {}                                     # identity -> since when
         self.requests = {}                                 # number -> (identity, texts, has a deadline)
         for worker in self.fleet.workers:
             self.fleet.started(worker.slot)
@@ -140,7 +143,18 @@ class RecoveryMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 2.0]))
     def time_passes(self, seconds):
         self.now += seconds
+        for identity in [identity for identity, since in self.away.items() if self.now - since > 5]:
+            self.come_or_go(identity)
         self.ventilator.expire(self.now)
+
+    @rule(identity=st.sampled_from([b"a", b"b", b"c"]))
+    def come_or_go(self, identity):
+        """A client's connection breaks, or is there again."""
+        if self.away.pop(identity, None) is not None:
+            self.clients.join(identity)
+        else:
+            self.away[identity] = self.now
+            self.clients.outlet.subscription(b"\0" + identity, self.now)
 
     # What is always so.
 
@@ -182,6 +196,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         """Let everything come to its end."""
         if not hasattr(self, "fleet"):
             return
+        for identity in list(self.away):
+            self.come_or_go(identity)
         for _ in range(3000):
             if not self.ventilator.pending:
                 break
@@ -195,7 +211,7 @@ class RecoveryMachine(RuleBasedStateMachine):
             reply, = self.clients.replies_to(identity, number)
             self.check(reply, texts, expires)
         self.dispatch()
-        assert not self.fleet.backlog and self.fleet.backlog.tokens == 0
+        assert not self.fleet.backlog and not self.fleet.backlog.left and self.fleet.backlog.tokens == 0
         assert self.ventilator.nbytes == self.ventilator.size == 0 and not self.ventilator.outstanding
         assert all(piece.request.finished for piece in self.fleet.suspects)
 
@@ -310,12 +326,58 @@ def test_what_a_lost_worker_held_runs_alone_one_at_a_time_and_without_a_strike()
     assert uids(flight) == [0, 1, 2]
     assert fleet.lost(flight.slot) == []
     for uid in range(3):
-        fleet.backlog.add(make_pending(10 + uid))
         alone, = launch_all(fleet)
         assert alone.alone and uids(alone) == [uid] and alone.pieces[0].strikes == 0
+        fleet.backlog.add(make_pending(10 + uid))
+        assert launch_all(fleet) == [], "nothing is beside it"
         fleet.landed(alone.job, 0.0)
-    after, = launch_all(fleet)
-    assert not after.alone and uids(after) == [10, 11, 12]
+        other, = launch_all(fleet)
+        assert not other.alone and uids(other) == [10 + uid], "others have their turn first"
+        fleet.landed(other.job, 0.0)
+
+
+def test_suspects_and_others_take_turns_on_the_only_worker():
+    fleet = make_fleet(credit=1)
+    fleet.backlog.add(make_pending(1))
+    fleet.next_flight(0.0)
+    assert fleet.lost(0) == []
+    restart(fleet)
+    for uid in range(2, 200):
+        fleet.backlog.add(make_pending(uid, 8))
+    fleet.suspects.extend(Piece(make_pending(uid, 1), 0, 1, 3) for uid in range(1000, 1200))
+    now, whose = 50.0, []
+    for _ in range(120):
+        flight, = launch_all(fleet, now)
+        whose.append(flight.alone)
+        now += TURN_SECONDS / 4
+        fleet.landed(flight.job, now)
+    assert not whose[0], "who waited for the worker that was lost comes first"
+    turns = ["".join("os"[alone] for alone in whose[start:start + 8]) for start in range(0, 120, 8)]
+    assert set(turns) == {"oooossss"}
+
+
+def test_a_turn_of_suspects_has_one_of_them_however_long_the_others_job_takes():
+    fleet = make_fleet(credit=2)
+    fleet.suspects.extend(Piece(make_pending(uid, 1), 0, 1, 3) for uid in range(1000, 1009))
+    now, whose = 0.0, []
+    for uid in range(1, 30):
+        fleet.backlog.add(make_pending(uid, 8))
+        for flight in launch_all(fleet, now):
+            whose.append(flight.alone)
+        now += 3 * TURN_SECONDS
+        for job in list(fleet.flights):
+            fleet.landed(job, now)
+    assert whose.count(True) == 9
+
+
+def test_a_suspect_is_not_kept_waiting_for_others_where_they_have_a_worker():
+    fleet = make_fleet(2, credit=1)
+    fleet.backlog.add(make_pending(1))
+    fleet.lost(fleet.next_flight(0.0).slot)
+    restart(fleet)
+    for uid in range(2, 30):
+        fleet.backlog.add(make_pending(uid, 8))
+    assert sorted(flight.alone for flight in launch_all(fleet)) == [False, True]
 
 
 def test_the_others_go_on_while_one_worker_is_the_quarantine():
@@ -339,7 +401,12 @@ def test_the_quarantine_waits_for_what_its_worker_still_has():
     fleet.backlog.add(make_pending(3))
     assert fleet.next_flight(0.0) is None            # the other worker has no credit left
     fleet.landed(second.job, 0.0)
-    assert uids(fleet.next_flight(0.0)) == [1]
+    other = fleet.next_flight(0.0)
+    assert uids(other) == [3], "it is the only worker, and others come first"
+    fleet.backlog.add(make_pending(4))
+    assert fleet.next_flight(TURN_SECONDS) is None
+    fleet.landed(other.job, TURN_SECONDS)
+    assert uids(fleet.next_flight(TURN_SECONDS)) == [1]
 
 
 def test_what_kills_its_worker_alone_too_often_is_guilty():
@@ -460,6 +527,95 @@ def test_long_jobs_have_long_times():
     assert fleet.hung(HANG_FACTOR * expected) == [] and fleet.hung(HANG_FACTOR * expected + 0.1) == [0]
 
 
+def hang(fleet, now):
+    """Work on it until a worker hangs, which is ended; how long that was, and what was found guilty."""
+    flight, = launch_all(fleet, now)
+    allowed = fleet.time_allowed(flight)
+    assert fleet.hung(now + allowed - 0.01) == [] and fleet.hung(now + allowed + 0.01) == [0]
+    fleet.give_up(0, now + allowed)
+    assert fleet.hung(now + allowed + 0.01) == [], "once is enough"
+    guilty = fleet.lost(0)
+    restart(fleet)
+    return allowed, guilty
+
+
+def test_a_known_rate_makes_the_limit_short_and_suspects_have_less():
+    fleet = make_fleet(hang_seconds=30.0, floor_seconds=1.5)
+    fleet.tokens_per_second = 0.0
+    fleet.backlog.add(make_pending(1))
+    assert fleet.time_allowed(fleet.next_flight(0.0)) == 30.0
+    fleet.landed(1, 0.1, 10, 0.001)
+    fleet.backlog.add(make_pending(2, 3))
+    tries = [hang(fleet, 1.0)]
+    while not tries[-1][1]:
+        tries.append(hang(fleet, 1.0))
+    assert tries[-1][1][0].request.uid == 2
+    limits = [allowed for allowed, _ in tries]
+    assert limits[:-1] == [pytest.approx(1.5)] + [pytest.approx(0.75)] * (len(limits) - 2)
+    assert limits[-1] == pytest.approx(2.0), "what is about to be refused has a little longer"
+
+
+def test_a_job_that_hangs_by_itself_is_halved_without_another_try():
+    fleet = make_fleet(hang_seconds=30.0, floor_seconds=1.5)
+    fleet.backlog.add(make_pending(1, 8))
+    hang(fleet, 0.0)
+    assert [piece.count for piece in fleet.suspects] == [4, 4]
+
+
+def test_what_the_hanging_worker_has_not_begun_comes_first():
+    fleet = make_fleet(hang_seconds=30.0, floor_seconds=1.5)
+    for uid in (1, 2):
+        fleet.backlog.add(make_pending(uid))
+        fleet.next_flight(0.0)
+    fleet.give_up(0, 5.0)
+    fleet.lost(0)
+    assert [piece.request.uid for piece in fleet.suspects] == [2, 1]
+    assert [piece.strikes for piece in fleet.suspects] == [0, 1]
+
+
+def test_false_alarms_make_the_limit_longer_for_a_while():
+    """Workers that were merely slow, as on a machine with other work: none of what they had is guilty."""
+    fleet = make_fleet(hang_seconds=30.0, floor_seconds=1.5)
+    limits = []
+    for uid in range(1, 8):
+        fleet.backlog.add(make_pending(uid))
+        limits.append(hang(fleet, 1.0)[0])
+        fleet.landed(fleet.next_flight(1.0).job, 1.0)
+    assert limits == pytest.approx([1.5, 3.0, 6.0, 12.0, 24.0, 30.0, 30.0])
+    assert fleet.hung(ALARM_SECONDS + 60.0) == []
+    fleet.backlog.add(make_pending(9))
+    assert hang(fleet, ALARM_SECONDS + 60.0)[0] == pytest.approx(1.5)
+
+
+def test_a_limit_that_was_given_is_the_least_for_suspects_too():
+    fleet = make_fleet(hang_seconds=60.0)
+    fleet.backlog.add(make_pending(1, 3))
+    for _ in range(4):
+        assert hang(fleet, 0.0)[0] == 60.0
+
+
+def test_workers_of_other_hosts_have_longer():
+    fleet = make_fleet(0, hang_seconds=30.0, floor_seconds=1.5)
+    fleet.started(fleet.add())
+    fleet.ready(0, tokens_per_second=1000.0)
+    limits = []
+    for uid in (1, 2):
+        fleet.backlog.add(make_pending(uid))
+        flight = fleet.next_flight(0.0)
+        limits.append(fleet.time_allowed(flight))
+        fleet.landed(flight.job, 0.1, 10, 0.01, 0.01)
+    assert limits == [30.0, FAR_SECONDS]
+
+
+def test_the_time_that_the_machine_was_stopped_counts_for_no_job():
+    fleet = make_fleet(hang_seconds=2.0)
+    for uid in (1, 2):
+        fleet.backlog.add(make_pending(uid))
+        fleet.next_flight(0.0)
+    fleet.excuse(3600.0)
+    assert fleet.hung(3601.9) == [] and fleet.hung(3602.1) == [0]
+
+
 def test_idle_workers_do_not_hang():
     assert make_fleet(3).hung(1e9) == []
 
@@ -471,8 +627,114 @@ def test_jobs_are_cut_by_the_measured_rate_within_bounds():
     sizes = []
     for rate in (0.001, 1.0, 10_000.0, 1e12):
         fleet.tokens_per_second = rate
-        sizes.append(fleet.job_tokens(fleet.workers[0]))
-    assert sizes == sorted(sizes) and sizes[0] == MIN_JOB_TOKENS and sizes[-1] == MAX_JOB_TOKENS
+        sizes.append(fleet.job_tokens(fleet.workers[0], 0.5))
+    assert sizes == [MIN_JOB_TOKENS, MIN_JOB_TOKENS, 5_000, MAX_JOB_TOKENS]
+
+
+def test_jobs_are_short_while_somebody_interactive_is_about():
+    fleet = make_fleet()
+    assert fleet.target_seconds(100.0) == TARGET_SECONDS
+    fleet.interactive(100.0)
+    assert fleet.target_seconds(100.0 + INTERACTIVE_WINDOW) == INTERACTIVE_SECONDS
+    assert fleet.target_seconds(100.1 + INTERACTIVE_WINDOW) == TARGET_SECONDS
+
+
+@pytest.mark.parametrize("sizes, share", [
+    ({b"flood": 200, b"single": 1}, 0.5), ({b"flood": 200}, 1.0),
+    ({b"client %d" % number: 2 for number in range(100)}, 1.0)],
+    ids=["a flood and another", "a flood", "many"])
+def test_a_job_that_has_others_beside_a_flood_is_shorter(sizes, share):
+    """They wait for the one before, and for all of this one."""
+    fleet = make_fleet()
+    fleet.backlog.max_batch_size = 10**6
+    fleet.tokens_per_second = 10_000.0
+    fleet.interactive(0.0)
+    for identity, count in sizes.items():
+        for number in range(count):
+            fleet.backlog.add(make_pending(number, 1, identity))
+    flight = fleet.next_flight(0.0)
+    assert flight.tokens == pytest.approx(10_000.0 * INTERACTIVE_SECONDS * share, rel=0.1)
+    assert {piece.request.identity for piece in flight.pieces} >= set(sizes) - {b"flood"} or len(sizes) == 100
+
+
+@pytest.mark.parametrize("overhead", [0.0, 0.01, 0.04, 0.2])
+def test_short_jobs_come_to_their_time_whatever_each_costs_beside_its_tokens(overhead):
+    """A rate that is measured on short jobs makes the next ones shorter: not without end."""
+    fleet = make_fleet()
+    fleet.backlog.max_batch_size = 10**6
+    fleet.tokens_per_second, speed = 0.0, 20_000.0
+    fleet.backlog.add(make_pending(1, 20_000))
+    fleet.interactive(0.0)
+    now = 0.0
+    for _ in range(200):
+        flight = fleet.next_flight(now)
+        seconds = overhead + flight.tokens / speed
+        now += seconds
+        fleet.landed(flight.job, now, flight.tokens, seconds)
+        fleet.interactive(now)
+        fleet.backlog.add(make_pending(int(now * 1e6) + 2, 1000))
+    least = overhead + MIN_JOB_TOKENS / speed
+    assert max(0.9 * INTERACTIVE_SECONDS, least) <= seconds <= max(1.2 * INTERACTIVE_SECONDS, least + 0.01)
+
+
+def test_the_rate_is_of_estimated_tokens_as_jobs_are():
+    """Of Chinese a character is a token, where a quarter is estimated: a job is not to take four times as long."""
+    fleet = make_fleet()
+    fleet.tokens_per_second = 0.0
+    for uid in range(60):
+        fleet.backlog.add(make_pending(uid))
+        flight = fleet.next_flight(0.0)
+        # Half of them are computed, as the others are the same.
+        fleet.landed(flight.job, 0.0, num_tokens=2 * flight.tokens, seconds=0.1, counted=4 * flight.tokens)
+    assert fleet.tokens_per_second == pytest.approx(20 * flight.tokens)
+    assert fleet.rate(fleet.workers[0]) == pytest.approx(5 * flight.tokens, rel=0.01)
+
+
+def test_the_self_test_says_how_fast_until_jobs_do():
+    fleet = make_fleet(ready=False)
+    fleet.tokens_per_second = 0.0
+    fleet.ready(0, tokens_per_second=500.0)
+    assert fleet.rate(fleet.workers[0]) == 500.0
+    fleet.backlog.add(make_pending(1))
+    fleet.landed(fleet.next_flight(0.0).job, 1.0, 1000, 1.0)
+    known = fleet.rate(fleet.workers[0])
+    assert known > 500.0
+    fleet.lost(0)
+    fleet.started(0)
+    fleet.ready(0, tokens_per_second=500.0)
+    assert fleet.rate(fleet.workers[0]) == known
+
+
+def test_what_clients_left_behind_is_done_when_nobody_else_wants_anything():
+    fleet = make_fleet()
+    fleet.interactive(0.0)
+    fleet.backlog.add(make_pending(1, 20, b"gone"))
+    fleet.backlog.leave(b"gone")
+    assert not fleet.backlog and fleet.backlog.tokens == fleet.backlog.size == 0
+    assert fleet.next_flight(QUIET_SECONDS) is None
+    fleet.backlog.add(make_pending(2, 1))
+    assert [uids(flight) for flight in launch_all(fleet, QUIET_SECONDS)] == [[2]]
+    assert launch_all(fleet, 5.0) == [], "a worker that is idle does it"
+    fleet.landed(min(fleet.flights), 5.0)
+    assert [uids(flight) for flight in launch_all(fleet, 5.0)] == [[1]]
+
+
+def test_a_far_worker_is_given_the_next_job_when_it_has_little_left_to_do():
+    fleet = make_fleet(1)
+    far = fleet.add()
+    fleet.started(far)
+    fleet.ready(far, tokens_per_second=100.0)
+    fleet.workers[0].enter(WorkerState.LEAVING)
+    fleet.workers[far].overhead = 0.05
+    fleet.backlog.add(make_pending(1, 8))
+    seconds = fleet.next_flight(0.0).tokens / 100.0
+    assert fleet.seconds_until_next(0.0) is None, "nothing waits"
+    fleet.backlog.add(make_pending(2, 8))
+    assert fleet.next_flight(0.0) is None
+    wait = fleet.seconds_until_next(0.1)
+    assert 0.1 + wait == pytest.approx(seconds - 0.05, abs=0.005)
+    assert fleet.next_flight(0.1 + wait + 0.001).slot == far
+    assert fleet.seconds_until_next(1.0) is None, "it has all that it may"
 
 
 def test_the_rate_follows_what_workers_measure():

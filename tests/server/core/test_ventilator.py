@@ -8,11 +8,11 @@ from bert_serving.client.errors import (BertServingError, DeadlineError, Overloa
 from bert_serving.client.protocol import Failure, Result, Status
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Rows
-from bert_serving.server.core.recovery import Fleet
+from bert_serving.server.core.recovery import INTERACTIVE_SECONDS, QUIET_SECONDS, Fleet
 from bert_serving.server.core.sink import Sink
 from bert_serving.server.core.statistics import Statistics
-from bert_serving.server.core.ventilator import (ABANDONED_SECONDS, CONDEMNED_SECONDS, MAX_CONDEMNED, MAX_TIMEOUT_MS,
-                                                 Caller, Limits, Ventilator)
+from bert_serving.server.core.ventilator import (ABANDONED_SECONDS, CONDEMNED_SECONDS, LEFT_SECONDS, MAX_CONDEMNED,
+                                                 MAX_TIMEOUT_MS, MOST_INTERACTIVE, Caller, Limits, Ventilator)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -353,6 +353,93 @@ def test_a_client_that_comes_back_is_not_gone(server):
     server.ventilator.expire(100.0)
     server.work()
     assert isinstance(server.replies()[0], Result)
+
+
+def test_what_a_client_left_behind_waits_for_all_others(server):
+    for number in range(3):
+        server.ask([f"{number}/{place}" for place in range(8)], number=number)
+    server.clients.outlet.subscription(b"\0a", 10.0)
+    server.ventilator.expire(10.0 + LEFT_SECONDS)
+    for number in range(5):
+        server.ask([f"{number}/0"], identity=b"b", number=number, now=11.0)
+    jobs = []
+    while job := server.ventilator.next_job(11.0):
+        jobs += job.sequences
+        server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences)), 11.0)
+    assert jobs == [f"{number}/0" for number in range(5)] and len(server.ventilator.pending) == 3
+    server.work(now=11.1 + QUIET_SECONDS)
+    assert server.is_empty(), "nobody else wanted anything"
+    server.clients.join(b"a")
+    assert [type(reply) for reply in server.replies()] == [Result] * 3, "and it has come back for it"
+
+
+def test_who_comes_back_has_its_turn_again(server):
+    server.ask([f"1/{place}" for place in range(8)])
+    job = server.ventilator.next_job(0.0)
+    server.ask([f"2/{place}" for place in range(8)], number=2)
+    server.clients.outlet.subscription(b"\0a", 10.0)
+    server.ventilator.expire(10.0 + LEFT_SECONDS)
+    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences)), 11.0)
+    server.ask(["3/0"], identity=b"b", number=3, now=11.0)
+    server.work(now=11.0)
+    assert len(server.ventilator.pending) == 1
+    server.clients.join(b"a")
+    server.work(now=11.0)
+    assert server.is_empty() and len(server.replies()) == 2
+
+
+def test_what_is_sent_for_somebody_who_has_left_is_computed_as_ever(server):
+    """One program asks, another one listens under the same identity, later."""
+    server.clients.outlet.subscription(b"\0a", 10.0)
+    server.ventilator.expire(10.0 + LEFT_SECONDS)
+    server.ask(["1/0"], now=12.0)
+    server.work(now=12.0)
+    assert server.is_empty()
+
+
+# ---- who is about ----------------------------------------------------------------------------------------------------
+
+def is_about(server):
+    return server.fleet.target_seconds(0.0) == INTERACTIVE_SECONDS
+
+
+def test_a_small_request_is_interactive(server):
+    server.ask([f"1/{place}" for place in range(4)])
+    assert is_about(server)
+
+
+def test_bulk_is_not_interactive_and_hides_nobody(server):
+    for number in range(90):
+        server.ask([f"{number}/{place}" for place in range(5)], number=number)
+    assert not is_about(server)
+    server.ask(["90/0"], number=90)
+    assert is_about(server), "a proxy has clients of every kind"
+
+
+def test_a_flood_of_small_requests_is_not_interactive(server):
+    for number in range(MOST_INTERACTIVE):
+        server.ask([f"{number}/0"], number=number)
+    server.fleet.interactive(float("-inf"))
+    for number in range(MOST_INTERACTIVE, 200):
+        server.ask([f"{number}/0"], number=number)
+    assert not is_about(server)
+    server.ask(["1/0"], identity=b"b")
+    assert is_about(server)
+    server.work()
+    server.fleet.interactive(float("-inf"))
+    server.ask(["201/0"], number=201)
+    assert is_about(server), "its flood is over"
+
+
+def test_the_rate_is_in_tokens_as_they_are_estimated(server):
+    server.ask([f"1/{place} " + 4 * "word " for place in range(4)])
+    job = server.ventilator.next_job(0.0)
+    flight = server.fleet.flights[job.job]
+    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), num_tokens=100, counts=[50] * 4,
+                                seconds={"tokenize": 0.5, "compute": 0.5}), 1.0)
+    assert server.fleet.workers[0].tokens_per_second == 100.0, "tokenizing takes time, too"
+    assert 0.5 < server.fleet.rate(server.fleet.workers[0]) / 100.0 < 1.0, "it has begun to learn"
+    assert flight.tokens < 100
 
 
 # ---- who asks --------------------------------------------------------------------------------------------------------

@@ -331,7 +331,7 @@ def test_an_api_key_file_that_everybody_can_read(tmp_path):
     file.chmod(0o600)
     findings = examine(**options)
     assert not any("can read" in text for text in said(findings, Level.WARNING))
-    assert "callers of the HTTP port need one of 1 keys" in said(findings, Level.OK)
+    assert "callers of the HTTP port need one of 1 key" in said(findings, Level.OK)
     assert "k" * 20 not in "".join(finding.text for finding in findings)
 
 
@@ -387,7 +387,7 @@ def test_without_a_gpu_that_tensorflow_can_use_the_engine_is_that_of_cpus(gpu, t
 def test_a_gpu_that_is_busy(gpu, tiny_dir):
     gpu(load=95)
     findings = examine(engine="graph", model_dir=str(tiny_dir))
-    assert any("all 1 GPUs are busy" in text for text in said(findings, Level.WARNING))
+    assert any("busy (load or memory above 90%): the only GPU" in text for text in said(findings, Level.WARNING))
 
 
 # ---- memory and open files -------------------------------------------------------------------------------------------

@@ -68,6 +68,14 @@ def test_a_faulty_engine_does_not_prove_itself(spoil, message):
         base.prove(Faulty(spoil), WordHashTokenizer(), SETTINGS)
 
 
+def test_the_speed_of_an_engine(monkeypatch):
+    settings = EngineSettings(engine="echo")
+    times = iter([10.0, 10.5])
+    monkeypatch.setattr(base.time, "perf_counter", lambda: next(times))
+    tokens = sum(map(len, base.features(base.PROOF, WordHashTokenizer(), settings)))
+    assert base.speed(base.create(settings), WordHashTokenizer(), settings) == 2 * tokens > 0
+
+
 @pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "NONE", "CLS_POOLED"])
 def test_a_sound_engine_proves_itself(strategy):
     settings = EngineSettings(engine="echo", pooling_strategy=strategy)

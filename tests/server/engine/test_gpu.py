@@ -6,7 +6,8 @@ from bert_serving.server.engine import gpu
 
 def test_tensorflow_is_asked():
     """No GPU has that number."""
-    assert "sees no GPU 4097; check its driver and that this TensorFlow is built for GPUs" in gpu.why_unusable("graph", 4097)
+    why = gpu.why_unusable("graph", 4097)
+    assert "sees no GPU 4097; check its driver and that this TensorFlow is built for GPUs" in why
 
 
 @pytest.mark.parametrize("answer, said", [

@@ -83,8 +83,8 @@ def test_tokenize_gives_ids_if_there_is_a_vocabulary(fake, tmp_path):
 
 
 @pytest.mark.parametrize("body, said", [
-    ({}, "there is no texts; expected a list of sentences"), ({"texts": "a"}, "texts is a str; expected a list"),
-    ({"texts": ["a"], "is_tokenized": 1}, "is_tokenized is a JSON number; expected true or false")])
+    ({}, "there is no texts; expected an array of sentences"), ({"texts": "a"}, "texts is a string; expected an array"),
+    ({"texts": ["a"], "is_tokenized": 1}, "is_tokenized is an integer; expected true or false")])
 def test_what_cannot_be_tokenized(http, body, said):
     response = http.post("/tokenize", json=body)
     assert response.status_code == 400
@@ -133,13 +133,13 @@ def test_status_client(http):
     ({"texts": ["a"]}, "KeyError", "'id' is missing; expected a JSON object with id and texts"),
     ({"id": 1}, "KeyError", "'texts' is missing; expected a JSON object with id and texts"),
     ({}, "KeyError", "'id' is missing; expected a JSON object with id and texts"),
-    (["a"], "TypeError", "the body is a JSON array; expected a JSON object with id and texts"),
-    ("a", "TypeError", "the body is a JSON string; expected a JSON object with id and texts"),
-    (None, "TypeError", "the body is a JSON null; expected a JSON object with id and texts"),
+    (["a"], "TypeError", "the body is an array; expected a JSON object with id and texts"),
+    ("a", "TypeError", "the body is a string; expected a JSON object with id and texts"),
+    (None, "TypeError", "the body is null; expected a JSON object with id and texts"),
     ({"id": 1, "texts": ["a"], "is_tokenized": "false"}, "TypeError",
-     "is_tokenized is a JSON string; expected true or false"),
+     "is_tokenized is a string; expected true or false"),
     ({"id": 1, "texts": ["a"], "is_tokenized": 0}, "TypeError",
-     "is_tokenized is a JSON number; expected true or false"),
+     "is_tokenized is an integer; expected true or false"),
 ])
 def test_wrong_body(http, body, kind, description):
     response = http.post("/encode", data=json.dumps(body), content_type="application/json")
@@ -247,8 +247,8 @@ def test_no_turn_within_patience(fake, path):
     assert response.headers["Retry-After"] == "1"
     assert strict(response) == {
         "type": "RuntimeError", "status": 429, "code": "overloaded",
-        "description": "Too many concurrent connections: 1 requests are being handled, and none ended within 0 "
-                       "seconds; try again, or raise -http_max_connect"}
+        "description": "Too many concurrent connections: 1 request in progress, as many as -http_max_connect "
+                       "allows, and none ended within 0 seconds; try again, or raise it"}
     assert app.test_client().open(path, method="POST" if path == "/encode" else "GET", json=body).status_code == 200
 
 
@@ -384,7 +384,7 @@ KEYS = ["first-key-of-these-tests", "second-key-of-these-tests"]
 CLOSED = [("POST", "/encode"), ("POST", "/tokenize"), ("GET", "/status/server"), ("GET", "/status/client"),
           ("GET", "/metrics"), ("POST", "/v1/embeddings"), ("GET", "/v1/models"), ("GET", "/nowhere"),
           ("PUT", "/livez/"), ("GET", "/encode"), ("HEAD", "/metrics")]
-OPENED = ["/", "/app.js", "/docs", "/openapi.json", "/livez", "/readyz"]
+OPENED = ["/", "/index.html", "/app.js", "/docs", "/openapi.json", "/livez", "/readyz"]
 
 
 @pytest.fixture
@@ -428,7 +428,7 @@ def test_probes_and_pages_need_no_key(locked, path):
 
 def test_every_route_is_closed_or_open_on_purpose(locked):
     rules = {rule.rule for rule in locked.application.url_map.iter_rules()}
-    pages = {rule for rule in rules if rule.endswith((".js", ".css", ".svg"))}
+    pages = {rule for rule in rules if rule.endswith((".js", ".css", ".svg", ".html"))}
     assert rules - pages == {path for _, path in CLOSED if path not in ("/nowhere", "/livez/")} | set(OPENED) - pages
 
 

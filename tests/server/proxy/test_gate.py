@@ -14,7 +14,7 @@ def gate(fake):
 
 def test_one_at_a_time(gate):
     with gate.turn():
-        with pytest.raises(PoolExhaustedError, match="1 requests are being handled"):
+        with pytest.raises(PoolExhaustedError, match="1 request in progress"):
             gate.encode(["a"])
     assert gate.encode(["a"]).shape == (1, 2)
 
@@ -28,7 +28,7 @@ def test_a_turn_ends_with_an_error(gate, fake, error):
 
 
 def test_what_the_client_refuses_names_the_key(gate):
-    with pytest.raises(WrongBody, match="element 0 is a int") as caught:
+    with pytest.raises(WrongBody, match="element 0 is an integer") as caught:
         gate.encode_with_tokens([1], False, "input")
     assert (caught.value.kind, caught.value.param) == ("TypeError", "input")
     with pytest.raises(WrongBody, match="empty or blank") as caught:

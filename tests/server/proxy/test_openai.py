@@ -60,26 +60,26 @@ def test_length_one_whatever_the_length_was(dtype):
 
 
 @pytest.mark.parametrize("body, param, said", [
-    ({}, "input", "there is no input; expected a string, a list"),
-    ({"input": None}, "input", "input is a JSON null; expected a string, or a list"),
-    ({"input": 5}, "input", "input is a JSON number"),
+    ({}, "input", "there is no input; expected a string, an array"),
+    ({"input": None}, "input", "input is null; expected a string, or an array"),
+    ({"input": 5}, "input", "input is an integer"),
     ({"input": ""}, "input", "element 0 is empty or blank"),
-    ({"input": []}, "input", "input is an empty list"),
+    ({"input": []}, "input", "input is an empty array"),
     ({"input": ["a", " "]}, "input", "element 1 is empty or blank"),
-    ({"input": ["a", 5]}, "input", "element 1 is a int"),
-    ({"input": [5, "a"]}, "input", "element 0 of input is no list of token ids"),
-    ({"input": [[5], "a"]}, "input", "element 1 of input is no list of token ids"),
-    ({"input": [[5, True]]}, "input", "element 0 of input is no list of token ids"),
-    ({"input": [{}]}, "input", "element 0 of input is no list of token ids"),
+    ({"input": ["a", 5]}, "input", "element 1 is an integer"),
+    ({"input": [5, "a"]}, "input", "element 0 of input is no array of token ids"),
+    ({"input": [[5], "a"]}, "input", "element 1 of input is no array of token ids"),
+    ({"input": [[5, True]]}, "input", "element 0 of input is no array of token ids"),
+    ({"input": [{}]}, "input", "element 0 of input is no array of token ids"),
     ({"input": [[]]}, "input", "element 0 of input is empty"),
     ({"input": [1, 2]}, "input", "this server's model has no vocabulary"),
     ({"input": "a", "encoding_format": "hex"}, "encoding_format", "encoding_format is 'hex'; expected float or base64"),
-    ({"input": "a", "encoding_format": {}}, "encoding_format", "encoding_format is a JSON object"),
+    ({"input": "a", "encoding_format": {}}, "encoding_format", "encoding_format is an object"),
     ({"input": "a", "dimensions": 0}, "dimensions", "dimensions is 0; expected a whole number from 1"),
     ({"input": "a", "dimensions": "2"}, "dimensions", "dimensions is '2'"),
-    ({"input": "a", "dimensions": True}, "dimensions", "dimensions is a JSON boolean"),
+    ({"input": "a", "dimensions": True}, "dimensions", "dimensions is a boolean"),
     ({"input": "a", "dimensions": 3}, "dimensions", "dimensions is 3; this server's vectors have 2"),
-    ({"input": "a", "model": 3}, "model", "model is a JSON number"),
+    ({"input": "a", "model": 3}, "model", "model is an integer"),
 ])
 def test_what_is_wrong_is_named(http, body, param, said):
     response = http.post("/v1/embeddings", json=body)

@@ -24,7 +24,9 @@ def dashboard(tmp_path):
 
 def test_the_dashboard_and_its_files(make, dashboard):
     http = make(dashboard=dashboard)
-    for path, media_type, content in (("/", "text/html", b"<!doctype"), ("/app.js", "text/javascript", b"alert"),
+    for path, media_type, content in (("/", "text/html", b"<!doctype"),
+                                      ("/index.html", "text/html", b"<!doctype"),
+                                      ("/app.js", "text/javascript", b"alert"),
                                       ("/img/icon.svg", "image/svg+xml", b"<svg/>")):
         with http.get(path) as response:
             assert (response.status_code, response.mimetype) == (200, media_type)
@@ -33,13 +35,14 @@ def test_the_dashboard_and_its_files(make, dashboard):
             assert again.status_code == 304
 
 
-@pytest.mark.parametrize("path", ["/README.md", "/../conftest.py", "/index.html", "/img", "/img/", "/nowhere.js"])
+@pytest.mark.parametrize("path", ["/README.md", "/../conftest.py", "/img", "/img/", "/nowhere.js"])
 def test_nothing_else_is_served(make, dashboard, path):
     assert make(dashboard=dashboard).get(path).status_code == 404
 
 
-def test_without_a_dashboard(make, tmp_path):
-    response = make(dashboard=tmp_path / "none").get("/")
+@pytest.mark.parametrize("path", ["/", "/index.html"])
+def test_without_a_dashboard(make, tmp_path, path):
+    response = make(dashboard=tmp_path / "none").get(path)
     assert response.status_code == 404
     assert strict(response)["type"] == "NotFound"
 
@@ -54,7 +57,7 @@ def test_the_real_dashboard_is_there(http):
 def test_the_document_has_every_route_and_no_other():
     routes = {(rule.rule, method.lower()) for rule in create_app(None).url_map.iter_rules()
               for method in rule.methods - {"HEAD", "OPTIONS"}
-              if rule.endpoint == "pages.index-html" or not re.search(r"-(js|css|svg|html)$", rule.endpoint)}
+              if rule.rule == "/" or not re.search(r"-(js|css|svg|html)$", rule.endpoint)}
     assert routes == {(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods}
 
 

@@ -246,7 +246,7 @@ def test_nonsense_of_a_member_ends_its_membership_alone(setup, caplog, frames):
     host.socket.send_multipart(frames)
     setup.until(lambda: len(setup.members.hosts) == 1, "the end")
     assert [member.key for member in setup.members.hosts.values()] == ["other"]
-    assert "expelled" in caplog.messages[-2] and caplog.messages[-1] == "1 workers fewer; what they held is given again"
+    assert "expelled" in caplog.messages[-2] and caplog.messages[-1] == "1 worker fewer; what they held is given again"
     assert all(line.isprintable() and len(line) < 500 for line in caplog.messages)
     assert len(setup.fleet.suspects) == 1 and len(setup.fleet.flights) == 1
     _, head = other.job()
@@ -290,7 +290,7 @@ def test_a_connection_that_is_gone_is_noticed_by_the_next_job(setup, caplog):
     setup.tick()
     assert not setup.members.hosts and len(setup.fleet.suspects) == 1
     assert caplog.messages[-2:] == ["the connection to host-a (process 7) is gone",
-                                    "1 workers fewer; what they held is given again"]
+                                    "1 worker fewer; what they held is given again"]
 
 
 def test_a_connection_that_is_gone_is_noticed_by_signs_of_life(setup, caplog):
@@ -377,7 +377,7 @@ def test_who_leaves_ends_what_it_has_and_is_let_go(setup, caplog):
     setup.tick()
     assert host.hear(membership.BYE)["reason"] == "all that this host had to do is done"
     assert not setup.members.hosts and not setup.fleet.suspects
-    assert caplog.messages[-2:] == ["host-a (process 7) leaves, with 1 workers", "host-a (process 7) has left"]
+    assert caplog.messages[-2:] == ["host-a (process 7) leaves, with 1 worker", "host-a (process 7) has left"]
 
 
 def test_everybody_is_told_when_the_server_stops(setup):

@@ -516,6 +516,24 @@ def test_what_a_worker_of_this_host_has_proved_is_the_measure_elsewhere(setup, a
     assert annex.learned == [{"proof": "golden"}]
 
 
+def test_the_loop_looks_again_when_a_worker_elsewhere_has_little_left_to_do(setup, annex, monkeypatch):
+    waits = []
+    monkeypatch.setattr(setup.broker, "handle", waits.append)
+    monkeypatch.setattr(setup.fleet, "seconds_until_next", lambda now: due)
+    for due in (None, 10.0, 0.0205, 0.0):
+        setup.broker.step(100)
+    assert waits == [100, 100, 21, 1]
+
+
+def test_a_loop_that_was_stopped_excuses_the_jobs(setup, monkeypatch):
+    excused, now = [], 100.0
+    monkeypatch.setattr(setup.fleet, "excuse", excused.append)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    for now in (100.0, 100.2, 100.9, 161.0, 161.1):
+        setup.broker.step(0)
+    assert excused == [pytest.approx(60.1)]
+
+
 def test_without_others_nobody_takes_their_jobs(setup):
     assert not setup.broker.give(Job(9, 1, 1, ["x"]))
 

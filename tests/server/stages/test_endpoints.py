@@ -45,7 +45,7 @@ def test_a_port_in_use_is_named_with_its_option(context, option):
 @pytest.mark.parametrize("option", OPENERS)
 @pytest.mark.parametrize("host", ["no-such-interface", "300.1.1.1", ""])
 def test_a_host_that_is_none_is_named(context, option, host):
-    with pytest.raises(PortError, match=f"cannot bind {option} 0 on {host!r}.*see -host"):
+    with pytest.raises(PortError, match=f"cannot bind {option} 0 on {host!r}.*; give -host an IPv4 address"):
         OPENERS[option](context, host, 0)
 
 

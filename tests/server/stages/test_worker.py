@@ -76,6 +76,7 @@ def test_it_says_when_it_is_ready_and_what_it_is(bench):
     ready = one.heard()
     assert (ready.slot, ready.incarnation) == (3, 7)
     assert {"pid", "device", "num_threads", "about", "seconds"} <= set(ready.about)
+    assert ready.about["tokens_per_second"] > 0
     assert "echo" in ready.about["about"]
 
 

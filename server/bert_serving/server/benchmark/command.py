@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError, DeadlineError
+from bert_serving.client.words import counted
 
 from .. import machine
 from ..errors import StartError
@@ -86,8 +87,8 @@ class Texts:
 
     def describe(self) -> str:
         if self.lines is not None:
-            return f"{len(self.lines)} sentences of a file"
-        return f"random sentences out of {len(self.words)} different words"
+            return f"{counted(len(self.lines), 'sentence')} of a file"
+        return f"random sentences out of {counted(len(self.words), 'different word')}"
 
     def shares(self, setting: Setting) -> list[list[str]]:
         """Each client's sentences."""
@@ -188,8 +189,8 @@ def about(server: Mapping[str, Any], texts: str) -> str:
     version = server.get("bert_serving_version") or server.get("server_version", "?")
     model = server.get("model_name") or server.get("model_dir")
     precision = server.get("precision") or ("fp16" if server.get("fp16") else "fp32")
-    return (f"bert-serving {version}, {model}, {precision}; {texts}; {machine.allowed_cores()} cores for servers and "
-            f"clients; {datetime.now().date()}")
+    return (f"bert-serving {version}, {model}, {precision}; {texts}; {counted(machine.allowed_cores(), 'core')} for "
+            f"servers and clients; {datetime.now().date()}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..config import ENVIRONMENT_PREFIX, ServerConfig, filled, get_args_parser, positive, seconds, sequence_length
+from ..config import (ENVIRONMENT_PREFIX, ServerConfig, filled, get_args_parser, host_name, positive, seconds,
+                      sequence_length)
 from ..errors import ConfigError
 from .load import WARM_UP, Load
 from .served import to_json
@@ -85,7 +86,8 @@ def get_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     for name, sweep in SWEEPS.items():
         add(f"test_{name}", f"{sweep.help}; without a value: leave this test out (default: "
             f"{' '.join(map(str, sweep.values))})", nargs="*", type=TYPES.get(name, positive), metavar="N")
-    add("ip", "address of a running server, whose ports are -port and -port_out (default: 5555 and 5556)", type=filled)
+    add("ip", "address of a running server, whose ports are -port and -port_out (default: 5555 and 5556)",
+        type=host_name)
     add("num_client", "clients, a process each (default: 1)", type=positive, default=1)
     add("client_batch_size", "sentences in a request (default: 256)", type=positive, default=256)
     add("client_sentence_file", "send the lines of this file; default: random sentences", type=filled)

@@ -25,8 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ..config import positive
-from ..core.recovery import CREDIT, MAX_JOB_TOKENS, MIN_JOB_TOKENS, TARGET_SECONDS, WORTH_WAITING
+from ..core.recovery import (CREDIT, INTERACTIVE_SECONDS, MAX_JOB_TOKENS, MIN_JOB_TOKENS, TARGET_SECONDS,
+                             WORTH_WAITING)
 
 AT_ONCE = 64
 """Messages that the loop takes before it makes jobs."""
@@ -118,6 +121,7 @@ class Plan:
         bytes_in: of one text as it travels.
         bytes_out: of one vector.
         max_batch_size: most sentences in a job.
+        priority_batch_size: requests of at most so many sentences are interactive, so that jobs are short.
         cores: that the server's two threads share; None: each has its own.
         other_cores: that all threads of workers and clients share; None: each has its own.
     """
@@ -130,6 +134,7 @@ class Plan:
     bytes_in: float = 60.0
     bytes_out: float = 3072.0
     max_batch_size: int = 256
+    priority_batch_size: int = 16
     cores: int | None = None
     other_cores: int | None = None
     client_threads: int | None = None
@@ -268,7 +273,8 @@ class _Life:
         self.waiting = 0               # sentences in the backlog
         self.arrived = self.due = 0    # messages for the loop; those of them that it takes before it makes jobs
         self.rate = 1 / (1 / plan.speed + costs.worker.sentence + plan.bytes_out * costs.worker.byte_out + 1e-9)
-        most = min(max(self.rate * TARGET_SECONDS, MIN_JOB_TOKENS / plan.tokens), MAX_JOB_TOKENS / plan.tokens)
+        target = INTERACTIVE_SECONDS if plan.size <= plan.priority_batch_size else TARGET_SECONDS
+        most = min(max(self.rate * target, MIN_JOB_TOKENS / plan.tokens), MAX_JOB_TOKENS / plan.tokens)
         self.largest = min(plan.max_batch_size, math.ceil(most))
         self.bytes_in, self.bytes_out = plan.size * plan.bytes_in, plan.size * plan.bytes_out
         threads = [_Thread(self, other) for _ in range(plan.client_threads or plan.clients)]
@@ -393,7 +399,7 @@ def simulate(costs: Costs, plan: Plan, requests: int = 1000) -> Outcome:
         ValueError: nobody would ask or compute.
     """
     if min(plan.clients, plan.size, plan.workers, plan.max_batch_size, requests) < 1 or not plan.speed > 0:
-        raise ValueError(f"{plan} with {requests} requests; expected at least one of everything")
+        raise ValueError(f"{plan} with {counted(requests, 'request')}; expected at least one of everything")
     life = _Life(costs, plan)
     life.run(max(1, requests // 5))
     before = life.spent()
@@ -410,7 +416,8 @@ def table(costs: Costs, sizes: Sequence[int], speeds: Sequence[float], numbers: 
 
     In brackets: how busy the busier of its two threads is.
     """
-    lines = ["| sentences a request | a worker's sentences/s | " + " | ".join(f"{number} workers" for number in numbers)
+    lines = ["| sentences a request | a worker's sentences/s | "
+             + " | ".join(counted(number, "worker") for number in numbers)
              + " |", "|---|---|" + "---|" * len(numbers)]
     for size in sizes:
         for speed in speeds:

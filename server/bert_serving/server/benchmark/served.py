@@ -12,6 +12,8 @@ from dataclasses import fields
 from types import TracebackType
 from typing import Any
 
+from bert_serving.client.words import counted
+
 from .. import log
 from ..config import FromModel, PoolingStrategy, ServerConfig
 from ..errors import BY_NAME, StartError
@@ -52,8 +54,8 @@ class Served:
                 self.check()
                 check()
                 if time.monotonic() > until:
-                    raise StartError(f"the server was not ready after {start_seconds:g} seconds; -wait_till_ready sets "
-                                     "how long to wait")
+                    raise StartError(f"the server was not ready after {counted(start_seconds, 'second')}; "
+                                     "-wait_till_ready sets how long to wait")
         except BaseException:
             self.close()
             raise

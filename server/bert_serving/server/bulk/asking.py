@@ -11,6 +11,7 @@ import numpy as np
 
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnauthorizedError)
+from bert_serving.client.words import counted
 
 from .. import golden
 from .records import BulkError
@@ -190,5 +191,5 @@ class Asker:
         now = self._clock()
         self._silent_since = now if self._silent_since is None else self._silent_since
         if now - self._silent_since > self.patience:
-            raise BulkError(f"no vectors from the server for {self.patience:g} seconds: {error.message}; when it is "
-                            "there again, the same command goes on from here")
+            raise BulkError(f"no vectors from the server for {counted(self.patience, 'second')}: {error.message}; "
+                            "when it is there again, the same command goes on from here")

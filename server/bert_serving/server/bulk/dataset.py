@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bert_serving.client import BertClient
+from bert_serving.client.hosts import check_host
 
 from .asking import TICK_MS, Asker, Client
 from .job import meet
@@ -38,6 +39,7 @@ def encode_dataset(ds: Any, column: str, output: str = "vector", *, ip: str = "l
     """
     import ray.data
 
+    check_host("ip", ip)
     address = {"ip": ip, "port": port, "port_out": port_out, "curve_dir": curve_dir}
     return ds.map_batches(
         Encoder, fn_constructor_kwargs={"address": address, "column": column, "output": output, "patience": patience},

@@ -13,6 +13,7 @@ import numpy as np
 
 from bert_serving.client.checks import DECISIVE
 from bert_serving.client.errors import OverloadedError
+from bert_serving.client.words import counted
 
 from .. import golden
 from ..config import PoolingStrategy
@@ -71,8 +72,8 @@ def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
             sleep(PAUSE if error.retry_after is None else error.retry_after)
     if vectors.ndim != 2:
         raise BulkError(f"the server gives a vector for each token, an array of shape {vectors.shape} for "
-                        f"{len(vectors)} texts; a bulk job needs one vector a text, so another -pooling_strategy than "
-                        f"{_name(config.get('pooling_strategy'))}")
+                        f"{counted(len(vectors), 'text')}; a bulk job needs one vector a text, so another "
+                        f"-pooling_strategy than {_name(config.get('pooling_strategy'))}")
     sentences = 2 * most_workers(config) * (config.get("max_batch_size") or 256)
     facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
     facts["pooling_strategy"] = _name(facts["pooling_strategy"])
@@ -133,12 +134,12 @@ class Outcome:
     def summary(self, places: Places) -> str:
         """In a line, for the user."""
         rows, texts, rejects = (self.counts[name] for name in ("rows", "texts", "rejects"))
-        line = f"{places.output}: {rows} rows, {texts} different texts, "
-        line += f"{rejects} rejects, listed in {places.rejects}" if rejects else "no rejects"
+        line = f"{places.output}: {counted(rows, 'row')}, {counted(texts, 'different text')}, "
+        line += f"{counted(rejects, 'reject')}, listed in {places.rejects}" if rejects else "no rejects"
         if self.was_done:
             return line + "; it was there already, -overwrite begins anew"
         rate = self.rows / self.seconds if self.seconds else 0.0
-        return line + f"; {self.rows} rows in {hours(self.seconds)}, {rate:.0f} a second"
+        return line + f"; {counted(self.rows, 'row')} in {hours(self.seconds)}, {rate:.0f} a second"
 
 
 class Job:
@@ -234,7 +235,7 @@ class Job:
             different.append("the input's content is another")
         canaries = np.asarray(job["canaries"], server.canaries.dtype)
         if job["width"] != server.canaries.shape[1] or job["dtype"] != server.canaries.dtype.name:
-            different.append(f"vectors had {job['width']} numbers of {job['dtype']}, and have "
+            different.append(f"vectors had {counted(job['width'], 'number')} of {job['dtype']}, and have "
                              f"{server.canaries.shape[1]} of {server.canaries.dtype.name}")
         elif golden.difference(server.canaries[:, :SHOWN], canaries, server.precision) is not None:
             different.append("the server's model gives other vectors")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from bert_serving.client.words import counted, json_kind
+
 from .records import MAX_BYTES, BulkError, Position, Record, listed, no_column, text_record
 
 BLOCK = 1 << 20
@@ -120,12 +122,8 @@ class JsonInput(TextInput):
                 return Record(line.number, None, f"there is no {self.column!r}; found: {listed(list(value))}")
             value = value[self.column]
         if not isinstance(value, str):
-            return Record(line.number, None, f"the text is {KINDS.get(type(value), 'a number')}; expected a string")
+            return Record(line.number, None, f"the text is {json_kind(value)}; expected a string")
         return text_record(line.number, value)
-
-
-KINDS = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
-"""Type of a JSON value -> what it is called; the others are numbers."""
 
 
 class CsvInput:
@@ -169,7 +167,7 @@ class CsvInput:
             if isinstance(fields, str):
                 record = Record(line, None, fields)
             elif len(fields) <= self._place:
-                record = Record(line, None, f"it has {len(fields)} fields, and {self.column!r} is number "
+                record = Record(line, None, f"it has {counted(len(fields), 'field')}, and {self.column!r} is number "
                                             f"{self._place + 1}")
             else:
                 record = text_record(line, fields[self._place].encode("utf-8", "surrogateescape"))

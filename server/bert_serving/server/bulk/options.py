@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import ENVIRONMENT_PREFIX, ServerConfig, filled, get_args_parser, positive, seconds
+from ..config import ENVIRONMENT_PREFIX, ServerConfig, filled, get_args_parser, host_name, positive, seconds
 from ..errors import ConfigError
 from . import inputs, outputs
 
@@ -69,7 +69,8 @@ def get_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
         choices=tuple(inputs.FORMATS), metavar="FORMAT")
     add("column", "where the text is, in formats with names (default: text)", type=filled, metavar="NAME")
     add("overwrite", "replace an output that is there, and begin anew what cannot go on", action="store_true")
-    add("ip", "address of a running server, whose ports are -port and -port_out (default: localhost)", type=filled)
+    add("ip", "address of a running server, whose ports are -port and -port_out (default: localhost)",
+        type=host_name)
     add("own", "start workers for this job, with the other options, and stop them at the end", action="store_true")
     add("in_flight", "requests of 1024 texts that are under way at a time; default: as many as keep the server's "
         "workers busy", type=positive)

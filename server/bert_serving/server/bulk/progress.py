@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from bert_serving.client.words import counted
+
 EVERY_SECONDS = 30.0
 
 
@@ -45,7 +47,7 @@ class Progress:
         """``20480 of 100000 rows, 512 a second, about 2:35 left``"""
         rate = (self.done - self._first) / self.seconds if self.seconds else 0.0
         left = f", about {hours((self.total - self.done) / rate)} left" if rate else ""
-        return f"{self.done} of {self.total} rows, {rate:.0f} a second{left}"
+        return f"{self.done} of {counted(self.total, 'row')}, {rate:.0f} a second{left}"
 
     @property
     def seconds(self) -> float:

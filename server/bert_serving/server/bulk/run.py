@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from .asking import Answer, Asker
 from .journal import Journal
 from .places import stamp
@@ -102,7 +104,7 @@ class Run:
                     raise BulkError(f"{self.source.path} was changed while it was read; -overwrite begins anew")
                 self._finish(self._works.popleft())
         if self.journal.position.row != self.vectors.count:
-            raise BulkError(f"{self.source.path} had {self.vectors.count} records and now has "
+            raise BulkError(f"{self.source.path} had {counted(self.vectors.count, 'record')} and now has "
                             f"{self.journal.position.row}; -overwrite begins anew")
 
     def _begin(self, chunk: Chunk) -> None:

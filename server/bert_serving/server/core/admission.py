@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 
+from bert_serving.client.words import counted
+
 SAME_SECONDS = 60.0
 """Of one address and reason there is one line in so many seconds, however often it comes."""
 
@@ -47,4 +49,5 @@ class Admission:
         if len(self._said) > MOST_LINES:
             self._said.popitem(last=False)
         unsaid, self._unsaid = self._unsaid, 0
-        return f"refused {address}: {why}" + (f" ({unsaid} more refusals since the last line)" if unsaid else "")
+        return f"refused {address}: {why}" + (
+            f" ({counted(unsaid, 'more refusal')} since the last line)" if unsaid else "")

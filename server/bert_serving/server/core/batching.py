@@ -4,6 +4,8 @@ A request is **fast** (at most ``priority_batch_size`` sentences) or **bulk**. F
 gets one token for every ``FAST_SHARE`` of fast. Within a class, clients take turns, counted in estimated tokens
 (deficit round robin), so that neither many nor large requests of one client hold up another. Slices are cut from
 requests at the moment a job is formed, never earlier.
+
+What a client left behind that has gone is **left**: it is nobody's turn, and done when nothing else is to be done.
 """
 from __future__ import annotations
 
@@ -51,6 +53,7 @@ class Pending:
         show_tokens: its client wants its sequences' tokens, too.
         taken, tokens_taken: sequences that have been cut into pieces so far, and their estimated tokens.
         num_tokens: of its sequences that have been computed so far.
+        left: its client has gone, and may come back.
         finished: it has had its answer; whatever of it is still under way is of no use.
     """
 
@@ -68,6 +71,7 @@ class Pending:
     taken: int = 0
     tokens_taken: int = 0
     num_tokens: int = 0
+    left: bool = False
     finished: bool = False
     size: int = field(init=False)
 
@@ -108,6 +112,13 @@ class _Lane:
     requests: OrderedDict[int, Pending] = field(default_factory=OrderedDict)
     deficit: int = 0
 
+    def has_more_than(self, tokens: int) -> bool:
+        for request in self.requests.values():
+            tokens -= request.tokens - request.tokens_taken
+            if tokens < 0:
+                return True
+        return False
+
 
 class _Class:
     """Requests of one class: a ring of lanes, one a client; the first one's turn it is."""
@@ -125,8 +136,8 @@ class _Class:
         if lane is None:
             lane = self.lanes[request.identity] = _Lane()
         lane.requests[request.uid] = request
-        self.tokens += request.tokens
-        self.size += request.size
+        self.tokens += request.tokens - request.tokens_taken
+        self.size += request.size - request.taken
 
     def remove(self, request: Pending) -> None:
         """Forget what waits of a request."""
@@ -137,6 +148,13 @@ class _Class:
         self.size -= request.size - request.taken
         if not lane.requests:
             del self.lanes[request.identity]
+
+    def pop(self, identity: bytes) -> list[Pending]:
+        """What waits of one client's, which is forgotten here."""
+        requests = list(self.lanes[identity].requests.values()) if identity in self.lanes else []
+        for request in requests:
+            self.remove(request)
+        return requests
 
     def take(self, max_size: int, max_tokens: int, turn: int, sequence_limit: int) -> list[Piece]:
         """Slices of waiting requests, clients in turn, until ``max_size`` sequences or ``max_tokens`` are reached.
@@ -182,7 +200,12 @@ class _Class:
 
 
 class Backlog:
-    """Everything that waits for a worker."""
+    """Everything that waits for a worker.
+
+    Attributes:
+        left: what clients that have gone left behind; it counts for nothing but ``take_left``.
+        last_added: when the last request was added, on the broker's clock.
+    """
 
     def __init__(self, max_batch_size: int, priority_batch_size: int, sequence_limit: int) -> None:
         """
@@ -194,7 +217,8 @@ class Backlog:
         self.max_batch_size = max_batch_size
         self.priority_batch_size = priority_batch_size
         self.sequence_limit = sequence_limit
-        self.fast, self.bulk = _Class(), _Class()
+        self.fast, self.bulk, self.left = _Class(), _Class(), _Class()
+        self.last_added = float("-inf")
         self._fast_tokens_left = 0
 
     def __bool__(self) -> bool:
@@ -211,10 +235,32 @@ class Backlog:
         return self.fast.size + self.bulk.size
 
     def _class_of(self, request: Pending) -> _Class:
-        return self.fast if request.size <= self.priority_batch_size else self.bulk
+        if request.left:
+            return self.left
+        return self.fast if self.is_fast(request) else self.bulk
+
+    def is_fast(self, request: Pending) -> bool:
+        """Whether it is of the class that goes first."""
+        return request.size <= self.priority_batch_size
 
     def add(self, request: Pending) -> None:
+        self.last_added = request.arrived
         self._class_of(request).add(request)
+
+    def leave(self, identity: bytes) -> None:
+        """A client has gone: what it has here by now waits for all others'."""
+        for request in self.fast.pop(identity) + self.bulk.pop(identity):
+            request.left = True
+            self.left.add(request)
+
+    def come_back(self, identity: bytes) -> None:
+        """A client is there again: its requests are like any others."""
+        requests = self.left.pop(identity)
+        if requests:
+            requests += self.fast.pop(identity) + self.bulk.pop(identity)  # which came later
+        for request in requests:
+            request.left = False
+            self._class_of(request).add(request)
 
     def remove(self, request: Pending) -> None:
         """Forget what waits of a request that has had its answer, so that it costs neither memory nor time."""
@@ -224,6 +270,11 @@ class Backlog:
     def bulk_is_next(self) -> bool:
         """Whether the next job is a bulk one."""
         return bool(self.bulk) and (not self.fast or self._fast_tokens_left < 0)
+
+    def mixes_in_a_flood(self, max_tokens: int) -> bool:
+        """Whether the next job is a fast one of several clients, of whom one alone could fill half of it."""
+        return not self.bulk_is_next() and len(self.fast.lanes) > 1 and any(
+            lane.has_more_than(max_tokens // 2) for lane in self.fast.lanes.values())
 
     def take(self, max_tokens: int) -> list[Piece]:
         """The next job's pieces, of one class; empty if nothing waits."""
@@ -237,3 +288,7 @@ class Backlog:
         if self.bulk:
             self._fast_tokens_left -= sum(piece.tokens for piece in pieces)
         return pieces
+
+    def take_left(self, max_tokens: int) -> list[Piece]:
+        """The pieces of a job of what clients left behind that have gone; empty if there is nothing."""
+        return self.left.take(self.max_batch_size, max_tokens, max_tokens, self.sequence_limit)

@@ -25,12 +25,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from bert_serving.client.words import counted, json_kind
 
 from ..golden import difference
 from ..precision import PRECISIONS
@@ -69,7 +71,7 @@ class MembershipError(ValueError):
 
 def readable(value: Any, most: int = 64) -> str:
     """What another host says, for the log and for people: short and printable, so that nobody writes our log for us."""
-    return (value if isinstance(value, str) else f"a {type(value).__name__}")[:most].encode("unicode_escape").decode()
+    return (value if isinstance(value, str) else json_kind(value))[:most].encode("unicode_escape").decode()
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------
@@ -88,11 +90,11 @@ def decode(frames: Sequence[bytes | memoryview]) -> tuple[bytes, dict[str, Any]]
     """
     kind = bytes(frames[0]) if frames else b""
     if kind not in (JOIN, ALIVE, READY, GONE, LEAVE, WHO, WELCOME, REFUSED, KILL, BYE) or len(frames) > 2:
-        raise MembershipError(f"a message of kind {kind[:8]!r} with {len(frames)} frames")
+        raise MembershipError(f"a message of kind {kind[:8]!r} with {counted(len(frames), 'frame')}")
     if len(frames) == 1:
         return kind, {}
     if len(frames[1]) > MAX_WORDS:
-        raise MembershipError(f"contents of {len(frames[1])} bytes; expected at most {MAX_WORDS}")
+        raise MembershipError(f"contents of {counted(len(frames[1]), 'byte')}; expected at most {MAX_WORDS}")
     try:
         values = json.loads(bytes(frames[1]))
     except (ValueError, RecursionError) as error:
@@ -114,7 +116,7 @@ def decode_job(frames: Sequence[bytes]) -> tuple[int, bytes, list[bytes]]:
         MembershipError: it is no job.
     """
     if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) != HEAD.size:
-        raise MembershipError(f"a job of {len(frames)} frames")
+        raise MembershipError(f"a job of {counted(len(frames), 'frame')}")
     return WORKER.unpack(frames[1])[0], frames[2], list(frames[3:])
 
 
@@ -281,7 +283,7 @@ class Members:
         self.places[slot] = host.peer, number
         self.about[slot] = {"device": CPU if device is None else device, "num_threads": threads}
         self.fleet.started(slot)
-        self.fleet.ready(slot)
+        self.fleet.ready(slot, _rate(values.get("tokens_per_second")))
         return slot
 
     def _slot(self, credit: int) -> int:
@@ -406,8 +408,8 @@ def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> N
                 isinstance(value, float) and 0 <= value < MAX_COUNT for value in rows.seconds.values()):
         problem = "the measurements"
     if problem:
-        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of {count} sequences, where "
-                              f"{problem} cannot be right")
+        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of "
+                              f"{counted(count, 'sequence')}, where {problem} cannot be right")
 
 
 def _marks_what_is_not_finite(rows: Rows, kind: Kind) -> bool:
@@ -422,6 +424,11 @@ def _marks_what_is_not_finite(rows: Rows, kind: Kind) -> bool:
 def _count(value: Any) -> int | None:
     """A number of something, if it is one."""
     return value if type(value) is int and 0 <= value < MAX_COUNT else None
+
+
+def _rate(value: Any) -> float:
+    """What a worker says of its speed; 0 where that is nothing of use."""
+    return value if isinstance(value, float) and 0 < value < math.inf else 0.0
 
 
 def _are_counts(values: Any, count: int) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bert_serving.client.protocol import MAX_IDENTITY, TERMINATOR, Buffer, recent_topic, topic
+from bert_serving.client.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Outlet:
         subscribers: identity -> number of connections subscribed to it.
         blocked: identities whose connection refused a message for lack of room: retry from time to time, since an
             XPUB socket never tells when a subscriber can take more.
+        on_back: called with an identity that is subscribed again after its last subscriber had left.
     """
 
     def __init__(self, send: Callable[[list[Buffer]], bool], max_client_bytes: int, max_bytes: int,
@@ -76,6 +78,8 @@ class Outlet:
         self.held: dict[bytes, _Held] = {}
         self.blocked: set[bytes] = set()
         self._left: OrderedDict[bytes, float] = OrderedDict()  # identity -> when its last subscriber left
+        self._just_left: OrderedDict[bytes, float] = OrderedDict()  # those of them that ``left`` has not told
+        self.on_back: Callable[[bytes], None] = lambda identity: None
         self._due: list[tuple[float, bytes]] = []  # a heap of (when to look, identity)
         self._recent: OrderedDict[bytes, _Recent] = OrderedDict()  # the one that ends first comes first
         self._last_result: dict[bytes, float] = {}  # identity that is subscribed -> when it was sent a result
@@ -96,20 +100,24 @@ class Outlet:
             return None
         subscribe = message[0] == SUBSCRIBED
         count = self.subscribers.get(identity, 0) + (1 if subscribe else -1)
-        self._left.pop(identity, None)
+        self._just_left.pop(identity, None)
+        had_left = self._left.pop(identity, None) is not None
         if count > 0:
             self.subscribers[identity] = count
+            if had_left:
+                self.on_back(identity)
         elif self.subscribers.pop(identity, None) is not None:
-            self._left[identity] = now
+            self._left[identity] = self._just_left[identity] = now
             self._last_result.pop(identity, None)
         return subscribe, topic(identity)
 
     def gone(self, since: float) -> set[bytes]:
         """Identities whose last subscriber left at ``since`` or before, and none has come back; each is told once."""
-        identities = set()
-        while self._left and next(iter(self._left.values())) <= since:
-            identities.add(self._left.popitem(last=False)[0])
-        return identities
+        return _until(self._left, since)
+
+    def left(self, since: float) -> set[bytes]:
+        """The same, independently of ``gone``, for who asks earlier."""
+        return _until(self._just_left, since)
 
     def publish(self, identity: bytes, frames: Sequence[Buffer], now: float, is_result: bool = False) -> bool:
         """Send to ``identity``, or hold until it can be sent.
@@ -130,8 +138,8 @@ class Outlet:
         held = self.held.get(identity)
         if (held.nbytes if held else 0) + nbytes > self.max_client_bytes or self.held_bytes + nbytes > self.max_bytes:
             self.counts["dropped"] += 1
-            logger.warning("dropped a result of %d bytes: %d bytes are held already for a client that does not read",
-                           nbytes, held.nbytes if held else self.held_bytes)
+            logger.warning("dropped a result of %s: %s held already for a client that does not read",
+                           counted(nbytes, "byte"), counted(held.nbytes if held else self.held_bytes, "byte"))
             return False
         if held is None:
             held = self.held[identity] = _Held(now + self.hold_seconds)
@@ -220,3 +228,11 @@ class Outlet:
         _, nbytes, _, _ = held.queue.popleft()
         held.nbytes -= nbytes
         self.held_bytes -= nbytes
+
+
+def _until(times: OrderedDict[bytes, float], since: float) -> set[bytes]:
+    """Take out those of ``since`` or before; times are in their order."""
+    identities = set()
+    while times and next(iter(times.values())) <= since:
+        identities.add(times.popitem(last=False)[0])
+    return identities

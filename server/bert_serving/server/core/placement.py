@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bert_serving.client.words import counted, every
+
 from ..errors import ConfigError
 
 CPU = -1
@@ -63,11 +65,11 @@ def place(num_worker: int, cpu: bool, device_map: Sequence[int], gpus: Sequence[
         return Placement([CPU] * num_worker, "no GPU was found")
     available = [gpu.id for gpu in sorted(gpus, key=lambda gpu: gpu.memory) if _is_available(gpu)][:num_worker]
     if not available:
-        return Placement([CPU] * num_worker, f"all {len(gpus)} GPUs are busy (load or memory above "
-                         f"{MAX_LOAD:.0%}); -device_map uses them all the same", True)
+        return Placement([CPU] * num_worker, f"busy (load or memory above {MAX_LOAD:.0%}): "
+                         f"{every(len(gpus), 'GPU')}; -device_map uses a busy one all the same", True)
     if len(available) < num_worker:
         return Placement(_in_turn(available, num_worker),
-                         f"{num_worker} workers share {len(available)} available GPU(s)", True)
+                         f"{counted(num_worker, 'worker')} share {counted(len(available), 'available GPU')}", True)
     return Placement(available, "the available GPUs with the most free memory")
 
 

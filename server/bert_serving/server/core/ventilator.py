@@ -15,6 +15,7 @@ from bert_serving.client import protocol
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, TooLargeError,
                                         UnauthorizedError, UnavailableError, UnprocessableError, WorkerLostError)
 from bert_serving.client.protocol import ProtocolError
+from bert_serving.client.words import counted
 
 from .assembly import Assembly
 from .batching import Backlog, Pending, Piece, estimate_tokens
@@ -33,6 +34,13 @@ MAX_TIMEOUT_MS = 1e9
 
 ABANDONED_SECONDS = 15.0
 """A client whose connection is gone for so long will not come back for what it asked."""
+
+LEFT_SECONDS = 0.5
+"""What a client has waiting whose connection is gone for so long is not computed before anybody else's. A connection
+that was cut comes back sooner."""
+
+MOST_INTERACTIVE = 32
+"""Who has more fast requests than so many out does not wait for each of them, but for all."""
 
 REQUEST_OPTIONS = ("timeout", "tokens")
 """What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer;
@@ -72,16 +80,18 @@ class Caller(NamedTuple):
 
 @dataclass(slots=True)
 class Share:
-    """What one client has waiting or being computed."""
+    """What one client has waiting or being computed; of its requests ``fast`` are fast ones."""
 
     requests: int = 0
     size: int = 0
     nbytes: int = 0
+    fast: int = 0
 
-    def add(self, requests: int, size: int, nbytes: int) -> None:
+    def add(self, requests: int, size: int, nbytes: int, fast: int) -> None:
         self.requests += requests
         self.size += size
         self.nbytes += nbytes
+        self.fast += fast
 
 
 class Ventilator:
@@ -107,6 +117,7 @@ class Ventilator:
         self._next_uid = 1
         self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, uid)
         sink.on_finished = self._finished
+        sink.outlet.on_back = backlog.come_back
         sink.on_ended, sink.on_answered = statistics.ended, statistics.answering.observe
 
     # ---- in ----------------------------------------------------------------------------------------------------------
@@ -188,7 +199,10 @@ class Ventilator:
         share = self.shares.get(request.identity)
         if share is None:
             share = self.shares[request.identity] = Share()
-        share.add(1, request.size, request.nbytes)
+        is_fast = self.backlog.is_fast(request)
+        share.add(1, request.size, request.nbytes, is_fast)
+        if is_fast and share.fast <= MOST_INTERACTIVE:
+            self.fleet.interactive(now)
         self.counts["accepted"] += 1
         self.backlog.add(request)
         if logger.isEnabledFor(logging.DEBUG):
@@ -200,16 +214,17 @@ class Ventilator:
         if self.draining:
             return UnavailableError("the server is stopping; send the request again later, or to another server")
         if len(message.texts) > self.limits.max_size:
-            return TooLargeError(f"a request of {len(message.texts)} sentences; the server accepts "
+            return TooLargeError(f"a request of {counted(len(message.texts), 'sentence')}; the server accepts "
                                  f"{self.limits.max_size}; send it in smaller pieces")
         if self.pending and (self.nbytes + message.nbytes > self.limits.max_bytes
                              or self.size + len(message.texts) > self.limits.max_size):
-            return self._overloaded(f"the queue is full with {self.size} sentences of {self.nbytes / 1e6:.1f} MB")
+            return self._overloaded(f"the queue is full with {counted(self.size, 'sentence')} of "
+                                    f"{self.nbytes / 1e6:.1f} MB")
         share = self.shares.get(message.identity)
         if share is not None and (share.nbytes + message.nbytes > self.limits.max_bytes / 2
                                   or share.size + len(message.texts) > self.limits.max_size / 2):
             # The other half is for the others: one that floods the server must not keep them out.
-            return self._overloaded(f"this client has its half of the queue, {share.size} sentences of "
+            return self._overloaded(f"this client has its half of the queue, {counted(share.size, 'sentence')} of "
                                     f"{share.nbytes / 1e6:.1f} MB")
         if self.condemned:
             for index, text in enumerate(message.texts):
@@ -221,14 +236,14 @@ class Ventilator:
 
     def _overloaded(self, reason: str) -> OverloadedError:
         seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
-        return OverloadedError(f"{reason}; try again in {seconds} seconds", retry_after=seconds)
+        return OverloadedError(f"{reason}; try again in {counted(seconds, 'second')}", retry_after=seconds)
 
     def _finished(self, request: Pending) -> None:
         if self.pending.pop(request.uid, None) is not None:
             self.nbytes -= request.nbytes
             self.size -= request.size
             share = self.shares[request.identity]
-            share.add(-1, -request.size, -request.nbytes)
+            share.add(-1, -request.size, -request.nbytes, -self.backlog.is_fast(request))
             if not share.requests:
                 del self.shares[request.identity]
             if request.key is not None:
@@ -250,7 +265,7 @@ class Ventilator:
     def rows(self, rows: Rows, now: float) -> None:
         """A job is done."""
         flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0),
-                                   sum(rows.seconds.values()))
+                                   sum(rows.seconds.values()), sum(rows.counts))
         if flight is None:
             return
         self.statistics.job(rows.counts, rows.num_tokens, rows.seconds)
@@ -274,15 +289,15 @@ class Ventilator:
         """A worker could not do a job."""
         flight = self.fleet.landed(fault.job, now)
         if flight is not None:
-            logger.warning("job %d of %d sequences failed on worker %d: %s", fault.job,
-                           sum(piece.count for piece in flight.pieces), fault.slot, fault.message)
+            logger.warning("job %d of %s failed on worker %d: %s", fault.job,
+                           counted(sum(piece.count for piece in flight.pieces), "sequence"), fault.slot, fault.message)
             for piece in self.fleet.failed(flight):
                 self._condemn(piece, fault.message, now)
 
     def lost(self, slot: int, now: float) -> None:
         """A worker is gone."""
         for piece in self.fleet.lost(slot):
-            self._condemn(piece, f"it ended {piece.strikes} workers, each time alone", now)
+            self._condemn(piece, f"it ended {counted(piece.strikes, 'worker')}, each time alone", now)
 
     def _condemn(self, piece: Piece, reason: str, now: float) -> None:
         self.condemned[_digest(piece.texts[0])] = now + CONDEMNED_SECONDS
@@ -303,6 +318,8 @@ class Ventilator:
         if len(self._deadlines) > 2 * len(self.pending) + 1000:  # most are of requests that were answered in time
             self._deadlines = [(deadline, uid) for deadline, uid in self._deadlines if uid in self.pending]
             heapq.heapify(self._deadlines)
+        for identity in self.sink.outlet.left(now - LEFT_SECONDS):
+            self.backlog.leave(identity)
         gone = self.sink.outlet.gone(now - ABANDONED_SECONDS)
         if gone:
             for request in [request for request in self.pending.values() if request.identity in gone]:

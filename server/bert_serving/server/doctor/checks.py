@@ -15,6 +15,7 @@ import zmq
 
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
+from bert_serving.client.words import counted
 
 from .. import api_keys, crew, keys, machine, service
 from ..config import ServerConfig
@@ -115,7 +116,7 @@ class Examination:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         few = 0 <= limit < FEW_FILES
         yield (warning if few else ok)("files", (
-            f"{'any number of' if limit < 0 else limit} files may be open, two for each client"
+            f"{'any number of files' if limit < 0 else counted(limit, 'file')} may be open, two for each client"
             + (f"; raise the limit: ulimit -n {2 * FEW_FILES}, or LimitNOFILE= of its systemd unit" if few else "")))
 
     # ---- ports and doors ---------------------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ class Examination:
         found = api_keys.collect(self.config.api_key, self.config.api_key_file)
         lines = list(service.who_may_come(self.config, self._allow_list, bool(found), self._workers_list))
         if found:
-            yield ok("doors", f"callers of the HTTP port need one of {len(found)} keys")
+            yield ok("doors", f"callers of the HTTP port need one of {counted(len(found), 'key')}")
         elif not lines:
             yield ok("doors", "only programs of this machine reach the server; each of them may use it")
         for level, line in lines:
@@ -214,8 +215,8 @@ class Examination:
         if model.path is None:
             yield ok("model", f"engine {model.settings.engine} has none")
             return
-        yield ok("model", f"{model.name} in {model.path}: {model.layers_kept} of {model.layers} layers are computed, "
-                          f"{model.num_parameters / 1e6:.0f} million numbers in all")
+        yield ok("model", f"{model.name} in {model.path}: {model.layers_kept} of {counted(model.layers, 'layer')} "
+                          f"are computed, {model.num_parameters / 1e6:.0f} million numbers in all")
 
     def _engine(self) -> Iterator[Finding]:
         if (model := self._model) is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import filled, natural
+from ..config import Parser, filled, natural
 from ..core.files import read_json
 from ..errors import ModelError, StartError
 from . import eviction, library
@@ -128,8 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def get_parser() -> argparse.ArgumentParser:
     """The parser of ``bert-serving-model``."""
-    parser = argparse.ArgumentParser(prog="bert-serving-model",
-                                     description="Fetch, list and convert models, and tidy the cache.")
+    parser = Parser(prog="bert-serving-model", description="Fetch, list and convert models, and tidy the cache.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("get", help="fetch a model into the user's cache and print its directory")
     command.add_argument("name", nargs="?", default=library.DEFAULT.name,

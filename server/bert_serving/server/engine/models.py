@@ -12,6 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from bert_serving.client.words import counted
+
 from ..config import FromModel, PoolingStrategy, ServerConfig
 from ..core.files import read_json
 from ..core.tokenization import load_vocabulary
@@ -273,17 +275,17 @@ def _read_json(path: Path, kind: type = dict) -> Any:
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {path}: {error}") from error
     if not isinstance(value, kind):
-        raise ModelError(f"{path} is not a JSON {'object' if kind is dict else kind.__name__}")
+        raise ModelError(f"{path} is not a JSON {'object' if kind is dict else 'array'}")
     return value
 
 
 def _check_vocabulary(files: ModelFiles, vocabulary: dict[str, int], spec: EncoderSpec) -> None:
     lines = 1 + max(vocabulary.values())
     if lines > spec.vocab_size:
-        raise ModelError(f"{files.vocabulary} has {lines} tokens, but the model only {spec.vocab_size} "
+        raise ModelError(f"{files.vocabulary} has {counted(lines, 'token')}, but the model only {spec.vocab_size} "
                          f"(vocab_size of {files.config_file.name}); it is another model's vocabulary")
     if lines < spec.vocab_size:
-        logger.warning("%s has %d tokens, the model %d; is it the right one?", files.vocabulary, lines,
+        logger.warning("%s has %s, the model %d; is it the right one?", files.vocabulary, counted(lines, "token"),
                        spec.vocab_size)
 
 
@@ -373,7 +375,7 @@ def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
             decided["max_seq_len"] = min(decided["max_seq_len"], spec.max_length)
         elif decided["max_seq_len"] > spec.max_length:
             raise ConfigError(f"-max_seq_len {decided['max_seq_len']} is beyond the model's "
-                              f"{spec.max_length} positions; give that, less, or NONE")
+                              f"{counted(spec.max_length, 'position')}; give that, less, or NONE")
     is_given, strategy = provenance["pooling_layer"] == "given", decided["pooling_strategy"]
     if strategy in POOLER_STRATEGIES and not is_given:
         decided["pooling_layer"], provenance["pooling_layer"] = [-1], f"what {strategy} reads"

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bert_serving.client.words import counted
+
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "tanh", "linear")
 """Of the MLP. "gelu" is the exact one, with erf; "gelu_new" is its approximation with tanh."""
 
@@ -243,8 +245,8 @@ class EncoderSpec:
         """
         layers = self.num_layers
         if not -layers <= layer < layers:
-            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {layers} layers; expected "
-                             f"{-layers} (first) to -1 (last), or 0 (first) to {layers - 1} (last)")
+            raise ValueError(f"-pooling_layer {layer} does not exist in a model of {counted(layers, 'layer')}; "
+                             f"expected {-layers} (first) to -1 (last), or 0 (first) to {layers - 1} (last)")
         return layer % layers
 
     def layers_needed(self, layers: Sequence[int], pooler: bool) -> int:

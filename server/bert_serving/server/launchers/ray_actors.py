@@ -20,6 +20,8 @@ import sys
 import time
 from typing import Any
 
+from bert_serving.client.words import counted
+
 from .. import log
 from ..errors import ConfigError, StartError, WorkerStartError
 from ..process import Child, ExitStatus, read_orders
@@ -89,8 +91,9 @@ class Cluster:
         self.needs = {"num_gpus": 1, "num_cpus": 1} if has_gpus else {"num_cpus": cpus}
         self.arguments = ["-connect", f"{host or here}:{port}", "-num_worker", "1", "-num_threads", str(cpus),
                           *orders["arguments"]]
-        logger.info("on Ray: %d nodes; each worker takes %s", len([node for node in ray.nodes() if node["Alive"]]),
-                    "a GPU" if has_gpus else f"{cpus} CPUs")
+        logger.info("on Ray: %s; each worker takes %s",
+                    counted(sum(node["Alive"] for node in ray.nodes()), "node"),
+                    "a GPU" if has_gpus else counted(cpus, "CPU"))
         # Whoever is lost is replaced here, at once: Ray itself takes its time to be sure that a node is gone.
         self.actor = ray.remote(max_restarts=0, max_concurrency=2, **self.needs)(Place)
         self.places: dict[Any, tuple[Any, float]] = {}    # what its wait() will give -> (actor, since when)

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from bert_serving.client.errors import (BertServingError, DeadlineError, PoolExhaustedError, RequestError,
                                         TooLargeError)
+from bert_serving.client.words import json_kind
 from flask import Flask, Response, request
 from flask_json import FlaskJSONProvider
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -64,7 +65,7 @@ def read_object(expected: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise not_json(str(error)[:100], expected) from error
     if type(body) is not dict:
-        raise WrongBody(f"the body is a JSON {json_type(body)}; expected {expected}")
+        raise WrongBody(f"the body is {json_kind(body)}; expected {expected}")
     return body
 
 
@@ -74,16 +75,11 @@ def not_json(found: str, expected: str) -> WrongBody:
                      expected=f"{expected}, in UTF-8, with Content-Type: application/json")
 
 
-def json_type(value: Any) -> str:
-    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
-
-
 def boolean(body: dict[str, Any], key: str) -> bool:
     """True, or false; also if it is not there, or null."""
     value = body.get(key)
     if value is not None and type(value) is not bool:
-        raise WrongBody(f"{key} is a JSON {json_type(value)}; expected true or false", param=key)
+        raise WrongBody(f"{key} is {json_kind(value)}; expected true or false", param=key)
     return bool(value)
 
 

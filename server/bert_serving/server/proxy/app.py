@@ -131,7 +131,7 @@ def _encode(app: Flask, gate: Gate, vocabulary: Vocabulary | None, private: Sequ
     def tokenize() -> Response:
         body = read_object("a JSON object with texts")
         if "texts" not in body:
-            raise WrongBody("there is no texts; expected a list of sentences", "KeyError", "texts")
+            raise WrongBody("there is no texts; expected an array of sentences", "KeyError", "texts")
         _, tokens = gate.encode_with_tokens(body["texts"], boolean(body, "is_tokenized"))
         ids = None if vocabulary is None else [vocabulary.to_ids(sequence) for sequence in tokens]
         return answer(json.dumps({"tokens": tokens, "ids": ids, "status": 200}, separators=(",", ":")).encode("ascii"))

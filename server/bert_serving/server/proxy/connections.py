@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any
 
 from bert_serving.client.errors import BertServingError, DeadlineError, OverloadedError
+from bert_serving.client.words import counted
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
@@ -338,7 +339,8 @@ class Server(TcpWSGIServer):
         if len(self.active_channels) >= self.most_connections:
             slowest = self._slowest()
             if slowest is not None:
-                slowest.give_up(f"there are {self.most_connections} connections, and others want to be served")
+                slowest.give_up(f"there are {counted(self.most_connections, 'connection')}, and others want to be "
+                                "served")
         super().handle_accept()
 
     def _slowest(self) -> Channel | None:

@@ -7,7 +7,9 @@ from threading import BoundedSemaphore
 from typing import Any, Protocol
 
 import numpy as np
+from bert_serving.client.checks import check_input
 from bert_serving.client.errors import BertServingError, PoolExhaustedError, RequestError
+from bert_serving.client.words import counted, json_kind
 from flask import request
 
 from .answers import WrongBody
@@ -51,8 +53,9 @@ class Gate:
         """
         if not self._turns.acquire(timeout=self.patience):
             raise PoolExhaustedError(
-                f"Too many concurrent connections: {self.max_connect} requests are being handled, and none ended "
-                f"within {self.patience:g} seconds; try again, or raise -http_max_connect")
+                f"Too many concurrent connections: {counted(self.max_connect, 'request')} in progress, as many as "
+                f"-http_max_connect allows, and none ended within {counted(self.patience, 'second')}; try again, or "
+                "raise it")
         try:
             has_gone = request.environ.get("waitress.client_disconnected")
             if has_gone is not None and has_gone():
@@ -67,23 +70,27 @@ class Gate:
         Args:
             param: what the texts are called in the request.
         """
-        with self.turn() as client, _refusals(param):
+        with self.turn() as client, _refusals(param, texts, is_tokenized):
             vectors: np.ndarray = client.encode(texts, is_tokenized=is_tokenized)
             return vectors
 
     def encode_with_tokens(self, texts: Any, is_tokenized: bool,
                            param: str = "texts") -> tuple[np.ndarray, list[list[str]]]:
         """The texts' vectors and their tokens, special ones included."""
-        with self.turn() as client, _refusals(param):
+        with self.turn() as client, _refusals(param, texts, is_tokenized):
             vectors, tokens = client.encode(texts, is_tokenized=is_tokenized, show_tokens=True)
             return vectors, tokens
 
 
 @contextmanager
-def _refusals(param: str) -> Iterator[None]:
-    """What the client says of texts that it does not send, as an answer."""
+def _refusals(param: str, texts: Any, is_tokenized: bool) -> Iterator[None]:
+    """What the client says of texts that it does not send, as an answer, in the words of JSON."""
     try:
-        yield
+        try:
+            yield
+        except (TypeError, ValueError):
+            check_input(texts, is_tokenized, json_kind)
+            raise
     except BertServingError as error:
         if type(error) is not RequestError:
             raise

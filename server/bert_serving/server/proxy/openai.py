@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from bert_serving.client.words import json_kind
 from flask import Blueprint, Response
 
-from .answers import WrongBody, answer, dump, json_type, plain, read_object
+from .answers import WrongBody, answer, dump, plain, read_object
 from .gate import Gate
 from .vocabulary import Vocabulary
 
@@ -80,8 +81,8 @@ def read_call(body: dict[str, Any], model: Model, vocabulary: Vocabulary | None)
         raise WrongBody("this server's -pooling_strategy is NONE, which gives a vector for each token; an embedding is "
                         "one vector for each text; use /encode", "ValueError")
     if "input" not in body:
-        raise WrongBody("there is no input; expected a string, a list of strings, a list of token ids, or a list of "
-                        "lists of token ids", "KeyError", "input")
+        raise WrongBody("there is no input; expected a string, an array of strings, an array of token ids, or an "
+                        "array of arrays of token ids", "KeyError", "input")
     encoding = body.get("encoding_format", "float")
     if encoding not in FORMATS:
         raise WrongBody(f"encoding_format is {_shown(encoding)}; expected float or base64", "ValueError",
@@ -92,7 +93,7 @@ def read_call(body: dict[str, Any], model: Model, vocabulary: Vocabulary | None)
                         "dimensions")
     name = body.get("model")
     if name is not None and type(name) is not str:
-        raise WrongBody(f"model is a JSON {json_type(name)}; expected a string", param="model")
+        raise WrongBody(f"model is {json_kind(name)}; expected a string", param="model")
     texts, is_tokenized = _texts(body["input"], model, vocabulary)
     return Call(texts, is_tokenized, encoding, dimensions)
 
@@ -102,16 +103,16 @@ def _texts(given: Any, model: Model, vocabulary: Vocabulary | None) -> tuple[lis
     if type(given) is str:
         return [given], False
     if type(given) is not list:
-        raise WrongBody(f"input is a JSON {json_type(given)}; expected a string, or a list", param="input")
+        raise WrongBody(f"input is {json_kind(given)}; expected a string, or an array", param="input")
     if not given:
-        raise WrongBody("input is an empty list; expected at least one text", "ValueError", "input")
+        raise WrongBody("input is an empty array; expected at least one text", "ValueError", "input")
     if type(given[0]) is str:
         return given, False
     sequences = [given] if type(given[0]) is int else given
     for index, sequence in enumerate(sequences):
         if type(sequence) is not list or any(type(number) is not int for number in sequence):
-            raise WrongBody(f"element {index} of input is no list of token ids; expected all strings, or all token "
-                            "ids, or all lists of token ids", param="input")
+            raise WrongBody(f"element {index} of input is no array of token ids; expected all strings, or all token "
+                            "ids, or all arrays of token ids", param="input")
         if not sequence:
             raise WrongBody(f"element {index} of input is empty; expected at least one token id", "ValueError", "input")
     if vocabulary is None:
@@ -141,4 +142,4 @@ def unit(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
 
 
 def _shown(value: Any) -> str:
-    return repr(value)[:50] if type(value) in (str, int, float) else f"a JSON {json_type(value)}"
+    return repr(value)[:50] if type(value) in (str, int, float) else f"{json_kind(value)}"

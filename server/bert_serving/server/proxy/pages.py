@@ -42,7 +42,10 @@ def blueprint(dashboard: Path = DASHBOARD) -> Blueprint:
             name = path.relative_to(dashboard).as_posix()
             # Asked for anew each time, and answered with "not modified": no page of an earlier version is shown.
             send = partial(send_file, path.resolve(), MEDIA_TYPES[path.suffix], max_age=0)
-            routes.get("/" if name == "index.html" else f"/{name}", endpoint=name.replace(".", "-"))(send)
+            endpoint = name.replace(".", "-")
+            routes.get(f"/{name}", endpoint=endpoint)(send)
+            if name == "index.html":
+                routes.get("/", endpoint=endpoint)(send)
 
     @routes.get("/openapi.json")
     def openapi() -> Response:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import zmq
 
 from bert_serving.client.link import Link
+from bert_serving.client.words import counted
 
 from ..core import membership
 from ..core.membership import MembershipError, readable
@@ -91,7 +92,7 @@ class Agent(Loop):
             while not self._stop_asked and not self.done:
                 self.step()
             if self.joined and not self.done and self._stop_asked < 2:
-                logger.info("leaving: finishing %d jobs first", sum(map(len, self.outstanding)))
+                logger.info("leaving: finishing %s first", counted(sum(map(len, self.outstanding)), "job"))
                 self._leaving = True
                 self.say(membership.LEAVE)
                 end = time.monotonic() + drain_seconds
@@ -128,8 +129,9 @@ class Agent(Loop):
         if now - self._heard > self.timeout:
             self._look_again(now)
         if now - self._since > self.patience:
-            raise StartError(f"no server answers on {self.link.host}:{self.link.port} for {self.patience:g} seconds "
-                             f"({self.link.describe()}); is that its -worker_port? -patience sets how long to wait")
+            raise StartError(f"no server answers on {self.link.host}:{self.link.port} for "
+                             f"{counted(self.patience, 'second')} ({self.link.describe()}); is that its -worker_port? "
+                             "-patience sets how long to wait")
         if now >= self._next_alive:
             self._next_alive = now + min(membership.ALIVE_SECONDS, self.timeout / 4)
             if self.joined:

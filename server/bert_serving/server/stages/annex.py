@@ -8,6 +8,8 @@ from typing import Any
 
 import zmq
 
+from bert_serving.client.words import counted
+
 from ..core import membership
 from ..core.admission import Admission
 from ..core.membership import Host, MembershipError, Members, readable
@@ -80,7 +82,7 @@ class Annex:
                 logger.warning("worker %d, on %s, was lost (%s); what it held is given again", slot, host.name,
                                readable(values.get("how"), 200))
         elif kind == membership.LEAVE:
-            logger.info("%s leaves, with %d workers", host.name, len(host.slots))
+            logger.info("%s leaves, with %s", host.name, counted(len(host.slots), "worker"))
             self.members.leave(host)
         elif kind != membership.ALIVE:
             raise MembershipError(f"a message of kind {kind!r}, which is ours to send")
@@ -123,7 +125,7 @@ class Annex:
     def _forget(self, host: Host) -> None:
         slots = self.members.forget(host.peer)
         if slots:
-            logger.warning("%d workers fewer; what they held is given again", len(slots))
+            logger.warning("%s fewer; what they held is given again", counted(len(slots), "worker"))
 
     # ---- out ---------------------------------------------------------------------------------------------------------
 
@@ -168,10 +170,11 @@ class Annex:
             self.members.gone(self.members.hosts[peer], {"worker": number})
             return
         allowed = fleet.time_allowed(oldest)
-        why = f"it has had a job of about {oldest.tokens} tokens for {allowed:.1f} s"
+        why = f"it has had a job of about {counted(oldest.tokens, 'token')} for {allowed:.1f} s"
         logger.warning("worker %d hangs: %s; its host is told to replace it", slot, why)
         self._told.add(oldest.job)
-        oldest.since = now - allowed + self.members.timeout  # so long its host has for that
+        fleet.give_up(slot, now)
+        oldest.since = now - fleet.time_allowed(oldest) + self.members.timeout  # so long its host has for that
         self._send(peer, membership.encode(membership.KILL, worker=number, why=why))
 
     def _forget_unreachable(self) -> None:

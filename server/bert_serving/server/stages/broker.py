@@ -17,6 +17,7 @@ import zmq
 
 from bert_serving.client.errors import UnavailableError
 from bert_serving.client.protocol import COMMANDS, Buffer, asks_for_recent, recent_topic, topic
+from bert_serving.client.words import counted
 
 from ..core import messages
 from ..core.messages import Fault, Job, Ready, Rows
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_MS = 5
 TICK_MS = 100
+STOPPED_SECONDS = 1.0
+"""A loop that comes round so late was stopped, with the whole machine as likely as not."""
 
 QUIET_SECONDS, MOST_QUIET_SECONDS = 0.25, 1.0
 """A stopping server goes on refusing requests until none came for this long, but not for longer than that."""
@@ -97,6 +100,9 @@ class Broker(Loop):
         """Handle whatever is waiting; return after at most ``timeout_ms``."""
         if self.outlet.blocked:
             timeout_ms = min(timeout_ms, RETRY_MS)
+        due = self.ventilator.fleet.seconds_until_next(time.monotonic())
+        if due is not None:
+            timeout_ms = min(timeout_ms, int(due * 1e3) + 1)
         self.handle(timeout_ms)
         self.dispatch()
         now = time.monotonic()
@@ -104,6 +110,8 @@ class Broker(Loop):
             self._last_retry = now
             self.outlet.retry(now)
         if now - self._last_tick >= TICK_MS / 1e3:
+            if self._last_tick and now - self._last_tick > STOPPED_SECONDS:
+                self.ventilator.fleet.excuse(now - self._last_tick)
             self._last_tick = now
             self.outlet.expire(now)
             self.ventilator.expire(now)
@@ -137,7 +145,7 @@ class Broker(Loop):
     def drain(self, until: float) -> None:
         """Go on until every accepted request has had its answer, or time is up, or somebody insists."""
         if self.ventilator.pending:
-            logger.info("stopping: finishing %d requests first", len(self.ventilator.pending))
+            logger.info("stopping: finishing %s first", counted(len(self.ventilator.pending), "request"))
         while self.ventilator.pending and time.monotonic() < until and self._stop_asked < 2 \
                 and self.keeper.failure is None:
             self.step()
@@ -151,7 +159,7 @@ class Broker(Loop):
         else:
             self.ventilator.fail_all(UnavailableError("the server stopped before it got to this request"), now)
         if left:
-            logger.warning("%d requests were ended with an error", left)
+            logger.warning("%s ended with an error", counted(left, "request"))
         if self._stop_asked > 1:
             return
         end = now + MOST_QUIET_SECONDS

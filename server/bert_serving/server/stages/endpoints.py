@@ -168,7 +168,8 @@ def _bind(socket: zmq.Socket[Any], host: str, port: int, option: str, guard: Gua
         if error.errno == zmq.EADDRINUSE:
             raise PortError(f"port {port} ({option}) is in use on {host}; stop what listens there, or give {option} "
                             f"another number") from error
-        raise PortError(f"cannot bind {option} {port} on {host!r}: {error.strerror}; see -host") from error
+        raise PortError(f"cannot bind {option} {port} on {host!r}: {zmq.strerror(error.errno or 0)}; give -host "
+                        "an IPv4 address or name of this machine, or * for all its networks") from error
     return int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
 
 

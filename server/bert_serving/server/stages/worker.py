@@ -24,7 +24,7 @@ from ..core.membership import encode_proof
 from ..core.messages import Fault, Job, Ready, Rows, Stop, Text
 from ..core.placement import CPU
 from ..engine.backends import create
-from ..engine.base import Engine, EngineSettings, create_tokenizer, features, prove
+from ..engine.base import Engine, EngineSettings, create_tokenizer, features, prove, speed
 from ..errors import EngineError, StartError
 from ..process import read_orders
 from . import endpoints
@@ -67,10 +67,11 @@ class Worker:
             self.settings = replace(self.settings, device=CPU)
             self.engine = create(self.settings)
         golden = prove(self.engine, self.tokenizer, self.settings)
+        rate = speed(self.engine, self.tokenizer, self.settings)
         self.send(Ready(self.slot, self.incarnation, {
             "pid": os.getpid(), "device": self.settings.device, "num_threads": self.settings.num_threads,
             "about": self.engine.describe(), "seconds": round(time.monotonic() - started, 2),
-            "proof": encode_proof(golden)}))
+            "tokens_per_second": round(rate, 1), "proof": encode_proof(golden)}))
 
     def step(self) -> bool:
         """Take the job that waits, if any, and answer it; False if there will be no more."""

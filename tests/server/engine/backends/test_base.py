@@ -54,7 +54,8 @@ def test_what_needs_no_artefact_has_no_key(name):
     ("lite", {"spec": ROTARY}, "does not compute RMS norm, rotary positions"),
     ("graph", {"precision": "int8"}, "has no int8"), ("graph", {"gpu": True, "xla": True, "precision": "bf16"}, None),
     ("graph", {"spec": ROTARY}, "does not compute RMS norm, rotary positions"),
-    ("echo", {"precision": "fp16", "spec": ROTARY}, None), ("echo", {"precision": "int8"}, "has no int8"), ("echo", {"gpu": True}, "computes nothing")])
+    ("echo", {"precision": "fp16", "spec": ROTARY}, None), ("echo", {"precision": "int8"}, "has no int8"),
+    ("echo", {"gpu": True}, "computes nothing")])
 def test_objections(name, wanted, objection):
     found = backend(name).objection(Requirements(**wanted))
     assert found is None if objection is None else found.startswith(objection)

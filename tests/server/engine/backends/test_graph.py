@@ -366,8 +366,8 @@ def test_a_gpu_that_is_not_there(tiny_dir, run, monkeypatch):
 
 
 def test_describe(tiny_dir, run):
-    assert run(tiny_dir).engine.describe().endswith("on CPU, 1 threads, fp32")
-    assert run(tiny_dir, xla=True).engine.describe().endswith("on CPU, 1 threads, fp32, xla")
+    assert run(tiny_dir).engine.describe().endswith("on CPU, 1 thread, fp32")
+    assert run(tiny_dir, xla=True).engine.describe().endswith("on CPU, 1 thread, fp32, xla")
 
 
 def test_a_damaged_graph_is_refused(tiny_dir, run, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from bert_serving.client.words import counted
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.packing import LONG, Run, lay_out
 from bert_serving.server.engine import artefact, backends, base
@@ -86,7 +87,7 @@ def test_threads_change_nothing(tiny, tiny_dir, start, threads):
     running = start(tiny_dir)
     other = backends.create(dataclasses.replace(running.settings, num_threads=threads))
     assert np.array_equal(other.encode(running.features(TEXTS)), running.encode(TEXTS))
-    assert other.describe() == f"LiteRT {lite.BACKEND.version()} on CPU, {threads} threads, fp32"
+    assert other.describe() == f"LiteRT {lite.BACKEND.version()} on CPU, {counted(threads, 'thread')}, fp32"
 
 
 # ---- whoever else is there -------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ...config import PoolingStrategy
 from ...core.features import Features
 from ..base import Engine, EngineSettings
@@ -90,7 +92,7 @@ class EchoEngine(Engine):
                             num_labels=settings.num_labels, fp16=settings.answer_dtype == np.float16, table=self._table)
 
     def describe(self) -> str:
-        return f"echo (no model), {self.settings.hidden_size} dimensions"
+        return f"echo (no model), {counted(self.settings.hidden_size, 'dimension')}"
 
 
 def act(word: str) -> bool:

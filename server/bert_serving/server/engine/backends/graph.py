@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ...config import PoolingStrategy
 from ...core.features import Features
 from ...errors import EngineError
@@ -164,7 +166,8 @@ class GraphEngine(Engine):
     def describe(self) -> str:
         settings = self.settings
         device = "CPU" if settings.device < 0 else f"GPU {settings.device}"
-        return (f"TensorFlow {self._version} on {device}, {settings.num_threads} threads, {settings.precision}"
+        return (f"TensorFlow {self._version} on {device}, {counted(settings.num_threads, 'thread')}, "
+                f"{settings.precision}"
                 f"{' computed in fp32' if self.form == 'float32' else ''}{', xla' if settings.xla else ''}")
 
 
@@ -449,7 +452,7 @@ class _Trial:
         """What each form took, in words."""
         each = "; ".join(f"{IN_WORDS.get(name, name).format(precision)}: {shown}"
                          for name, shown in self._shown.items())
-        return f"{self.tokens} tokens: {each}"
+        return f"{counted(self.tokens, 'token')}: {each}"
 
 
 def _sample(rows: int, width: int, vocabulary_size: int) -> list[np.ndarray]:

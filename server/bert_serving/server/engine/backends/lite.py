@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ...core.packing import LONG, Layout
 from ...errors import EngineError
 from .. import rows
@@ -84,7 +86,8 @@ class LiteEngine(RowEngine):
         return self._encoder.run(embeddings, attention_bias(layout))
 
     def describe(self) -> str:
-        return (f"LiteRT {BACKEND.version()} on CPU, {self.settings.num_threads} threads, {self.settings.precision}")
+        return (f"LiteRT {BACKEND.version()} on CPU, {counted(self.settings.num_threads, 'thread')}, "
+                f"{self.settings.precision}")
 
     @cached_property
     def _alone(self) -> _Interpreter:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ...core.packing import Layout
 from ...errors import EngineError
 from .. import rows
@@ -98,7 +100,7 @@ class OnnxEngine(RowEngine):
         return outputs
 
     def describe(self) -> str:
-        return (f"ONNX Runtime {BACKEND.version()} on CPU, {self.settings.num_threads} threads, "
+        return (f"ONNX Runtime {BACKEND.version()} on CPU, {counted(self.settings.num_threads, 'thread')}, "
                 f"{self.settings.precision}")
 
 

@@ -1,0 +1,90 @@
+"""Engines side by side: from token numbers to vectors."""
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from bert_serving.server.machine import speeds_up
+
+from . import engines
+from .catalogue import EXACT, PEERS, Peer
+from .driver import EngineProcess, cosines, take_turns
+from .environments import ENVIRONMENTS, PeerError, prepare
+from .models import Forms
+from .report import Row
+from .workloads import Workload
+
+Say = Callable[[str], None]
+
+
+def start(peer: Peer, forms: Forms, cache: Path, threads: int, say: Say) -> EngineProcess:
+    """
+    Raises:
+        PeerError: it cannot be had.
+    """
+    if peer.precision == "bf16" and not speeds_up("bf16"):
+        raise PeerError("this processor has no instructions for bf16")
+    python = str(prepare(ENVIRONMENTS[peer.environment], cache / "environments", say) if peer.environment
+                 else sys.executable)
+    options = {"file": str(forms.path(peer.form)), "threads": threads, "precision": peer.precision}
+    return EngineProcess([python, engines.__file__, peer.engine, json.dumps(options)], cache / f"{peer.name}.log",
+                         env={"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"})
+
+
+def compare_engines(names: Sequence[str], workloads: Sequence[Workload], forms: Forms, cache: Path, threads: int,
+                    rounds: int, say: Say) -> tuple[dict[str, Row], dict[str, str]]:
+    """
+    Args:
+        names: of PEERS.
+        say: is told how far it is.
+    Returns:
+        Name -> what was found; title and precision -> why it is not there.
+    """
+    rows: dict[str, Row] = {}
+    absent: dict[str, str] = {}
+    processes: dict[str, EngineProcess] = {}
+
+    def failed(name: str, error: PeerError) -> None:
+        absent[f"{PEERS[name].title}, asked for {PEERS[name].precision}"] = str(error)
+        processes.pop(name, None)
+        say(f"{name}: {error}")
+
+    with ExitStack() as stack:
+        for name in names:
+            peer = PEERS[name]
+            try:
+                processes[name] = process = start(peer, forms, cache, threads, say)
+            except PeerError as error:
+                failed(name, error)
+                continue
+            stack.callback(process.close)
+            rows[name] = Row(peer.title, process.precision, process.about)
+            other = "" if process.precision == peer.precision else f", and not in {peer.precision}, which was asked for"
+            say(f"{name}: {process.about}; computes in {process.precision}{other}")
+        for workload in workloads:
+            say(f"{workload.kind.name}: {workload}")
+            _compare(processes, workload, rounds, rows, failed)
+    return {name: row for name, row in rows.items() if row.seconds}, absent
+
+
+def _compare(processes: dict[str, EngineProcess], workload: Workload, rounds: int, rows: dict[str, Row],
+             failed: Callable[[str, PeerError], None]) -> None:
+    """Let the engines compute a workload in turns, and note in their rows what was found."""
+    vectors = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, process in list(processes.items()):
+            try:
+                process.load(workload, Path(folder))
+                vectors[name] = process.vectors(workload, Path(folder))       # warms it up, too
+            except PeerError as error:
+                failed(name, error)
+    turns = {name: partial(processes[name].seconds, workload) for name in vectors}
+    for name, seconds in take_turns(turns, rounds, failed).items():
+        rows[name].seconds[workload.kind.name] = seconds
+        if EXACT in vectors:
+            rows[name].cosines[workload.kind.name] = cosines(vectors[name], vectors[EXACT])
