@@ -4,7 +4,7 @@ from tools.peers import catalogue
 from tools.peers.catalogue import PEERS, SERVERS
 from tools.peers.environments import ENVIRONMENTS
 from tools.peers.models import STEPS
-from bert_serving.server.machine import FAST
+from bert_serving.server.precision import PRECISIONS
 
 
 def test_each_refers_to_what_there_is():
@@ -12,7 +12,7 @@ def test_each_refers_to_what_there_is():
         assert peer.name == name
         assert peer.environment is None or peer.environment in ENVIRONMENTS
         assert peer.form == "" or peer.form.partition("/")[0] in STEPS
-        assert peer.precision in {"fp32", *FAST}
+        assert peer.precision in PRECISIONS
     for name, server in SERVERS.items():
         assert server.name == name
         assert server.environment is None or server.environment in ENVIRONMENTS
