@@ -62,11 +62,11 @@ def wrong() -> None:
             kept[0] = ()
         return subscription(self, message, now)
 
-    def planted(self: Any, identity: bytes, frames: Any, now: float) -> bool:
+    def planted(self: Any, identity: bytes, frames: Any, now: float, **more: Any) -> bool:
         # Of one sentence, since two of another number, which are rarer, might not come in the time there is.
         is_result = len(frames) == 3 and b"[1," in bytes(frames[0]) and not identity.startswith(b"fuzz")
         if kept[0] is None or not is_result:
-            return publish(self, identity, frames, now)
+            return publish(self, identity, frames, now, **more)
         if not kept[0]:
             kept[0] = identity, [frames[0], bytes(frames[1]), frames[2]]
             return True

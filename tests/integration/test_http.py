@@ -106,7 +106,8 @@ def test_metrics_of_a_lost_worker(serve_echo):
 # ---- /readyz ---------------------------------------------------------------------------------------------------------
 
 def test_readyz_sees_what_livez_does_not(serve_echo):
-    server = serve_echo("-http_port", "0")
+    # A limit that does not end what hangs while it is looked at.
+    server = serve_echo("-http_port", "0", "-job_timeout", "30")
     assert ask(server, "/readyz")[0] == 200
     worker, = server.workers()
     os.kill(worker, 19)  # SIGSTOP: everything is there, and nothing is answered

@@ -56,7 +56,7 @@ WRONG = {
         ["", "exclude each other", "-precision", "fp32"], ["", "-engine lite cannot do", "-engine", "lite"]],
     "no_position_embeddings": [["", "-engine echo does not", *ECHO]],
     "num_labels": [["0", "from 1"], ["3", "is for -pooling_strategy CLASSIFICATION"]],
-    "host": [["", "is empty"], ["no such host", "cannot"]],
+    "host": [["", "is empty"], ["no such host", "expected a host name"]],
     "port": [["http", "port"], ["65536", "65535"]],
     "port_out": [["-1", "65535"]],
     "curve_dir": [["", "is empty"], ["/no/such", "/no/such"]],
