@@ -209,7 +209,7 @@ class Need:
 
     Attributes:
         is_met: configuration -> whether it can be used; True as well while only the model can tell.
-        otherwise: why not, and what to do; follows the option's name.
+        otherwise: why not, and what to do; follows the option's name, and may hold ``{engine}``.
     """
 
     is_met: Callable[[ServerConfig], bool]
@@ -229,9 +229,9 @@ def _computes(config: ServerConfig) -> bool:
     return config.engine == "auto" or ENGINES[config.engine].computes
 
 
-COMPUTING = Need(_computes, "is for engines that compute, and the given -engine does not: leave one of them out")
+COMPUTING = Need(_computes, "is for engines that compute; -engine {engine} does not: leave one of them out")
 CONFIGURED = Need(lambda config: _computes(config) or config.model_dir is not None,
-                  "names a file of a model, and the given -engine has none; give -model_dir, too, or leave it out")
+                  "names a file of a model, and -engine {engine} has none; give -model_dir, too, or leave it out")
 HERE = Need(lambda config: config.launcher == "local" and config.num_worker != 0,
             "is for workers on this host, of which there are none with these -launcher and -num_worker; leave it out, "
             "or give it to bert-serving-worker on theirs")
@@ -467,7 +467,7 @@ class ServerConfig:
                 continue
             for need in f.metadata.get("needs", ()):
                 if not need.is_met(self):
-                    raise ConfigError(f"-{f.name} {need.otherwise}")
+                    raise ConfigError(f"-{f.name} {need.otherwise.format(engine=self.engine)}")
 
     @classmethod
     def secret_variables(cls) -> list[str]:
