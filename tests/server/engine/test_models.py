@@ -413,9 +413,9 @@ def test_settling_does_without_tensorflow(tiny_dir):
 
 @pytest.mark.parametrize("options, on_gpu, engine, reason", [
     ({}, False, "lite", "the fastest on CPUs"), ({}, True, "graph", "lite is for CPUs"),
-    ({"xla": True}, False, "graph", "lite does without XLA"),
-    ({"fp16": True}, False, "graph", "lite has no fp16"),
-    ({"precision": "bf16"}, False, "graph", "lite has no bf16"),
+    ({"xla": True}, False, "graph", "lite does without -xla"),
+    ({"fp16": True}, False, "graph", "lite has no -precision fp16"),
+    ({"precision": "bf16"}, False, "graph", "lite has no -precision bf16"),
     ({"precision": "fp32"}, False, "lite", "the fastest on CPUs"),
     ({"precision": "int8"}, False, "lite", "the fastest on CPUs")], ids=str)
 def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):

@@ -92,11 +92,11 @@ class Backend(ABC):
         """Why it cannot do what is wanted, to be read after its name; None if it can."""
         spec = wanted.spec
         if wanted.precision not in self.precisions:
-            return f"has no {wanted.precision}"
+            return f"has no -precision {wanted.precision}"
         if wanted.gpu and not self.gpus:
             return "is for CPUs" if self.needs_model else "computes nothing, so it has no use for a GPU"
         if wanted.xla and not self.xla:
-            return "does without XLA"
+            return "does without -xla"
         if spec is not None and self.needs_model:
             if beyond := sorted(departure.value for departure in spec.departures - self.departures):
                 return f"does not compute {', '.join(beyond)}"
