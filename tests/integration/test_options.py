@@ -53,7 +53,8 @@ WRONG = {
                       ["0", "reads the last layer", "-pooling_strategy", "CLS_POOLED"]],
     "pooling_strategy": [["MEAN", "choose from NONE, REDUCE_MAX"]],
     "mask_cls_sep": [], "no_special_token": [], "show_tokens_to_client": [], "verbose": [], "cpu": [], "fp16": [
-        ["", "exclude each other", "-precision", "fp32"], ["", "-engine lite has no -precision fp16", "-engine", "lite"]],
+        ["", "exclude each other", "-precision", "fp32"],
+        ["", "-engine lite has no -precision fp16", "-engine", "lite"]],
     "no_position_embeddings": [["", "-engine echo does not", *ECHO]],
     "num_labels": [["0", "from 1"], ["3", "is for -pooling_strategy CLASSIFICATION"]],
     "host": [["", "is empty"], ["no such host", "expected a host name"]],
