@@ -70,7 +70,8 @@ def test_objections(name, wanted, objection):
     ({"engine": "lite", "device_map": [0]}, "-engine lite is for CPUs; leave that out, or give -engine graph"),
     ({"engine": "echo", "precision": "bf16"}, "-engine echo has no -precision bf16; .*, or give -engine graph"),
     ({"precision": "int8", "xla": True}, "no engine can do .*: lite does without -xla; graph has no -precision int8"),
-    ({"precision": "int8", "device_map": [0]}, "no engine .*: lite is for CPUs; graph has no -precision int8")], ids=str)
+    ({"precision": "int8", "device_map": [0]}, "no engine .*: lite is for CPUs; graph has no -precision int8")
+], ids=str)
 def test_options_that_no_backend_can_follow(words, message):
     with pytest.raises(ConfigError, match=message):
         possible(ServerConfig(**words))
