@@ -40,7 +40,6 @@ from .engine.base import EngineSettings
 from .engine.models import settle
 from .engine.quiet import tensorflow_version
 from .errors import ConfigError, EngineError, StartError
-from .launchers.local import LocalLauncher
 from .process import environment_for
 from .stages import endpoints
 from .stages.annex import Annex
@@ -169,7 +168,7 @@ class Service:
                                       "vocabulary": settings.vocabulary, "adds_special": not settings.no_special_token,
                                       "token_level": settings.pooling_strategy == "NONE"}}
         return Supervisor(
-            self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders,
+            self.fleet, self.crew.orders, freeze_orders=self.crew.freeze_orders,
             proxy_orders=proxy_orders, cluster_orders=self._cluster_orders(), scaler=self._scaler(),
             start_timeout=config.start_timeout, on_worker_lost=lambda slot, how: self._worker_lost(slot),
             send_stop=self.broker.tell, on_ready=self._ready, environ=environment_for(config.verbose))
