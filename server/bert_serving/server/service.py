@@ -24,7 +24,7 @@ from bert_serving.client.link import sending
 from bert_serving.client.words import counted
 
 from . import __version__, api_keys, keys
-from .config import PoolingStrategy, ServerConfig, WorkerRange
+from .config import MB, PoolingStrategy, ServerConfig, WorkerRange
 from .core.batching import Backlog
 from .core.outlet import Outlet
 from .core.membership import Kind, Members
@@ -34,7 +34,7 @@ from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
-from .crew import MB, Crew, largest_job, largest_result, place
+from .crew import Crew, largest_job, largest_result, place
 from .engine import backends
 from .engine.base import EngineSettings
 from .engine.models import settle

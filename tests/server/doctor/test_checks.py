@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import zmq
 from bert_serving.server import crew, keys, machine
-from bert_serving.server.config import ServerConfig, WorkerRange
+from bert_serving.server.config import MB, ServerConfig, WorkerRange
 from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
 from bert_serving.server.doctor.findings import Level
-from bert_serving.server.doctor.memory import MB, Need
+from bert_serving.server.doctor.memory import Need
 from bert_serving.server.engine import artefact, backends, library, quiet
 from bert_serving.server.engine.cache import new_directory, write_manifest
 from bert_serving.server.engine.models import settle

@@ -18,7 +18,7 @@ from bert_serving.client.errors import BertServingError
 from bert_serving.client.words import counted
 
 from .. import api_keys, crew, keys, machine, service
-from ..config import ServerConfig
+from ..config import MB, ServerConfig
 from ..core.placement import CPU, Placement, Plan
 from ..engine import artefact, backends, library, models
 from ..engine.architectures import from_file
@@ -30,7 +30,7 @@ from ..proxy import __main__ as http
 from ..stages import endpoints
 from .findings import Finding, Level, ok, problem, warning
 from .libraries import check_extra
-from .memory import MB, Need, estimate
+from .memory import Need, estimate
 
 ANSWER_MS = 3000
 """How long a server that has the port already may take to answer."""

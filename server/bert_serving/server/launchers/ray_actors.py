@@ -24,7 +24,7 @@ from bert_serving.client.words import counted
 
 from .. import log
 from ..errors import ConfigError, StartError, WorkerStartError
-from ..process import Child, ExitStatus, read_orders
+from ..process import Child, ExitStatus, read_orders, report, reserve_output
 
 logger = logging.getLogger(__name__)
 
@@ -166,14 +166,8 @@ def _knock(address: str) -> None:
 
 def main() -> None:
     orders = read_orders("bert-ray")
-    # What a library prints must not be taken for a report.
-    reports = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    output = reserve_output()
     log.set_up(orders["verbose"], log.Stage.RAY)
-
-    def report(**message: Any) -> None:
-        print(json.dumps(message), file=reports, flush=True)
-
     wanted, placed, received, cluster = int(orders["workers"]), -1, b"", None
     try:
         cluster = Cluster(orders)
@@ -188,10 +182,10 @@ def main() -> None:
             cluster.adjust(wanted, time.monotonic())
             if placed != len(cluster.places):
                 placed = len(cluster.places)
-                report(placed=placed)
+                report({"placed": placed}, output)
             cluster.look(LOOK_SECONDS)
     except StartError as error:
-        report(error={"name": type(error).__name__, "message": str(error)})
+        report({"error": {"name": type(error).__name__, "message": str(error)}}, output)
         sys.exit(error.exit_code)
     finally:
         if cluster is not None:
