@@ -40,7 +40,7 @@ ROOMS = {
     "server.bulk": ["server.golden", "client", "server.service", "server.config", "server.errors", "server.log",
                     "server.process"],
     "server.doctor": ["client", "server.precision", "server.service", "server.crew", "server.stages", "server.engine",
-                      "server.core",
+                      "server.core", "server.launchers",
                       "server.proxy", "server.machine", "server.keys", "server.api_keys", "server.config",
                       "server.errors", "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.core", "server.machine", "server.config",

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -39,7 +38,8 @@ from .engine import backends
 from .engine.base import EngineSettings
 from .engine.models import settle
 from .engine.quiet import tensorflow_version
-from .errors import ConfigError, EngineError, StartError
+from .errors import EngineError, StartError
+from .launchers import ray_actors
 from .process import environment_for
 from .stages import endpoints
 from .stages.annex import Annex
@@ -73,10 +73,10 @@ class Service:
             self.placement, self.plan = place(config)
             if config.launcher == "local":
                 config = replace(config, num_worker=len(self.plan.threads))
-            elif find_spec("ray") is None:
-                raise ConfigError("-launcher ray takes Ray: pip install './server[ray]'")
-            elif config.worker_port is None:
-                config = replace(config, worker_port=0)
+            else:
+                ray_actors.check_installed()
+                if config.worker_port is None:
+                    config = replace(config, worker_port=0)
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None
             front, outlet_socket, door = self._bind(config)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)

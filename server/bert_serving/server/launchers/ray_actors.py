@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from bert_serving.client.words import counted
@@ -35,6 +36,17 @@ MAX_FAILED = 3
 STAYED_SECONDS = 30.0
 LEAVE_SECONDS = 60.0
 KNOCK_SECONDS = 10.0
+
+MISSING = "-launcher ray takes Ray, which is missing: pip install './server[ray]'"
+
+
+def check_installed() -> None:
+    """
+    Raises:
+        ConfigError: Ray is not.
+    """
+    if find_spec("ray") is None:
+        raise ConfigError(MISSING)
 
 
 class Place:
@@ -69,7 +81,7 @@ class Cluster:
         try:
             import ray
         except ImportError as error:
-            raise ConfigError("-launcher ray takes Ray: pip install './server[ray]'") from error
+            raise ConfigError(MISSING) from error
         self.ray = ray
         _knock(os.environ.get("RAY_ADDRESS", ""))
         try:
