@@ -196,6 +196,7 @@ def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
     assert one.workers()[0].orders["settings"] == {"artefact": "/cache/graph"}
+    assert one.workers()[0].environ == {"TF": "3"}
     freezer.end(ENDED)
     one.turn()
     one.get_ready()
