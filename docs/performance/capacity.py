@@ -8,7 +8,7 @@ a processor. ``--check`` also measures other ways to ask, and sets them beside w
 long their workers take for a sentence is not simulated, but taken as it was. Clients are those of load.py. The server's
 threads have one core to themselves, and workers and clients another one, so that it is the server that is full. A
 measurement in which other processes took part of the machine is made again. On Linux only, with two cores or more.
-docs/scaling.md holds results; ``python -m bert_serving.server.benchmark.saturation --costs FILE`` takes the costs.
+docs/scaling.md holds results; ``python docs/performance/saturation.py --costs FILE`` takes the costs.
 """
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ from typing import Any
 
 import load
 import numpy as np
+from saturation import THREADS, Cost, Costs, Counts, Outcome, Plan, fit, simulate, with_wake
 from server import TICKS, Server, serving
 
 from bert_serving.client import BertClient
-from bert_serving.server.benchmark.saturation import Cost, Costs, Counts, Outcome, Plan, fit, simulate, with_wake
 
 MOST_FOREIGN = 0.05
 """Share of the machine's processors that others may take before a measurement is made again."""
-
-THREADS = ("loop", "io", "worker", "client")
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
 """The server's own, and that of workers and clients."""

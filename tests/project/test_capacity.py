@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "docs/performance"
+BESIDE = ("load", "saturation", "server")
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the load waits with epoll")
 
 
@@ -16,13 +17,13 @@ def capacity(monkeypatch):
     spec = importlib.util.spec_from_file_location("capacity", FOLDER / "capacity.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "capacity", module)  # where its dataclasses look for themselves
-    for name in ("load", "server"):  # those beside it; whoever has others of these names gets them back
+    for name in BESIDE:  # those beside it; whoever has others of these names gets them back
         monkeypatch.delitem(sys.modules, name, raising=False)
     spec.loader.exec_module(module)
     before = os.sched_getaffinity(0)
     yield module
     os.sched_setaffinity(0, before)
-    for name in ("load", "server"):
+    for name in BESIDE:
         sys.modules.pop(name, None)
 
 

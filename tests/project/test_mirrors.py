@@ -9,7 +9,6 @@ TESTS = ROOT / "tests"
 # Module -> where it is tested instead. A line here is a promise that the named file does it.
 TESTED_ELSEWHERE = {
     "server/service.py": "tests/integration/test_start.py",
-    "server/launchers/base.py": "tests/integration/test_promises.py",
     "server/helper.py": "tests/server/test_doors.py",
     "server/graph.py": "tests/server/test_doors.py",
 }

@@ -6,9 +6,9 @@ import pytest
 import zmq
 from bert_serving.server import crew as module
 from bert_serving.server import machine
-from bert_serving.server.config import ServerConfig
+from bert_serving.server.config import MB, ServerConfig
 from bert_serving.server.core.placement import CPU, Gpu, Plan
-from bert_serving.server.crew import MB, Crew, largest_job, largest_result, place
+from bert_serving.server.crew import Crew, largest_job, largest_result, place
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.models import settle
 from bert_serving.server.stages import endpoints

@@ -12,10 +12,10 @@ from bert_serving.server.process import Child, ExitStatus, NotStarted, ask, envi
 
 OBEDIENT = """
 import json, os, signal, subprocess, sys, time
-from bert_serving.server.process import read_orders
+from bert_serving.server.process import exit_on_sigterm, read_orders, report, reserve_output
 
 def say(**message):
-    print(json.dumps(message), flush=True)
+    report(message)
 
 orders = read_orders("obedient")
 exec(orders["do"])
@@ -98,6 +98,34 @@ def test_orders_arrive_and_answers_come_back(start):
 def test_what_the_child_needs_for_itself_is_not_among_its_orders(start):
     child = start("say(keys=sorted(orders))", more=1)
     assert next_message(child) == {"keys": ["do", "more"]}
+
+
+def test_reserved_output_is_for_reports_alone(start, capfd):
+    """What a library prints meanwhile, in Python or in C, is no message, whatever it looks like."""
+    child = start("""
+own = reserve_output()
+print('{"from": "Python"}', flush=True)
+os.write(1, b'{"from": "C"}\\n')
+report({"from": "us"}, own)
+""")
+    assert next_message(child) == {"from": "us"}
+    assert is_readable(child.sentinel) and child.read_messages() is None
+    assert capfd.readouterr().err == '{"from": "Python"}\n{"from": "C"}\n'
+
+
+def test_a_sigterm_that_lets_finally_blocks_run(start):
+    child = start("""
+exit_on_sigterm()
+try:
+    report({"ready": True})
+    time.sleep(1000)
+finally:
+    report({"stopped": True})
+""")
+    assert next_message(child) == {"ready": True}
+    child.signal(signal.SIGTERM)
+    assert next_message(child) == {"stopped": True}
+    assert is_readable(child.sentinel) and child.forget() == ExitStatus(128 + signal.SIGTERM)
 
 
 @pytest.mark.parametrize("do, how", [

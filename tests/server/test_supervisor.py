@@ -22,8 +22,8 @@ ENDED, KILLED = ExitStatus(0), ExitStatus(None, signal.SIGKILL)
 class FakeChild:
     """Stands for a process: lives until ``end``, or until it is killed or told to stop."""
 
-    def __init__(self, module="worker", orders=None, **settings):
-        self.module, self.orders, self.pid = module, orders or {}, 1000
+    def __init__(self, module, orders, **settings):
+        self.module, self.orders, self.pid = module, orders, 1000
         self.sentinel, self._held = os.pipe()
         self.output, self._written = os.pipe() if settings.get("piped_output") else (None, None)
         self.environ = settings.get("environ")
@@ -77,7 +77,7 @@ class FakeChild:
 
 
 class World:
-    """What is around a supervisor: a clock, a loop that watches, a launcher, and what they saw."""
+    """What is around a supervisor: a clock, a loop that watches, children, and what they saw."""
 
     def __init__(self, num_worker=1, freeze=False, proxy=False, start_timeout=300.0, cluster=False,
                  scaler=None):
@@ -88,7 +88,7 @@ class World:
         self.nobody_listens = False
         self.fleet = Fleet(num_worker, Backlog(8, 8, 25), hang_seconds=60.0)
         self.supervisor = Supervisor(
-            self.fleet, self, [{"settings": {}, "jobs": f"jobs-{slot}"} for slot in range(num_worker)],
+            self.fleet, [{"settings": {}, "jobs": f"jobs-{slot}"} for slot in range(num_worker)],
             freeze_orders={"settings": {}} if freeze else None,
             proxy_orders={"http_port": 0} if proxy else None,
             cluster_orders={"workers": 1} if cluster else None, scaler=scaler,
@@ -96,12 +96,6 @@ class World:
             on_ready=self.on_ready, environ={"TF": "3"})
 
     # What it needs.
-
-    def start(self, orders):
-        if self.no_room:
-            self.no_room -= 1
-            raise OSError(12, "Cannot allocate memory")
-        return self.child(orders=orders)
 
     def child(self, *arguments, **settings):
         if self.no_room:
@@ -146,7 +140,7 @@ class World:
 
     def workers(self, slot=0):
         """Every process that was started for a slot."""
-        return [child for child in self.started if child.module == "worker" and child.orders["slot"] == slot]
+        return [child for child in self.started if child.module.endswith(".worker") and child.orders["slot"] == slot]
 
     def others(self, name):
         return [child for child in self.started if child.module.endswith(name)]
@@ -202,6 +196,7 @@ def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
     assert one.workers()[0].orders["settings"] == {"artefact": "/cache/graph"}
+    assert one.workers()[0].environ == {"TF": "3"}
     freezer.end(ENDED)
     one.turn()
     one.get_ready()

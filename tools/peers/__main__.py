@@ -4,7 +4,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from bert_serving.client.words import counted
-from bert_serving.server.benchmark.command import terminate
 from bert_serving.server.benchmark.load import BenchmarkError
 from bert_serving.server.benchmark.sentences import read_lines
 from bert_serving.server.core.tokenization import BaseTokenizer, Tokenizer
 from bert_serving.server.engine.cache import user_cache
 from bert_serving.server.errors import StartError
 from bert_serving.server.machine import allowed_cores
+from bert_serving.server.process import exit_on_sigterm
 
 from . import catalogue, host, report
 from .catalogue import PEERS
@@ -151,7 +150,7 @@ def temporary_files_removed() -> Iterator[None]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    signal.signal(signal.SIGTERM, terminate)           # so that what was started is stopped
+    exit_on_sigterm()
     args.cache = args.cache.absolute()
     try:
         with scratch():

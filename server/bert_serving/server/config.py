@@ -21,6 +21,9 @@ from bert_serving.client.hosts import check_host
 from .errors import ConfigError
 from .precision import PRECISIONS
 
+MB = 1_000_000
+"""Bytes of a megabyte, in options as in messages."""
+
 
 class PoolingStrategy(Enum):
     """How the vectors of a sentence's tokens become its vector; the numbers are the original's."""

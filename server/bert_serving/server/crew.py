@@ -10,7 +10,7 @@ from typing import Any
 import zmq
 
 from . import machine
-from .config import ServerConfig
+from .config import MB, ServerConfig
 from .core import placement
 from .core.placement import CPU, Placement, Plan
 from .engine import artefact, backends, gpu
@@ -22,8 +22,6 @@ from .precision import PRECISIONS
 from .stages import endpoints
 
 logger = logging.getLogger(__name__)
-
-MB = 1_000_000
 
 JOB_GROWTH = 4
 """A request's text may take so many times its bytes in a job, where every character is ASCII."""

@@ -85,7 +85,6 @@ class Staff:
         from .core.recovery import Fleet
         from .crew import Crew, place
         from .engine.models import settle
-        from .launchers.local import LocalLauncher
         from .process import environment_for
         from .stages import endpoints
         from .supervisor import Supervisor
@@ -106,7 +105,7 @@ class Staff:
         self.results, self.pipes = self.crew.results, self.crew.pipes
         self.fleet = Fleet(len(self.pipes), Backlog(1, 1, 1), math.inf)
         self.keeper = Supervisor(
-            self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders, proxy_orders=None,
+            self.fleet, self.crew.orders, freeze_orders=self.crew.freeze_orders, proxy_orders=None,
             start_timeout=config.start_timeout, on_worker_lost=on_lost,
             send_stop=lambda worker, frames: endpoints.hand(self.pipes[worker], frames),
             on_ready=lambda: logger.info(

@@ -1,7 +1,6 @@
 """What this machine has and allows: cores, memory, GPUs, ports. Reads it; decides nothing."""
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -14,7 +13,7 @@ from typing import Any
 
 from .core.placement import Gpu
 from .precision import PRECISIONS
-from .process import ask, read_orders
+from .process import ask, read_orders, report
 
 logger = logging.getLogger(__name__)
 
@@ -154,4 +153,4 @@ def _known(value: float) -> float:
 
 if __name__ == "__main__":
     read_orders("bert-gpus")
-    print(json.dumps(_ask_driver()), flush=True)
+    report(_ask_driver())

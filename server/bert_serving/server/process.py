@@ -16,7 +16,8 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn, TextIO
 
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
@@ -236,6 +237,32 @@ def read_orders(name: str) -> dict[str, Any]:
     # Ctrl-C is for the parent, which will tell.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return orders
+
+
+def reserve_output() -> TextIO:
+    """This process's standard output, for ``report`` alone: what libraries print from now on goes to standard error."""
+    output = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return output
+
+
+def report(message: dict[str, Any], output: TextIO | None = None) -> None:
+    """Send one line to the parent, whose ``Child.read_messages`` reads it.
+
+    Args:
+        message: what JSON can hold.
+        output: as of ``reserve_output``; None: standard output.
+    """
+    print(json.dumps(message), file=output or sys.stdout, flush=True)
+
+
+def exit_on_sigterm() -> None:
+    """Let a SIGTERM raise SystemExit, with the exit code of a shell, so that what was started is stopped."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _read_line(descriptor: int) -> bytes:

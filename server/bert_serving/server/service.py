@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
-from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +23,7 @@ from bert_serving.client.link import sending
 from bert_serving.client.words import counted
 
 from . import __version__, api_keys, keys
-from .config import PoolingStrategy, ServerConfig, WorkerRange
+from .config import MB, PoolingStrategy, ServerConfig, WorkerRange
 from .core.batching import Backlog
 from .core.outlet import Outlet
 from .core.membership import Kind, Members
@@ -34,13 +33,13 @@ from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
-from .crew import MB, Crew, largest_job, largest_result, place
+from .crew import Crew, largest_job, largest_result, place
 from .engine import backends
 from .engine.base import EngineSettings
 from .engine.models import settle
 from .engine.quiet import tensorflow_version
-from .errors import ConfigError, EngineError, StartError
-from .launchers.local import LocalLauncher
+from .errors import EngineError, StartError
+from .launchers import ray_actors
 from .process import environment_for
 from .stages import endpoints
 from .stages.annex import Annex
@@ -74,10 +73,10 @@ class Service:
             self.placement, self.plan = place(config)
             if config.launcher == "local":
                 config = replace(config, num_worker=len(self.plan.threads))
-            elif find_spec("ray") is None:
-                raise ConfigError("-launcher ray takes Ray: pip install './server[ray]'")
-            elif config.worker_port is None:
-                config = replace(config, worker_port=0)
+            else:
+                ray_actors.check_installed()
+                if config.worker_port is None:
+                    config = replace(config, worker_port=0)
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None
             front, outlet_socket, door = self._bind(config)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
@@ -169,7 +168,7 @@ class Service:
                                       "vocabulary": settings.vocabulary, "adds_special": not settings.no_special_token,
                                       "token_level": settings.pooling_strategy == "NONE"}}
         return Supervisor(
-            self.fleet, LocalLauncher(), self.crew.orders, freeze_orders=self.crew.freeze_orders,
+            self.fleet, self.crew.orders, freeze_orders=self.crew.freeze_orders,
             proxy_orders=proxy_orders, cluster_orders=self._cluster_orders(), scaler=self._scaler(),
             start_timeout=config.start_timeout, on_worker_lost=lambda slot, how: self._worker_lost(slot),
             send_stop=self.broker.tell, on_ready=self._ready, environ=environment_for(config.verbose))

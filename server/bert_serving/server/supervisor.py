@@ -15,7 +15,6 @@ from .core.messages import Fault, Ready, Stop, encode_to_worker
 from .core.recovery import Fleet, Worker, WorkerState
 from .core.scaling import Scaler
 from .errors import BY_NAME, EngineError, StartError, WorkerStartError
-from .launchers.base import Handle, Launcher
 from .process import Child, Ending, ExitStatus, NotStarted
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class Supervisor:
         http_port: the proxy's port, once it is ready.
     """
 
-    def __init__(self, fleet: Fleet, launcher: Launcher, worker_orders: list[dict[str, Any]], *,
+    def __init__(self, fleet: Fleet, worker_orders: list[dict[str, Any]], *,
                  freeze_orders: dict[str, Any] | None, proxy_orders: dict[str, Any] | None,
                  cluster_orders: dict[str, Any] | None = None, scaler: Scaler | None = None, start_timeout: float,
                  on_worker_lost: Callable[[int, Ending], None], send_stop: Callable[[int, list[bytes]], bool],
@@ -81,7 +80,7 @@ class Supervisor:
             on_ready: called when everything is ready for the first time.
             environ: variables to set for the children.
         """
-        self.fleet, self.launcher = fleet, launcher
+        self.fleet = fleet
         self.worker_orders, self.freeze_orders, self.proxy_orders = worker_orders, freeze_orders, proxy_orders
         self.cluster_orders, self.scaler = cluster_orders, scaler
         self.start_timeout = start_timeout
@@ -90,7 +89,7 @@ class Supervisor:
         self.failure: StartError | None = None
         self.is_ready = False
         self.http_port: int | None = None
-        self.handles: dict[int, Handle] = {}
+        self.handles: dict[int, Child] = {}
         self.about: dict[int, dict[str, Any]] = {}
         self.freezer: Child | None = None
         self.proxy = _Helper("the HTTP proxy", self._make_proxy, self._on_proxy)
@@ -163,7 +162,8 @@ class Supervisor:
         incarnation = self.fleet.started(slot)
         self._start_ends[slot] = time.monotonic() + self.start_timeout
         try:
-            handle = self.launcher.start({**self.worker_orders[slot], "slot": slot, "incarnation": incarnation})
+            handle = Child("bert_serving.server.stages.worker", {
+                **self.worker_orders[slot], "slot": slot, "incarnation": incarnation}, environ=self.environ)
         except OSError as error:  # no memory, or too many processes; there may be room again soon
             self.on_worker_lost(slot, NotStarted(error))
             self._not_ready(slot, NotStarted(error))
@@ -397,11 +397,10 @@ class Supervisor:
             self.cluster.child.end_input()  # to a SIGTERM Ray says more than anybody wants to read
             others.append(self.cluster.child)
         end = time.monotonic() + STOP_SECONDS
-        children: list[Handle] = [*self.handles.values(), *others]
-        for handle in children:
-            if not handle.wait(max(0.0, end - time.monotonic())):
-                handle.kill()
-            handle.forget()
+        for child in [*self.handles.values(), *others]:
+            if not child.wait(max(0.0, end - time.monotonic())):
+                child.kill()
+            child.forget()
         self.handles.clear()
         self.freezer = self.proxy.child = self.cluster.child = None
 

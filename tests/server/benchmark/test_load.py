@@ -72,8 +72,15 @@ def test_what_warms_up_is_done_before_all_begin(monkeypatch, order, before, afte
 
 def test_all_clients_are_told_to_begin_when_all_are_ready(monkeypatch):
     events = []
-    monkeypatch.setattr(load, "Child", lambda *arguments, **options: object())
-    monkeypatch.setattr(load, "_tell", lambda client, order: events.append(sorted(order)))
+
+    class Told:
+        def __init__(self, *arguments, **options):
+            pass
+
+        def tell(self, order):
+            events.append(sorted(order))
+
+    monkeypatch.setattr(load, "Child", Told)
 
     def hear(clients, key, check):
         events.append((key, len(clients)))

@@ -1,25 +1,29 @@
 """The checks: that they say what a start would say, and what a start would not say."""
+import itertools
 import json
 import logging
 import os
 import socket
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import zmq
 from bert_serving.server import crew, keys, machine
-from bert_serving.server.config import ServerConfig, WorkerRange
+from bert_serving.server.config import MB, ServerConfig, WorkerRange
 from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
 from bert_serving.server.doctor.findings import Level
-from bert_serving.server.doctor.memory import MB, Need
+from bert_serving.server.doctor.memory import Need
 from bert_serving.server.engine import artefact, backends, library, quiet
 from bert_serving.server.engine.cache import new_directory, write_manifest
 from bert_serving.server.engine.models import settle
 from bert_serving.server.errors import StartError
+from bert_serving.server.launchers import ray_actors
 from bert_serving.server.service import Service
 from safetensors.numpy import load_file, save_file
 
@@ -126,6 +130,77 @@ def test_a_problem_is_said_in_the_words_of_the_start(tmp_path, monkeypatch, brok
 
 def raise_not_found(name):
     raise quiet.metadata.PackageNotFoundError(name)
+
+
+# ---- the order -------------------------------------------------------------------------------------------------------
+
+class Here(NamedTuple):
+    """Where a fault is made; ``at_end`` takes what is to be called after the test."""
+
+    directory: Path
+    monkeypatch: pytest.MonkeyPatch
+    at_end: Callable
+
+
+def no_sockets(here):
+    here.monkeypatch.setenv("ZEROMQ_SOCK_TMP_DIR", str(here.directory / "none"))
+    return {}
+
+
+def no_gpu(here):
+    here.monkeypatch.setattr(machine, "gpus", list)
+    return {"device_map": [7]}
+
+
+def no_ray(here):
+    here.monkeypatch.setattr(ray_actors, "find_spec", lambda name: None)
+    return {"launcher": "ray"}
+
+
+def no_library(here):
+    """Engine graph names its files after TensorFlow's version."""
+    here.monkeypatch.setattr(quiet.metadata, "version", raise_not_found)
+    return {"model_dir": str(TinyBert().write_hugging_face(here.directory / "tiny"))}
+
+
+def no_cache(here):
+    (here.directory / "graphs").write_text("a file")
+    return {"model_dir": str(TinyBert().write_hugging_face(here.directory / "tiny")),
+            "graph_tmp_dir": str(here.directory / "graphs")}
+
+
+def taken_port(option):
+    def fault(here):
+        listener = socket.create_server(("127.0.0.1", 0))
+        here.at_end(listener.close)
+        return {option: listener.getsockname()[1]}
+    return fault
+
+
+FAULTS = {
+    "sockets": no_sockets, "gpu": no_gpu, "ray": no_ray, "keys": lambda here: no_keys(here.directory),
+    "port": taken_port("port"), "port_out": taken_port("port_out"),
+    "api key": lambda here: short_api_key(here.directory),
+    "model": lambda here: {"model_dir": str(here.directory / "none")}, "library": no_library,
+    "worker_port": taken_port("worker_port"), "cache": no_cache, "http_port": taken_port("http_port")}
+"""What a start fails by. The last two are met by its processes; all others while a Service is made."""
+
+NEVER_BOTH = ({"ray", "gpu"}, {"ray", "library"}, {"ray", "cache"}, {"model", "library"}, {"model", "cache"},
+              {"cache", "http_port"})
+"""Options that exclude each other, a model that is there and is not, and two faults of processes."""
+
+
+@pytest.mark.parametrize("first, second", [pair for pair in itertools.combinations(FAULTS, 2)
+                                           if set(pair) not in NEVER_BOTH])
+def test_of_two_faults_the_one_comes_first_that_a_start_meets_first(tmp_path, monkeypatch, request, first, second):
+    here, options = Here(tmp_path, monkeypatch, request.addfinalizer), {"engine": "graph", "cpu": True}
+    for fault in (first, second):
+        options |= FAULTS[fault](here)
+    if "device_map" in options or "launcher" in options:
+        del options["cpu"]
+    with pytest.raises(StartError) as start:
+        Service(config(**options))
+    assert said(examine(**options), Level.PROBLEM)[0].startswith(start.value.message)
 
 
 @pytest.mark.parametrize("option", ["port", "port_out", "worker_port"])
@@ -264,7 +339,7 @@ ELSEWHERE = [{"num_worker": 0, "worker_port": 0}, {"launcher": "ray", "num_worke
 @pytest.mark.parametrize("engine", ["echo", "lite"])
 def test_workers_of_other_hosts_alone(plain, monkeypatch, options, engine):
     """Nothing that only workers need is asked of this host."""
-    monkeypatch.setattr(checks, "find_spec", lambda name: True)
+    monkeypatch.setattr(ray_actors, "find_spec", lambda name: True)
     monkeypatch.setattr(backends.backend("lite"), "version", raise_start_error)
     monkeypatch.setattr(backends.backend("lite"), "maker", raise_start_error)
     options = {**plain, **options, "engine": engine} if engine == "lite" else options
@@ -278,7 +353,7 @@ def test_workers_of_other_hosts_alone(plain, monkeypatch, options, engine):
 
 
 def test_ray_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_actors, "find_spec", lambda name: None)
     assert said(examine(launcher="ray"), Level.PROBLEM) == [
         "-launcher ray takes Ray, which is missing: pip install './server[ray]'"]
 

@@ -2,8 +2,8 @@
 from dataclasses import replace
 
 import pytest
-from bert_serving.server.config import ServerConfig
-from bert_serving.server.doctor.memory import MB, PROXY, SERVER, estimate
+from bert_serving.server.config import MB, ServerConfig
+from bert_serving.server.doctor.memory import PROXY, SERVER, estimate
 from bert_serving.server.engine.backends import backend
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.models import settle

@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any
 
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError, DeadlineError
@@ -17,6 +16,7 @@ from bert_serving.client.words import counted
 
 from .. import machine
 from ..errors import StartError
+from ..process import exit_on_sigterm
 from . import plots, sentences
 from .load import BenchmarkError, Crowd
 from .options import Benchmark, parse
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             make_directory(benchmark.output_dir)
         if benchmark.running:
             status(benchmark.running)
-        signal.signal(signal.SIGTERM, terminate)  # so that what was started is stopped
+        exit_on_sigterm()
         progress = Progress(benchmark.num_run * sum(map(len, benchmark.tests.values())))
         try:
             Session(benchmark, texts, progress).run()
@@ -228,10 +228,6 @@ def make_directory(path: str) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BenchmarkError(f"cannot make the directory {path}: {error.strerror or error}") from error
-
-
-def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

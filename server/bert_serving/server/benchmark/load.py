@@ -26,7 +26,7 @@ import numpy as np
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
 
-from ..process import Child, read_orders
+from ..process import Child, read_orders, report
 from .embeddings import EmbeddingsClient
 
 WARM_UP = 2
@@ -110,11 +110,11 @@ class Crowd:
             _hear(new, "up", check)
             clients = self._clients[:len(texts)]
             for client, its_texts in zip(clients, texts):
-                _tell(client, {"address": address, "texts": list(its_texts), "size": load.size,
-                               "seconds": load.seconds, "num_repeat": load.num_repeat, "patience_ms": PATIENCE_MS})
+                client.tell({"address": address, "texts": list(its_texts), "size": load.size,
+                             "seconds": load.seconds, "num_repeat": load.num_repeat, "patience_ms": PATIENCE_MS})
             _hear(clients, "ready", check)
             for client in clients:
-                _tell(client, {})
+                client.tell({})
             return _summary(_hear(clients, "seconds", check), load.size)
         except BaseException:
             self.close()  # the others may still be at it
@@ -132,15 +132,6 @@ class Crowd:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
-
-
-def _tell(client: Child, order: dict[str, Any]) -> None:
-    assert client.popen.stdin is not None
-    try:
-        client.popen.stdin.write(json.dumps(order).encode() + b"\n")
-        client.popen.stdin.flush()
-    except BrokenPipeError:
-        pass  # it is gone; so says the end of its output
 
 
 def _hear(clients: Sequence[Child], key: str, check: Callable[[], None]) -> list[dict[str, Any]]:
@@ -238,17 +229,12 @@ def measure(order: dict[str, Any], say: Callable[[dict[str, Any]], None], wait: 
 
 def main() -> None:
     read_orders("bert-bench-client")
-    say({"up": True})
+    report({"up": True})
     while line := sys.stdin.buffer.readline():
         try:
-            measure(json.loads(line), say, sys.stdin.buffer.readline)
+            measure(json.loads(line), report, sys.stdin.buffer.readline)
         except BertServingError as error:
-            say({"error": str(error)})
-
-
-def say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+            report({"error": str(error)})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
 """A server of the benchmark's own, in a process that goes when the benchmark goes; both ends."""
 from __future__ import annotations
 
-import json
 import logging
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -17,7 +15,7 @@ from bert_serving.client.words import counted
 from .. import log
 from ..config import FromModel, PoolingStrategy, ServerConfig
 from ..errors import BY_NAME, StartError
-from ..process import Child, read_orders
+from ..process import Child, read_orders, report
 from .load import BenchmarkError
 
 TICK_SECONDS = 0.2
@@ -127,7 +125,7 @@ class Warnings(logging.Handler):
     """Tells the parent of warnings, so that they do not end up in the middle of its progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say({"warning": record.getMessage()})
+        report({"warning": record.getMessage()})
 
 
 def main() -> None:
@@ -142,19 +140,14 @@ def main() -> None:
         service = Service(from_json(options))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.broker.on_signal)
-        service.on_ready = lambda: say(  # type: ignore[method-assign]
+        service.on_ready = lambda: report(  # type: ignore[method-assign]
             {"ready": {"ip": connectable(service.config.host), "port": service.port, "port_out": service.port_out,
                        "curve_dir": service.config.curve_dir or ""}})
         service.run()
     except StartError as error:
-        say({"error": type(error).__name__, "message": str(error)})
+        report({"error": type(error).__name__, "message": str(error)})
         exit_now(error.exit_code)
     exit_now(0)
-
-
-def say(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

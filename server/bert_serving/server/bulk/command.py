@@ -4,19 +4,18 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import signal
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError, DeadlineError
 
 from ..errors import StartError
+from ..process import exit_on_sigterm
 from .asking import TICK_MS
 from .inputs import about, open_input
 from .job import Job, Outcome, Wish, meet
@@ -98,7 +97,7 @@ def run(order: Order) -> Outcome:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Encode; the exit code."""
-    signal.signal(signal.SIGTERM, terminate)  # so that what was started is stopped
+    exit_on_sigterm()
     try:
         order = parse(argv)
         outcome = run(order)
@@ -114,10 +113,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("bert-serving-encode: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
     return 0
-
-
-def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import zmq
 
@@ -18,19 +18,20 @@ from bert_serving.client.errors import BertServingError
 from bert_serving.client.words import counted
 
 from .. import api_keys, crew, keys, machine, service
-from ..config import ServerConfig
+from ..config import MB, ServerConfig
 from ..core.placement import CPU, Placement, Plan
 from ..engine import artefact, backends, library, models
 from ..engine.architectures import from_file
 from ..engine.models import Model
 from ..engine.weights import is_safetensors, open_checkpoint
-from ..errors import EngineError, PortError, StartError
+from ..errors import ConfigError, EngineError, PortError, StartError
+from ..launchers import ray_actors
 from ..process import raise_descriptor_limit
 from ..proxy import __main__ as http
 from ..stages import endpoints
 from .findings import Finding, Level, ok, problem, warning
 from .libraries import check_extra
-from .memory import MB, Need, estimate
+from .memory import Need, estimate
 
 ANSWER_MS = 3000
 """How long a server that has the port already may take to answer."""
@@ -54,15 +55,17 @@ class Examination:
         self._workers_list: keys.AllowList | None = None
         self._model: Model | None = None
         self._is_converted = True
-        self._checks: dict[str, Callable[[], Iterator[Finding]]] = {
-            "sockets": self._sockets, "cores": self._cores, "keys": self._keys, "port": self._ports,
-            "http": self._http, "doors": self._doors, "model": self._find_model, "engine": self._engine,
-            "cache": self._cache, "memory": self._memory, "files": self._files}
+        # As a Service is made; then what its processes do, the proxy last.
+        self._checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+            ("sockets", self._sockets), ("cores", self._cores), ("keys", self._keys), ("port", self._ports),
+            ("doors", self._doors), ("model", self._find_model), ("engine", self._engine),
+            ("port", self._worker_port), ("cache", self._cache), ("http", self._http), ("memory", self._memory),
+            ("files", self._files))
 
     def findings(self) -> Iterator[Finding]:
         """All of them, each as soon as it is known. A fault that two checks meet is told once."""
         told = set()
-        for topic, check in self._checks.items():
+        for topic, check in self._checks:
             for finding in _watched(topic, check):
                 if finding.level is not Level.PROBLEM or finding.text not in told:
                     yield finding
@@ -93,8 +96,10 @@ class Examination:
         if self.config.launcher == "ray":
             if self.config.worker_port is None:
                 self.config = replace(self.config, worker_port=0)
-            if find_spec("ray") is None:
-                yield problem("libraries", "-launcher ray takes Ray, which is missing: pip install './server[ray]'")
+            try:
+                ray_actors.check_installed()
+            except ConfigError as error:
+                yield problem("libraries", error.message)
             yield from check_extra("ray")
 
     @staticmethod
@@ -134,24 +139,26 @@ class Examination:
         yield ok("keys", f"the server's are in {self.config.curve_dir}")
 
     def _ports(self) -> Iterator[Finding]:
-        config, context = self.config, zmq.Context()
+        config = self.config
+        found = self._can_be_bound("-port", config.port, partial(endpoints.front, max_message_bytes=MB))
+        yield found
+        if found.level is Level.PROBLEM and config.port_out and machine.holder(config.port):
+            yield self._answering()
+        yield self._can_be_bound("-port_out", config.port_out, endpoints.outlet)
+
+    def _worker_port(self) -> Iterator[Finding]:
+        if self.config.worker_port is not None:
+            yield self._can_be_bound("-worker_port", self.config.worker_port, partial(endpoints.annex, largest=MB))
+
+    def _can_be_bound(self, option: str, port: int, bind: Callable[..., tuple[zmq.Socket[Any], int]]) -> Finding:
+        context = zmq.Context()
         try:
-            for option, port, bind in (
-                    ("-port", config.port, partial(endpoints.front, max_message_bytes=MB)),
-                    ("-port_out", config.port_out, endpoints.outlet),
-                    ("-worker_port", config.worker_port, partial(endpoints.annex, largest=MB))):
-                if port is None:
-                    continue
-                try:
-                    bind(context, config.host, port)[0].close(linger=0)
-                except PortError as error:
-                    yield problem("port", error.message + _held(port))
-                    if option == "-port" and config.port_out and machine.holder(port):
-                        yield self._answering()
-                else:
-                    yield ok("port", f"{_shown(port)} ({option}) can be bound on {config.host}")
+            bind(context, self.config.host, port)[0].close(linger=0)
+        except PortError as error:
+            return problem("port", error.message + _held(port))
         finally:
             context.destroy(linger=0)
+        return ok("port", f"{_shown(port)} ({option}) can be bound on {self.config.host}")
 
     def _answering(self) -> Finding:
         """What the server says that has the port already."""

@@ -7,15 +7,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ..config import PoolingStrategy
+from ..config import MB, PoolingStrategy
 from ..engine import backends
 from ..engine.artefact import head
 from ..engine.models import Model
 from ..engine.pooling import POOLER_STRATEGIES
 from ..engine.spec import layer_of, variables
 from ..precision import PRECISIONS
-
-MB = 1_000_000
 
 SERVER, PROXY = 40 * MB, 45 * MB
 """Of the broker and of the HTTP proxy: each process's own, and what it shares with others of its kind."""

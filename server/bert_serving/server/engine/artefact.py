@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..config import PoolingStrategy
+from ..config import MB, PoolingStrategy
 from ..errors import EngineError, ModelError, StartError
-from ..process import read_orders
+from ..process import read_orders, report, reserve_output
 from . import eviction
 from .architectures import from_file
 from .backends import backend
@@ -109,7 +109,7 @@ def make(settings: EngineSettings, cache_dir: str | Path, cache_mb: int = 0) -> 
             seal = backend(settings.engine).make(directory, settings, spec, checkpoint)
             size = sum(path.stat().st_size for path in directory.iterdir())
             write_manifest(directory, {**seal, **about, "bytes": size, "made_from": _made_from(settings)})
-        removed, _ = eviction.prune(target.parent, keep_bytes=cache_mb * eviction.MB) if cache_mb else ([], [])
+        removed, _ = eviction.prune(target.parent, keep_bytes=cache_mb * MB) if cache_mb else ([], [])
     except OSError as error:
         raise cannot_write(target.parent, error) from error
     finally:
@@ -130,9 +130,7 @@ def cannot_write(cache_dir: Path, error: OSError) -> EngineError:
 
 
 def main() -> int:
-    # Standard output belongs to the answer alone, whatever libraries print meanwhile.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    answer = reserve_output()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
@@ -147,7 +145,7 @@ def main() -> int:
         result = {"error": {"name": "EngineError", "message": "not enough memory to freeze the graph"}}
     except Exception as error:                         # The outer edge of a process: the caller must learn of it.
         result = {"error": {"name": "EngineError", "message": f"cannot freeze the graph: {error!r}"}}
-    print(json.dumps(result), file=answer, flush=True)
+    report(result, answer)
     return 1 if "error" in result else 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Parser, filled, natural
+from ..config import MB, Parser, filled, natural
 from ..core.files import read_json
 from ..errors import ModelError, StartError
 from . import eviction, library
@@ -192,7 +192,7 @@ def _list_graphs(directory: Path) -> None:
 
 def _prune_graphs(directory: Path, keep_mb: int | None, older_than: float | None) -> None:
     removed, spared = eviction.prune(
-        directory, keep_bytes=None if keep_mb is None else keep_mb * eviction.MB,
+        directory, keep_bytes=None if keep_mb is None else keep_mb * MB,
         before=None if older_than is None else time.time() - older_than * eviction.DAY)
     for entry in removed:
         print(f"removed  {eviction.describe(entry)}")
@@ -202,7 +202,7 @@ def _prune_graphs(directory: Path, keep_mb: int | None, older_than: float | None
 
 
 def _size(directory: Path) -> str:
-    return f"{sum(file.stat().st_size for file in directory.rglob('*') if file.is_file()) / eviction.MB:.1f} MB"
+    return f"{sum(file.stat().st_size for file in directory.rglob('*') if file.is_file()) / MB:.1f} MB"
 
 
 def _list() -> None:

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import MB
 from .cache import MANIFEST, remove_directory
-
-MB = 1_000_000
 
 DAY = 24 * 3600
 

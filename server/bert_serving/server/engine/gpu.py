@@ -6,11 +6,8 @@ As a program it answers one line of JSON, ``{"error": null}`` or why not, for a 
 """
 from __future__ import annotations
 
-import json
-import os
-
 from ..errors import EngineError
-from ..process import ask, environment_for, read_orders
+from ..process import ask, environment_for, read_orders, report, reserve_output
 from .backends import backend
 
 MAX_SECONDS = 60.0
@@ -32,16 +29,14 @@ def why_unusable(engine: str, device: int, seconds: float = MAX_SECONDS) -> str 
 
 
 def main() -> None:
-    # Standard output belongs to the answer alone, whatever libraries print meanwhile.
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    answer = reserve_output()
     message = None
     try:
         orders = read_orders("bert-gpu")
         backend(orders["engine"]).check_device(orders["device"])
     except EngineError as error:
         message = error.message
-    print(json.dumps({"error": message}), file=answer, flush=True)
+    report({"error": message}, answer)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Where a worker runs: on this machine today."""
+"""What has workers started on a cluster."""

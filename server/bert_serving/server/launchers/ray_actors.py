@@ -18,13 +18,14 @@ import signal
 import socket
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any
 
 from bert_serving.client.words import counted
 
 from .. import log
 from ..errors import ConfigError, StartError, WorkerStartError
-from ..process import Child, ExitStatus, read_orders
+from ..process import Child, ExitStatus, read_orders, report, reserve_output
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,17 @@ MAX_FAILED = 3
 STAYED_SECONDS = 30.0
 LEAVE_SECONDS = 60.0
 KNOCK_SECONDS = 10.0
+
+MISSING = "-launcher ray takes Ray, which is missing: pip install './server[ray]'"
+
+
+def check_installed() -> None:
+    """
+    Raises:
+        ConfigError: Ray is not.
+    """
+    if find_spec("ray") is None:
+        raise ConfigError(MISSING)
 
 
 class Place:
@@ -69,7 +81,7 @@ class Cluster:
         try:
             import ray
         except ImportError as error:
-            raise ConfigError("-launcher ray takes Ray: pip install './server[ray]'") from error
+            raise ConfigError(MISSING) from error
         self.ray = ray
         _knock(os.environ.get("RAY_ADDRESS", ""))
         try:
@@ -166,14 +178,8 @@ def _knock(address: str) -> None:
 
 def main() -> None:
     orders = read_orders("bert-ray")
-    # What a library prints must not be taken for a report.
-    reports = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    output = reserve_output()
     log.set_up(orders["verbose"], log.Stage.RAY)
-
-    def report(**message: Any) -> None:
-        print(json.dumps(message), file=reports, flush=True)
-
     wanted, placed, received, cluster = int(orders["workers"]), -1, b"", None
     try:
         cluster = Cluster(orders)
@@ -188,10 +194,10 @@ def main() -> None:
             cluster.adjust(wanted, time.monotonic())
             if placed != len(cluster.places):
                 placed = len(cluster.places)
-                report(placed=placed)
+                report({"placed": placed}, output)
             cluster.look(LOOK_SECONDS)
     except StartError as error:
-        report(error={"name": type(error).__name__, "message": str(error)})
+        report({"error": {"name": type(error).__name__, "message": str(error)}}, output)
         sys.exit(error.exit_code)
     finally:
         if cluster is not None:

@@ -7,7 +7,6 @@ and end; a second SIGTERM ends it at once.
 """
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import log
 from ..errors import StartError
-from ..process import read_orders
+from ..process import read_orders, report
 
 if TYPE_CHECKING:
     from .wsgi import Proxy
@@ -30,7 +29,7 @@ def main() -> NoReturn:
     try:
         proxy = start(read_orders("bert-http"))
     except StartError as error:
-        say({"error": {"name": type(error).__name__, "message": error.message}})
+        report({"error": {"name": type(error).__name__, "message": error.message}})
         sys.exit(error.exit_code)
 
     def on_signal(number: int, frame: Any) -> None:
@@ -45,7 +44,7 @@ def main() -> NoReturn:
 
     signal.signal(signal.SIGTERM, on_signal)
     threading.Thread(target=watch_parent, daemon=True).start()
-    say({"ready": True, "http_port": proxy.http_port})
+    report({"ready": True, "http_port": proxy.http_port})
     proxy.serve()
     logger.info("stopped")
     logging.shutdown()
@@ -77,10 +76,6 @@ def load() -> ModuleType:
         raise StartError(f"-http_port needs the package {error.name}; "
                          "install it with: pip install './server[http]'") from error
     return wsgi
-
-
-def say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
 
 
 if __name__ == "__main__":

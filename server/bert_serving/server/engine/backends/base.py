@@ -12,8 +12,6 @@ from ..base import Engine, EngineSettings
 from ..spec import ACTIVATIONS, Departure, EncoderSpec
 from ..weights import Checkpoint
 
-MB = 1_000_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:

@@ -10,11 +10,11 @@ import numpy as np
 
 from bert_serving.client.words import counted
 
-from ...config import PoolingStrategy
+from ...config import MB, PoolingStrategy
 from ...core.features import Features
 from ..base import Engine, EngineSettings
 from ..pooling import HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
-from .base import MB, Backend, Footprint
+from .base import Backend, Footprint
 
 NUM_LAYERS = 12
 """Layers that an echo "model" has, so that -pooling_layer can be told apart."""

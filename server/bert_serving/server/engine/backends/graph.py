@@ -19,7 +19,7 @@ import numpy as np
 
 from bert_serving.client.words import counted
 
-from ...config import PoolingStrategy
+from ...config import MB, PoolingStrategy
 from ...core.features import Features
 from ...errors import EngineError
 from ...precision import PRECISIONS
@@ -31,7 +31,7 @@ from ..quiet import import_tensorflow, tensorflow_version
 from ..spec import EncoderSpec
 from ..tf_encoder import COMPUTES, INPUTS, build_graph
 from ..weights import Checkpoint
-from .base import MB, Backend, Footprint
+from .base import Backend, Footprint
 
 if TYPE_CHECKING:
     import tensorflow as tf

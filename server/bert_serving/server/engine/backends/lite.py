@@ -10,6 +10,7 @@ import numpy as np
 
 from bert_serving.client.words import counted
 
+from ...config import MB
 from ...core.packing import LONG, Layout
 from ...errors import EngineError
 from .. import rows
@@ -20,7 +21,7 @@ from ..rows import RowEngine, attention_bias, token_bias
 from ..spec import EncoderSpec
 from ..tf_encoder import COMPUTES
 from ..weights import Checkpoint
-from .base import MB, Backend, Footprint
+from .base import Backend, Footprint
 
 
 class LiteBackend(Backend):

@@ -10,6 +10,7 @@ import numpy as np
 
 from bert_serving.client.words import counted
 
+from ...config import MB
 from ...core.packing import Layout
 from ...errors import EngineError
 from .. import rows
@@ -18,7 +19,7 @@ from ..cache import write_file
 from ..rows import Read, RowEngine, attention_bias, token_bias
 from ..spec import Departure, EncoderSpec
 from ..weights import Checkpoint
-from .base import MB, Backend, Footprint
+from .base import Backend, Footprint
 
 FORMAT = 1
 """To be raised with every change to the graph or to its files."""

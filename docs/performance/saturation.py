@@ -1,13 +1,13 @@
 """Where one server is full: what its threads spend on requests, and what comes of that with other workers and clients.
 
-    python -m bert_serving.server.benchmark.saturation --speed 500 --size 16
+    python docs/performance/saturation.py --speed 500 --size 16
 
 Costs are found by :func:`fit` from what threads were seen to spend; :func:`simulate` lets a server of such costs live
-for a while, event by event. There are no processes or clocks here; docs/performance/capacity.py measures.
+for a while, event by event. There are no processes or clocks here; capacity.py measures.
 
 A server has two threads that can be full: the loop, where ventilator, sink and supervisor are, and ZeroMQ's, which
 carries bytes. Each does one thing after the other. Workers and clients are somewhere else, on other cores.
-How large a job is, is decided as core.recovery does it.
+The server's own Backlog and Fleet decide which worker gets which job, by the simulated clock.
 """
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import heapq
 import itertools
 import json
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
@@ -24,15 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from bert_serving.client.words import counted
+from bert_serving.server.config import positive
+from bert_serving.server.core.assembly import Assembly
+from bert_serving.server.core.batching import CHARACTERS_PER_TOKEN, Backlog, Pending, estimate_tokens
+from bert_serving.server.core.recovery import Fleet, Flight
+from bert_serving.server.stages.endpoints import MOST_AT_ONCE
 
-from ..config import positive
-from ..core.recovery import (CREDIT, INTERACTIVE_SECONDS, MAX_JOB_TOKENS, MIN_JOB_TOKENS, TARGET_SECONDS,
-                             WORTH_WAITING)
-
-AT_ONCE = 64
-"""Messages that the loop takes before it makes jobs."""
+LEAST_TOKENS, = estimate_tokens([""], sys.maxsize)
+"""Of a sentence without any characters."""
 
 CLIENTS_EACH, MIN_CLIENTS = 8, 32
 """Clients for each worker, so that none waits for want of requests."""
@@ -90,7 +93,7 @@ class Costs:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Costs:
-        """From what docs/performance/capacity.py writes.
+        """From what capacity.py writes.
 
         Raises:
             TypeError, KeyError: it is something else.
@@ -103,7 +106,7 @@ THREADS = ("loop", "io", "worker", "client")
 MEASURED = Costs(
     loop=Cost(request=62.1e-6, sentence=0.07e-6, job=341e-6, byte_in=37.9e-9, byte_out=0.115e-9),
     io=Cost(request=43e-6, job=92.2e-6, byte_in=3.93e-9, byte_out=0.523e-9), wake=1e-6)
-"""By docs/performance/capacity.py on 2026-11-26, on 2 cores of a Zen 3 with other work. Workers and clients are left
+"""By capacity.py on 2026-11-26, on 2 cores of a Zen 3 with other work. Workers and clients are left
 out: they are on other machines."""
 
 
@@ -117,11 +120,11 @@ class Plan:
         size: sentences in a request.
         workers: how many.
         speed: sentences per second that each of them computes; infinite: it takes no time but what it costs.
-        tokens: of one sentence.
+        tokens: of one sentence, special tokens included.
         bytes_in: of one text as it travels.
         bytes_out: of one vector.
         max_batch_size: most sentences in a job.
-        priority_batch_size: requests of at most so many sentences are interactive, so that jobs are short.
+        priority_batch_size: most sentences of a fast request.
         cores: that the server's two threads share; None: each has its own.
         other_cores: that all threads of workers and clients share; None: each has its own.
     """
@@ -130,7 +133,7 @@ class Plan:
     size: int
     workers: int
     speed: float = math.inf
-    tokens: float = 12.0
+    tokens: int = 12
     bytes_in: float = 60.0
     bytes_out: float = 3072.0
     max_batch_size: int = 256
@@ -169,16 +172,7 @@ def fit(seen: Sequence[Counts], seconds: Sequence[float]) -> Cost:
     spent = np.asarray(seconds, dtype=float)
     matrix = np.array([astuple(counts) for counts in seen]) / spent[:, None]  # [measurements, 5]; what is fitted is 1
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
-    matrix = matrix / scale
-    found = np.zeros(matrix.shape[1])
-    gram, target = matrix.T @ matrix, matrix.sum(axis=0)
-    for _ in range(20000):  # one coordinate after the other, each to its best value that is not below 0
-        before = found.copy()
-        for index in range(len(found)):
-            if gram[index, index] > 0:
-                found[index] = max(0.0, found[index] + (target[index] - gram[index] @ found) / gram[index, index])
-        if np.abs(found - before).max() < 1e-12:
-            break
+    found, _ = nnls(matrix / scale, np.ones(len(spent)))
     return Cost(*(float(value) for value in found / scale))
 
 
@@ -244,15 +238,17 @@ class _Thread:
             self.busy = False
 
 
+@dataclass
 class _Request:
-    def __init__(self, client: _Thread, size: int) -> None:
-        self.client, self.unsent, self.missing = client, size, size
+    """A request whose sentences are being computed; ``missing`` of them have no row yet."""
+
+    client: _Thread
+    missing: int
 
 
 class _Worker:
     def __init__(self, thread: _Thread) -> None:
         self.thread = thread
-        self.jobs = self.out = 0      # that it has, and the sentences in them
         self.computing_until = 0.0
         self.computed = 0.0           # seconds
 
@@ -266,20 +262,22 @@ class _Life:
         own, other = _Cores(plan.cores), _Cores(plan.other_cores)
         self.answered = self.sentences = self.jobs = self.in_jobs = 0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
+        self._numbers, self._uids = itertools.count(), itertools.count()
         self.loop, self.io = _Thread(self, own), _Thread(self, own)
         self.workers = [_Worker(_Thread(self, other)) for _ in range(plan.workers)]
-        self.backlog: deque[_Request] = deque()
-        self.waiting = 0               # sentences in the backlog
+        self.backlog = Backlog(plan.max_batch_size, plan.priority_batch_size, plan.tokens)
+        self.fleet = Fleet(plan.workers, self.backlog, math.inf)
+        each = 1 / plan.speed + costs.worker.sentence + plan.bytes_out * costs.worker.byte_out + 1e-9
+        for slot in range(plan.workers):
+            self.fleet.started(slot)
+            self.fleet.ready(slot, plan.tokens / each)
+        self.requests: dict[int, _Request] = {}
+        self.texts = ["x" * (CHARACTERS_PER_TOKEN * (plan.tokens - LEAST_TOKENS))] * plan.size
         self.arrived = self.due = 0    # messages for the loop; those of them that it takes before it makes jobs
-        self.rate = 1 / (1 / plan.speed + costs.worker.sentence + plan.bytes_out * costs.worker.byte_out + 1e-9)
-        target = INTERACTIVE_SECONDS if plan.size <= plan.priority_batch_size else TARGET_SECONDS
-        most = min(max(self.rate * target, MIN_JOB_TOKENS / plan.tokens), MAX_JOB_TOKENS / plan.tokens)
-        self.largest = min(plan.max_batch_size, math.ceil(most))
         self.bytes_in, self.bytes_out = plan.size * plan.bytes_in, plan.size * plan.bytes_out
         threads = [_Thread(self, other) for _ in range(plan.client_threads or plan.clients)]
         for client in range(plan.clients):
-            self._ask(threads[client % len(threads)])
+            self._ask(b"%d" % client, threads[client % len(threads)])
 
     def after(self, seconds: float, then: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + seconds, next(self._numbers), then))
@@ -297,10 +295,9 @@ class _Life:
 
     # A request's way. Of what is known to be spent on each request or job, half is for each direction.
 
-    def _ask(self, client: _Thread) -> None:
-        cost, request = self.costs.client, _Request(client, self.plan.size)
-        seconds = Counts(1, self.plan.size, 0, self.bytes_in, self.bytes_out).seconds(cost)
-        client.do(seconds, lambda: self.io.do(self._toward(self.costs.io), lambda: self._arrive(request)))
+    def _ask(self, identity: bytes, client: _Thread) -> None:
+        seconds = Counts(1, self.plan.size, 0, self.bytes_in, self.bytes_out).seconds(self.costs.client)
+        client.do(seconds, lambda: self.io.do(self._toward(self.costs.io), lambda: self._arrive(identity, client)))
 
     def _toward(self, cost: Cost) -> float:
         return cost.request / 2 + cost.sentence / 2 * self.plan.size + cost.byte_in * self.bytes_in
@@ -308,88 +305,74 @@ class _Life:
     def _back(self, cost: Cost) -> float:
         return cost.request / 2 + cost.byte_out * self.bytes_out
 
-    def _arrive(self, request: _Request) -> None:
+    def _arrive(self, identity: bytes, client: _Thread) -> None:
         self.arrived += 1
-        self.loop.do(self._toward(self.costs.loop), lambda: self._accept(request))
+        self.loop.do(self._toward(self.costs.loop), lambda: self._accept(identity, client))
 
-    def _accept(self, request: _Request) -> None:
-        self.backlog.append(request)
-        self.waiting += request.unsent
-        self._share_out()
+    def _accept(self, identity: bytes, client: _Thread) -> None:
+        """As Ventilator does it where no client has more than one request out."""
+        pending = Pending(uid=next(self._uids), identity=identity, request_id=b"", texts=self.texts,
+                          nbytes=0, tokens=sum(estimate_tokens(self.texts, self.plan.tokens)), arrived=self.now,
+                          deadline=None, assembly=Assembly(self.plan.size))
+        self.requests[pending.uid] = _Request(client, self.plan.size)
+        if self.backlog.is_fast(pending):
+            self.fleet.interactive(self.now)
+        self.backlog.add(pending)
+        self._hand_out()
 
-    def _share_out(self) -> None:
-        """Make jobs, once the loop has taken all messages that were there when it last did."""
+    def _hand_out(self) -> None:
+        """Hand out jobs, once the loop has taken all messages that were there when it last did."""
         self.arrived -= 1
         self.due -= 1
         if self.due > 0:
             return
-        self.due = min(self.arrived, AT_ONCE)
-        if not self.waiting:
-            return
-        for worker in sorted(self.workers, key=lambda worker: worker.jobs):
-            while self.waiting and worker.jobs < CREDIT:
-                if worker.jobs and worker.out >= self.rate * WORTH_WAITING:
-                    break
-                takers = sum(other.out < self.waiting for other in self.workers)
-                self._send(worker, self._cut(min(self.largest, math.ceil(self.waiting / max(1, takers)))))
-                if any(not other.jobs for other in self.workers):
-                    break  # to others first
+        self.due = min(self.arrived, MOST_AT_ONCE)
+        flights = iter(partial(self.fleet.next_flight, self.now), None)
+        self.loop.do_next([(self.costs.loop.job / 2, partial(self._send, flight)) for flight in flights])
 
-    def _cut(self, size: int) -> list[tuple[_Request, int]]:
-        pieces = []
-        while size and self.backlog:
-            request = self.backlog[0]
-            count = min(size, request.unsent)
-            request.unsent -= count
-            self.waiting -= count
-            size -= count
-            pieces.append((request, count))
-            if not request.unsent:
-                self.backlog.popleft()
-        return pieces
-
-    def _send(self, worker: _Worker, job: list[tuple[_Request, int]]) -> None:
-        size = sum(count for _, count in job)
-        worker.jobs += 1
-        worker.out += size
+    def _send(self, flight: Flight) -> None:
+        size = sum(piece.count for piece in flight.pieces)
         self.jobs += 1
         self.in_jobs += size
-        cost = self.costs.worker
-        seconds = Counts(len(job), size, 1, size * self.plan.bytes_in, size * self.plan.bytes_out).seconds(cost)
-        self.loop.do_next([(self.costs.loop.job / 2, lambda: self.io.do(
-            self.costs.io.job / 2, lambda: worker.thread.do(seconds, lambda: self._compute(worker, job, size))))])
+        seconds = Counts(len(flight.pieces), size, 1, size * self.plan.bytes_in,
+                         size * self.plan.bytes_out).seconds(self.costs.worker)
+        self.io.do(self.costs.io.job / 2, lambda: self.workers[flight.slot].thread.do(
+            seconds, lambda: self._compute(flight, size, seconds)))
 
-    def _compute(self, worker: _Worker, job: list[tuple[_Request, int]], size: int) -> None:
+    def _compute(self, flight: Flight, size: int, busy: float) -> None:
         """What takes a worker time and no core of ours."""
-        seconds = size / self.plan.speed
+        worker, seconds = self.workers[flight.slot], size / self.plan.speed
         worker.computed += seconds
         worker.computing_until = max(self.now, worker.computing_until) + seconds
         self.after(worker.computing_until - self.now, lambda: self.io.do(
-            self.costs.io.job / 2 + self.costs.io.sentence / 2 * size, lambda: self._take_rows(worker, job, size)))
+            self.costs.io.job / 2 + self.costs.io.sentence / 2 * size,
+            lambda: self._take_rows(flight, size, busy + seconds)))
 
-    def _take_rows(self, worker: _Worker, job: list[tuple[_Request, int]], size: int) -> None:
+    def _take_rows(self, flight: Flight, size: int, seconds: float) -> None:
         cost = self.costs.loop
         self.arrived += 1
-        self.loop.do(cost.job / 2 + cost.sentence / 2 * size, lambda: self._collect(worker, job, size))
+        self.loop.do(cost.job / 2 + cost.sentence / 2 * size, lambda: self._collect(flight, size, seconds))
 
-    def _collect(self, worker: _Worker, job: list[tuple[_Request, int]], size: int) -> None:
-        worker.jobs -= 1
-        worker.out -= size
+    def _collect(self, flight: Flight, size: int, seconds: float) -> None:
+        tokens = size * self.plan.tokens
+        self.fleet.landed(flight.job, self.now, tokens, seconds, seconds, tokens)
         whole = []
-        for request, count in job:
-            request.missing -= count
+        for piece in flight.pieces:
+            request = self.requests[piece.request.uid]
+            request.missing -= piece.count
             if not request.missing:
-                whole.append(request)
-        self.loop.do_next([*((self._back(self.costs.loop), partial(self._publish, request)) for request in whole),
-                           (0.0, self._share_out)])
+                del self.requests[piece.request.uid]
+                whole.append((piece.request.identity, request.client))
+        self.loop.do_next([*((self._back(self.costs.loop), partial(self._publish, *who)) for who in whole),
+                           (0.0, self._hand_out)])
 
-    def _publish(self, request: _Request) -> None:
-        self.io.do(self._back(self.costs.io), lambda: self._answer(request))
+    def _publish(self, identity: bytes, client: _Thread) -> None:
+        self.io.do(self._back(self.costs.io), lambda: self._answer(identity, client))
 
-    def _answer(self, request: _Request) -> None:
+    def _answer(self, identity: bytes, client: _Thread) -> None:
         self.answered += 1
         self.sentences += self.plan.size
-        self._ask(request.client)
+        self._ask(identity, client)
 
 
 def simulate(costs: Costs, plan: Plan, requests: int = 1000) -> Outcome:
@@ -400,6 +383,8 @@ def simulate(costs: Costs, plan: Plan, requests: int = 1000) -> Outcome:
     """
     if min(plan.clients, plan.size, plan.workers, plan.max_batch_size, requests) < 1 or not plan.speed > 0:
         raise ValueError(f"{plan} with {counted(requests, 'request')}; expected at least one of everything")
+    if plan.tokens < LEAST_TOKENS:
+        raise ValueError(f"{plan}; expected at least {LEAST_TOKENS} tokens for a sentence")
     life = _Life(costs, plan)
     life.run(max(1, requests // 5))
     before = life.spent()
@@ -431,21 +416,20 @@ def table(costs: Costs, sizes: Sequence[int], speeds: Sequence[float], numbers: 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what one server can feed; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bert_serving.server.benchmark.saturation",
-                                     description="Say how many sentences per second one server passes on, and how "
+    parser = argparse.ArgumentParser(description="Say how many sentences per second one server passes on, and how "
                                      "busy the busier of its threads is: at 100 %% it is full.")
     parser.add_argument("--size", type=positive, nargs="+", default=[1, 16, 256], help="sentences in a request")
     parser.add_argument("--speed", type=positive, nargs="+", default=[100, 1000, 10000],
                         help="sentences per second that a worker computes")
     parser.add_argument("--workers", type=positive, nargs="+", default=[1, 4, 16, 64], help="how many there are")
     parser.add_argument("--dimension", type=positive, default=384, help="numbers in a vector")
-    parser.add_argument("--costs", type=Path, help="what docs/performance/capacity.py --output has written "
+    parser.add_argument("--costs", type=Path, help="what capacity.py --output has written "
                         "(default: what it measured on a Zen 3)")
     args = parser.parse_args(argv)
     try:
         costs = Costs.from_json(json.loads(args.costs.read_text())) if args.costs else MEASURED
     except (OSError, ValueError, TypeError, KeyError) as error:
-        parser.error(f"--costs {args.costs} is not what docs/performance/capacity.py --output writes: {error}")
+        parser.error(f"--costs {args.costs} is not what capacity.py --output writes: {error}")
     print(table(replace(costs, worker=Cost(), client=Cost()), args.size, args.speed, args.workers,
                 args.dimension))
     return 0

@@ -1,13 +1,24 @@
 """A simulated server does what can be worked out by hand, and never more than its threads, workers and cores can."""
+import importlib.util
 import json
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from bert_serving.server.benchmark.saturation import (MEASURED, Cost, Costs, Counts, Plan, fit, main, simulate, table,
-                                                      with_wake)
+from bert_serving.server.core.recovery import INTERACTIVE_SECONDS, MIN_JOB_TOKENS, TARGET_SECONDS, Fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+SPEC = importlib.util.spec_from_file_location(
+    "simulated_saturation", Path(__file__).parents[2] / "docs/performance/saturation.py")
+saturation = sys.modules[SPEC.name] = importlib.util.module_from_spec(SPEC)  # where its dataclasses look for themselves
+SPEC.loader.exec_module(saturation)
+MEASURED, Cost, Costs, Counts, Plan = (
+    saturation.MEASURED, saturation.Cost, saturation.Costs, saturation.Counts, saturation.Plan)
+fit, main, simulate, table, with_wake = (
+    saturation.fit, saturation.main, saturation.simulate, saturation.table, saturation.with_wake)
 
 FREE = Costs(Cost(), Cost())
 
@@ -44,6 +55,21 @@ def test_jobs_are_no_larger_than_they_may_be():
     assert simulate(FREE, Plan(clients=8, size=100, workers=1, max_batch_size=30, speed=1e4), 50).batch <= 30
 
 
+@pytest.mark.parametrize("priority_batch_size, seconds", [(16, INTERACTIVE_SECONDS), (1, TARGET_SECONDS)])
+def test_a_job_takes_as_long_as_the_fleet_says(priority_batch_size, seconds):
+    """Short while the requests are fast ones, long where all are bulk."""
+    plan = Plan(clients=400, size=4, workers=1, speed=1000, priority_batch_size=priority_batch_size,
+                max_batch_size=10_000)
+    assert simulate(FREE, plan, 3000).batch == pytest.approx(1000 * seconds, rel=0.1)
+
+
+def test_the_fleet_cuts_the_jobs(monkeypatch):
+    """What core decides is what is simulated: there is no second scheduler here that would differ from it."""
+    monkeypatch.setattr(Fleet, "job_tokens", lambda self, worker, seconds: MIN_JOB_TOKENS)
+    plan = Plan(clients=64, size=16, workers=1, speed=1e4, tokens=8)
+    assert simulate(FREE, plan, 50).batch == MIN_JOB_TOKENS / plan.tokens
+
+
 def test_a_client_alone_waits_for_everything():
     costs = Costs(Cost(request=1e-3), Cost(request=2e-3), Cost(job=3e-3), Cost(request=4e-3))
     outcome = simulate(costs, Plan(clients=1, size=1, workers=1, speed=100), 10)
@@ -67,7 +93,7 @@ def test_cores_are_shared(cores, other_cores, each_second):
     assert outcome.speed == pytest.approx(each_second, rel=0.1)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(clients=st.integers(1, 12), size=st.integers(1, 300), workers=st.integers(1, 5), batch=st.integers(1, 300),
        cores=st.sampled_from([None, 1]), speed=st.sampled_from([50.0, 5000.0, float("inf")]),
        threads=st.sampled_from([None, 1]))
@@ -84,6 +110,11 @@ def test_nobody_does_more_than_is_possible(clients, size, workers, cores, batch,
 def test_nobody_there(wrong):
     with pytest.raises(ValueError, match="at least one of everything"):
         simulate(FREE, replace(Plan(clients=1, size=1, workers=1), **wrong))
+
+
+def test_a_sentence_has_special_tokens():
+    with pytest.raises(ValueError, match="at least 3 tokens for a sentence"):
+        simulate(FREE, Plan(clients=1, size=1, workers=1, tokens=2))
 
 
 def test_costs_are_found_again():
@@ -132,4 +163,4 @@ def test_costs_that_are_none(content, tmp_path, capsys):
     file.write_text(content)
     with pytest.raises(SystemExit):
         main(["--costs", str(file)])
-    assert "is not what docs/performance/capacity.py --output writes" in capsys.readouterr().err
+    assert "is not what capacity.py --output writes" in capsys.readouterr().err

@@ -8,8 +8,7 @@ import zmq
 from bert_serving.server.core import messages
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from bert_serving.server.engine.base import EngineSettings
-from bert_serving.server.launchers.local import LocalLauncher
-from bert_serving.server.process import ExitStatus
+from bert_serving.server.process import Child, ExitStatus
 from bert_serving.server.stages import endpoints
 
 
@@ -21,7 +20,7 @@ class Place:
         jobs, results = run.endpoint("jobs-0"), run.endpoint("results")
         self.pipe, self.results = endpoints.pipe(context, jobs), endpoints.results(context, results)
         engine = EngineSettings(**{"engine": "echo", "hidden_size": 8, **settings})
-        self.handle = LocalLauncher().start({
+        self.handle = Child("bert_serving.server.stages.worker", {
             "jobs": jobs, "results": results, "largest_job": 1_000_000, "verbose": False, "device_is_a_must": True,
             "settings": engine.to_json(), "slot": 0, "incarnation": 1})
 
