@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from bert_serving.server import golden
 from bert_serving.server.core.tokenization import Tokenizer, WordHashTokenizer
 from bert_serving.server.engine import backends, base
 from bert_serving.server.engine.base import Engine, EngineSettings
@@ -72,7 +73,7 @@ def test_the_speed_of_an_engine(monkeypatch):
     settings = EngineSettings(engine="echo")
     times = iter([10.0, 10.5])
     monkeypatch.setattr(base.time, "perf_counter", lambda: next(times))
-    tokens = sum(map(len, base.features(base.PROOF, WordHashTokenizer(), settings)))
+    tokens = sum(map(len, base.features(golden.SENTENCES, WordHashTokenizer(), settings)))
     assert base.speed(base.create(settings), WordHashTokenizer(), settings) == 2 * tokens > 0
 
 

@@ -55,7 +55,7 @@ def test_sequences_with_rows_of_their_own(tiny, tmp_path, check):
     model = tiny(max_position_embeddings=2 * LONG)
     running = check(model, model.write_hugging_face(tmp_path), texts=["the " * (LONG + 20), "fox"], max_seq_len=None)
     base.prove(running.engine, running.tokenizer, running.settings)
-    assert running.engine.describe() == f"ONNX Runtime {onnx.BACKEND.version()} on CPU, 1 threads, fp32"
+    assert running.engine.describe() == f"ONNX Runtime {onnx.BACKEND.version()} on CPU, 1 thread, fp32"
 
 
 def test_a_damaged_graph(tiny_dir, run, tmp_path):
