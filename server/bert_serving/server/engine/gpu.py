@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 
 from ..errors import EngineError
+from ..orders import Orders
 from ..process import ask, environment_for, read_orders
 from .backends import backend
 
@@ -17,10 +19,23 @@ MAX_SECONDS = 60.0
 """Time for the library's import and for the driver."""
 
 
+@dataclass(frozen=True)
+class GpuOrders(Orders):
+    """What is asked.
+
+    Attributes:
+        engine: name of its backend.
+        device: id of the GPU.
+    """
+
+    engine: str
+    device: int
+
+
 def why_unusable(engine: str, device: int, seconds: float = MAX_SECONDS) -> str | None:
     """Why that engine cannot use that GPU; None: it can."""
     try:
-        answer = ask("bert_serving.server.engine.gpu", {"engine": engine, "device": device}, seconds,
+        answer = ask("bert_serving.server.engine.gpu", GpuOrders(engine, device), seconds,
                      environ=environment_for(False))
     except OSError as error:
         return f"engine {engine} could not be asked for GPU {device}: {error}"
@@ -37,8 +52,8 @@ def main() -> None:
     os.dup2(2, 1)
     message = None
     try:
-        orders = read_orders("bert-gpu")
-        backend(orders["engine"]).check_device(orders["device"])
+        orders = read_orders("bert-gpu", GpuOrders)
+        backend(orders.engine).check_device(orders.device)
     except EngineError as error:
         message = error.message
     print(json.dumps({"error": message}), file=answer, flush=True)

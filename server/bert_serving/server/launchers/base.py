@@ -1,9 +1,10 @@
 """What the supervisor asks of whoever starts workers."""
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..process import ExitStatus
+from ..stages.worker import WorkerOrders
 
 
 class Handle(Protocol):
@@ -30,5 +31,5 @@ class Handle(Protocol):
 class Launcher(Protocol):
     """Starts workers somewhere."""
 
-    def start(self, orders: dict[str, Any]) -> Handle:
-        """Start a worker with these orders (see stages.worker)."""
+    def start(self, orders: WorkerOrders) -> Handle:
+        """Start a worker with these orders."""
