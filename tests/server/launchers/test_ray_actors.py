@@ -8,7 +8,7 @@ import pytest
 from bert_serving.server.errors import ConfigError, StartError, WorkerStartError
 from bert_serving.server.launchers import ray_actors as module
 from bert_serving.server.launchers.ray_actors import (LEAVE_SECONDS, MAX_FAILED, STAYED_SECONDS, Cluster, ClusterOrders,
-                                                       HostOrders)
+                                                      HostOrders)
 from bert_serving.server.process import ExitStatus
 
 ORDERS = ClusterOrders(connect="127.0.0.1:7000", workers=2, cpus=4, cpu=False, arguments=("-verbose",), curve=None,
