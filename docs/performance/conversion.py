@@ -13,13 +13,14 @@ import sys
 import tempfile
 
 from bert_serving.server.config import ServerConfig, get_args_parser
+from bert_serving.server.engine.artefact import ArtefactOrders
 from bert_serving.server.engine.models import settle
 
 
 def main() -> None:
     model = settle(ServerConfig.from_args(get_args_parser().parse_args()))
     with tempfile.TemporaryDirectory() as directory:
-        orders = json.dumps({"settings": model.settings.to_json(), "cache_dir": directory}) + "\n"
+        orders = json.dumps(ArtefactOrders(model.settings, directory).to_json()) + "\n"
         done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.artefact"], input=orders, text=True,
                               stdout=subprocess.PIPE)
     answer = json.loads(done.stdout)

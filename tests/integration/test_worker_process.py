@@ -10,6 +10,7 @@ from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.process import Child, ExitStatus
 from bert_serving.server.stages import endpoints
+from bert_serving.server.stages.worker import WorkerOrders
 
 
 class Place:
@@ -20,9 +21,9 @@ class Place:
         jobs, results = run.endpoint("jobs-0"), run.endpoint("results")
         self.pipe, self.results = endpoints.pipe(context, jobs), endpoints.results(context, results)
         engine = EngineSettings(**{"engine": "echo", "hidden_size": 8, **settings})
-        self.handle = Child("bert_serving.server.stages.worker", {
-            "jobs": jobs, "results": results, "largest_job": 1_000_000, "verbose": False, "device_is_a_must": True,
-            "settings": engine.to_json(), "slot": 0, "incarnation": 1})
+        self.handle = Child("bert_serving.server.stages.worker", WorkerOrders(
+            slot=0, incarnation=1, jobs=jobs, results=results, largest_job=1_000_000, settings=engine,
+            device_is_a_must=True, verbose=False))
 
     def say(self, message):
         self.pipe.send_multipart(messages.encode_to_worker(message))

@@ -21,22 +21,25 @@ ROOMS = {
     "client": ["client"],
     "server.errors": ["client.errors"],
     "server.log": [],
-    "server.process": [],
+    "server.orders": ["server.errors", "client.words"],
+    "server.process": ["server.orders"],
     "server.api_keys": ["server.errors", "client.words"],
     "server.precision": [],
     "server.golden": ["server.precision"],
     "server.config": ["server.errors", "server.precision", "client.hosts"],
     "server.keys": ["server.errors", "client.curve"],
-    "server.core": ["server.golden", "server.precision", "server.errors", "client.protocol", "client.errors",
-                    "client.words"],
-    "server.machine": ["server.precision", "server.core", "server.process"],
+    "server.core": ["server.golden", "server.precision", "server.errors", "server.orders", "client.protocol",
+                    "client.errors", "client.words"],
+    "server.machine": ["server.precision", "server.core", "server.orders", "server.process"],
     "server.engine": ["server.core", "server.config", "server.golden", "server.precision", "server.errors",
-                      "server.log", "server.process", "client.words"],
-    "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.process",
-                      "server.keys", "client.link", "client.protocol", "client.errors", "client.words"],
-    "server.launchers": ["server.errors", "server.log", "server.process", "client.words"],
+                      "server.log", "server.orders", "server.process", "client.words"],
+    "server.stages": ["server.engine", "server.core", "server.config", "server.errors", "server.log", "server.orders",
+                      "server.process", "server.keys", "client.link", "client.protocol", "client.errors",
+                      "client.words"],
+    "server.launchers": ["server.errors", "server.log", "server.orders", "server.process", "client.curve",
+                         "client.words"],
     "server.proxy": ["client", "server.golden", "server.precision", "server.errors", "server.api_keys", "server.log",
-                     "server.process"],
+                     "server.orders", "server.process"],
     "server.bulk": ["server.golden", "client", "server.service", "server.config", "server.errors", "server.log",
                     "server.process"],
     "server.doctor": ["client", "server.precision", "server.service", "server.crew", "server.stages", "server.engine",
@@ -44,7 +47,7 @@ ROOMS = {
                       "server.proxy", "server.machine", "server.keys", "server.api_keys", "server.config",
                       "server.errors", "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.core", "server.machine", "server.config",
-                         "server.errors", "server.log", "server.process"],
+                         "server.errors", "server.log", "server.orders", "server.process"],
     "server": ["server", "client"],
     "tools.peers": ["server.benchmark", "server.engine", "server.core", "server.machine", "server.process",
                     "server.config", "server.errors", "client"],
@@ -168,8 +171,8 @@ def test_the_rules_allow(module, source):
 def test_every_room_is_in_the_tables_for_people(page):
     """By the name of its folder or file; the page on architecture leaves out the server's single files."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    single = {"server.config", "server.errors", "server.log", "server.process", "server.machine", "server.api_keys",
-              "server.precision", "server.golden"}
+    single = {"server.config", "server.errors", "server.log", "server.orders", "server.process", "server.machine",
+              "server.api_keys", "server.precision", "server.golden"}
     for room in set(ROOMS) - {"client", "server"} - (single if page.startswith("docs") else set()):
         package, name = room.split(".", 1)
         assert f"/{name.replace('.', '/')}/`" in text or f"{name}.py`" in text, f"{page} has no row for {room}"

@@ -103,10 +103,10 @@ def test_every_worker_has_its_own_pipe_and_orders(make):
     crew = make(num_threads=3, verbose=True)
     assert crew.freeze_orders is None and len(crew.pipes) == len(set(crew.job_endpoints)) == 2
     for endpoint, orders in zip(crew.job_endpoints, crew.orders):
-        assert (orders["jobs"], orders["results"]) == (endpoint, crew.result_endpoint)
-        assert (orders["largest_job"], orders["verbose"], orders["device_is_a_must"]) == (1000, True, False)
-        settings = EngineSettings.from_json(orders["settings"])
-        assert (settings.engine, settings.device, settings.num_threads) == ("echo", CPU, 3)
+        assert (orders.jobs, orders.results) == (endpoint, crew.result_endpoint)
+        assert (orders.largest_job, orders.verbose, orders.device_is_a_must) == (1000, True, False)
+        assert (orders.settings.engine, orders.settings.device, orders.settings.num_threads) == ("echo", CPU, 3)
+    assert [orders.slot for orders in crew.orders] == [0, 1]
 
 
 def test_what_goes_in_at_one_end_comes_out_at_the_other(make):

@@ -12,6 +12,7 @@ from bert_serving.client.curve import ENVIRONMENT
 from bert_serving.server import __version__, join
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.core import membership
+from bert_serving.server.core.membership import Welcome
 from bert_serving.server.errors import ConfigError, StartError
 
 
@@ -101,17 +102,16 @@ def test_keys_that_this_zeromq_cannot_use_are_named(monkeypatch):
 
 # ---- the workers -----------------------------------------------------------------------------------------------------
 
-def orders(**options):
-    return {"options": {**ServerConfig(engine="echo").of_the_model("echo"), **options}, "largest_job": 1000,
-            "timeout": 8.0}
+def welcome(**options):
+    return Welcome({**ServerConfig(engine="echo").of_the_model("echo"), **options}, 1000, 8.0)
 
 
 @pytest.fixture
 def hire():
     hired = []
 
-    def staff(orders, *words):
-        hired.append(join.Staff(orders, lambda worker: None, parse("-num_worker", "2", *words)))
+    def staff(welcome, *words):
+        hired.append(join.Staff(welcome, lambda worker: None, parse("-num_worker", "2", *words)))
         return hired[-1]
 
     yield staff
@@ -120,11 +120,11 @@ def hire():
 
 
 def test_workers_are_hired_for_the_servers_orders(hire):
-    staff = hire(orders(max_seq_len=11, precision="fp16"), "-num_threads", "3")
+    staff = hire(welcome(max_seq_len=11, precision="fp16"), "-num_threads", "3")
     assert len(staff.pipes) == len(staff.fleet.workers) == len(staff.crew.orders) == 2
     for told in staff.crew.orders:
-        assert (told["settings"]["max_seq_len"], told["settings"]["precision"]) == (11, "fp16")
-        assert (told["settings"]["num_threads"], told["largest_job"]) == (3, 1000)
+        assert (told.settings.max_seq_len, told.settings.precision) == (11, "fp16")
+        assert (told.settings.num_threads, told.largest_job) == (3, 1000)
     assert math.isinf(staff.fleet.hang_seconds), "whether they hang is for the server to say"
 
 
@@ -136,22 +136,22 @@ def test_orders_that_cannot_be_followed_leave_nothing_behind(hire, wrong, told, 
     destroyed = []
     monkeypatch.setattr(join.Staff, "_discard", lambda self: destroyed.append(self.context.destroy(linger=0)))
     with pytest.raises(StartError, match=told):
-        hire(orders(**wrong))
+        hire(welcome(**wrong))
     assert len(destroyed) == 1
 
 
 def test_orders_without_options_are_none(hire):
-    with pytest.raises(ConfigError, match="not a server's"):
-        hire({"timeout": 8.0})
+    with pytest.raises(ConfigError, match="the server's options differ"):
+        hire(Welcome({}, 1000, 8.0))
 
 
 def test_the_hosts_own_model_directory_wins(hire):
     with pytest.raises(StartError, match="/ours"):
-        hire(orders(model_dir="/theirs", engine="lite"), "-model_dir", "/ours")
+        hire(welcome(model_dir="/theirs", engine="lite"), "-model_dir", "/ours")
 
 
 def test_who_is_not_there_cannot_be_killed_and_hears_nothing(hire):
-    staff = hire(orders())
+    staff = hire(welcome())
     staff.kill(0)
     assert not staff.keeper.send_stop(0, [b"a job"])
 
@@ -178,7 +178,7 @@ def test_it_joins_works_and_leaves():
     try:
         peer, who = hear(membership.JOIN)
         assert (who["version"], who["protocol"], who["pid"]) == (__version__, membership.PROTOCOL, process.pid)
-        server.send_multipart([peer, *membership.encode(membership.WELCOME, **orders())])
+        server.send_multipart([peer, *membership.encode(membership.WELCOME, **welcome().to_json())])
         _, ready = hear(membership.READY)
         assert ready["worker"] == 0 and membership.decode_proof(ready["proof"]).shape[1] == 768
         process.send_signal(signal.SIGTERM)

@@ -6,21 +6,41 @@ import select
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from bert_serving.server.orders import NoOrders, Orders
 from bert_serving.server.process import Child, ExitStatus, NotStarted, ask, environment_for, raise_descriptor_limit
 
 OBEDIENT = """
 import json, os, signal, subprocess, sys, time
+from dataclasses import dataclass
+from typing import Any
+from bert_serving.server.orders import Orders
 from bert_serving.server.process import exit_on_sigterm, read_orders, report, reserve_output
+
+@dataclass(frozen=True)
+class Do(Orders):
+    do: str
+    echo: Any = None
 
 def say(**message):
     report(message)
 
-orders = read_orders("obedient")
-exec(orders["do"])
+if __name__ == "__main__":
+    orders = read_orders("obedient", Do)
+    exec(orders.do)
 """
 """A module that does what its orders say."""
+
+
+@dataclass(frozen=True)
+class Do(Orders):
+    """As that of the module."""
+
+    do: str
+    echo: Any = None
 
 
 @pytest.fixture
@@ -36,7 +56,7 @@ def start(path):
     children = []
 
     def start(do, **orders):
-        children.append(Child("obedient", {"do": do, **orders}, piped_output=True, environ={"PYTHONPATH": path}))
+        children.append(Child("obedient", Do(do, **orders), piped_output=True, environ={"PYTHONPATH": path}))
         return children[-1]
 
     yield start
@@ -80,24 +100,33 @@ needs_pidfd = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="this sys
     ("print('nonsense'); say(number=1); say(number=2); time.sleep(1000)", 20, {"number": 1}),
     ("pass", 20, None), ("time.sleep(1000)", 0.1, None)], ids=["answers", "ends", "hangs"])
 def test_a_question_is_answered_or_given_up(path, do, seconds, expected):
-    assert ask("obedient", {"do": do}, seconds, environ={"PYTHONPATH": path}) == expected
+    assert ask("obedient", Do(do), seconds, environ={"PYTHONPATH": path}) == expected
 
 
 @needs_pidfd
 def test_nothing_is_left_of_who_was_asked(path):
     do = "say(pid=subprocess.Popen(['sleep', '1000']).pid); time.sleep(1000)"
-    answer = ask("obedient", {"do": do}, 20, environ={"PYTHONPATH": path})
+    answer = ask("obedient", Do(do), 20, environ={"PYTHONPATH": path})
     assert is_gone(answer["pid"])
 
 
 def test_orders_arrive_and_answers_come_back(start):
-    child = start("say(**orders['echo'])", echo={"text": "ä\n\ud800", "number": 1})
+    child = start("say(**orders.echo)", echo={"text": "ä\n\ud800", "number": 1})
     assert next_message(child) == {"text": "ä\n\ud800", "number": 1}
 
 
-def test_what_the_child_needs_for_itself_is_not_among_its_orders(start):
-    child = start("say(keys=sorted(orders))", more=1)
-    assert next_message(child) == {"keys": ["do", "more"]}
+def test_orders_of_another_kind_are_refused_by_name(path):
+    done = subprocess.run([sys.executable, "-m", "obedient"], input=b'{"do": "say(done=1)", "more": 1}\n',
+                          capture_output=True, env={**os.environ, "PYTHONPATH": path}, timeout=40)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith(b"Do.more is unknown; expected do, echo")
+
+
+def test_it_can_be_told_more_later(start):
+    child = start("say(**json.loads(sys.stdin.readline())['echo'])")
+    child.tell(Do("", {"number": 2}))
+    assert next_message(child) == {"number": 2}
+    child.wait(20)
+    child.tell(Do("it is gone"))
 
 
 def test_reserved_output_is_for_reports_alone(start, capfd):
@@ -148,7 +177,7 @@ def test_an_end_is_the_predicate_of_a_sentence(how, told):
 
 
 def test_a_module_that_is_not_there_ends_too(path):
-    child = Child("no_such_module", {}, piped_output=True, environ={"PYTHONPATH": path})
+    child = Child("no_such_module", NoOrders(), piped_output=True, environ={"PYTHONPATH": path})
     assert is_readable(child.sentinel)
     assert child.forget() == ExitStatus(1)
 
@@ -206,7 +235,8 @@ def test_it_hears_when_its_parent_lets_go(start):
 def test_a_child_that_does_not_listen_dies_with_its_parent(path):
     parent = subprocess.Popen([sys.executable, "-c", """
 from bert_serving.server.process import Child
-child = Child("obedient", {"do": "say(pid=os.getpid()); time.sleep(1000)"})
+from obedient import Do
+child = Child("obedient", Do("say(pid=os.getpid()); time.sleep(1000)"))
 input()
 """], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
     with parent:
@@ -269,7 +299,7 @@ def test_nothing_is_left_of_a_child_that_cannot_be_started(monkeypatch):
     before = sorted(os.listdir("/dev/fd"))
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(OSError):
-        Child("obedient", {})
+        Child("obedient", NoOrders())
     assert sorted(os.listdir("/dev/fd")) == before
 
 

@@ -2,6 +2,7 @@
 import os
 import select
 import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,11 +11,24 @@ from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Ready, Stop, decode_to_worker
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.core.scaling import Scaler
+from bert_serving.server.engine.artefact import ArtefactOrders
+from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.errors import EngineError, ModelError, PortError, StartError, WorkerStartError
+from bert_serving.server.launchers.ray_actors import ClusterOrders, Wanted
 from bert_serving.server.process import ExitStatus
+from bert_serving.server.proxy.orders import HttpOptions, Model, ProxyOrders
+from bert_serving.server.stages.worker import WorkerOrders
 from bert_serving.server.supervisor import BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, MAX_FAILED_STARTS, Supervisor
 
 from .core.conftest import make_pending
+
+SETTINGS = EngineSettings(engine="echo")
+WORKER = WorkerOrders(slot=0, jobs="jobs-0", results="results", largest_job=1000, settings=SETTINGS,
+                      device_is_a_must=False, verbose=False)
+PROXY = ProxyOrders(ip="127.0.0.1", port=1, port_out=2, host="127.0.0.1", http_port=0,
+                    options=HttpOptions(http_max_connect=1, cors="*", max_message_mb=1.0, verbose=False), api_keys=(),
+                    curve=None, private=(), model=Model())
+CLUSTER = ClusterOrders(connect=":1", workers=1, cpus=1, cpu=True, arguments=(), curve=None, verbose=False)
 
 ENDED, KILLED = ExitStatus(0), ExitStatus(None, signal.SIGKILL)
 
@@ -22,7 +36,7 @@ ENDED, KILLED = ExitStatus(0), ExitStatus(None, signal.SIGKILL)
 class FakeChild:
     """Stands for a process: lives until ``end``, or until it is killed or told to stop."""
 
-    def __init__(self, module, orders, **settings):
+    def __init__(self, module, orders=None, **settings):
         self.module, self.orders, self.pid = module, orders, 1000
         self.sentinel, self._held = os.pipe()
         self.output, self._written = os.pipe() if settings.get("piped_output") else (None, None)
@@ -34,8 +48,8 @@ class FakeChild:
         self.messages.append(message)
         os.write(self._written, b".")
 
-    def tell(self, message):
-        self.deeds.append(message)
+    def tell(self, orders):
+        self.deeds.append(orders)
 
     def end_input(self):
         self.deeds.append("end input")
@@ -88,10 +102,9 @@ class World:
         self.nobody_listens = False
         self.fleet = Fleet(num_worker, Backlog(8, 8, 25), hang_seconds=60.0)
         self.supervisor = Supervisor(
-            self.fleet, [{"settings": {}, "jobs": f"jobs-{slot}"} for slot in range(num_worker)],
-            freeze_orders={"settings": {}} if freeze else None,
-            proxy_orders={"http_port": 0} if proxy else None,
-            cluster_orders={"workers": 1} if cluster else None, scaler=scaler,
+            self.fleet, [replace(WORKER, slot=slot, jobs=f"jobs-{slot}") for slot in range(num_worker)],
+            freeze_orders=ArtefactOrders(SETTINGS, "cache") if freeze else None,
+            proxy_orders=PROXY if proxy else None, cluster_orders=CLUSTER if cluster else None, scaler=scaler,
             start_timeout=start_timeout, on_worker_lost=self.on_lost, send_stop=self.send_stop,
             on_ready=self.on_ready, environ={"TF": "3"})
 
@@ -140,7 +153,7 @@ class World:
 
     def workers(self, slot=0):
         """Every process that was started for a slot."""
-        return [child for child in self.started if child.module.endswith(".worker") and child.orders["slot"] == slot]
+        return [child for child in self.started if child.module.endswith(".worker") and child.orders.slot == slot]
 
     def others(self, name):
         return [child for child in self.started if child.module.endswith(name)]
@@ -180,8 +193,8 @@ def world(monkeypatch):
 
 def test_ready_when_every_worker_is(world):
     one = world(num_worker=2).begin()
-    assert [child.orders["slot"] for child in one.started] == [0, 1]
-    assert one.workers(1)[0].orders == {"settings": {}, "jobs": "jobs-1", "slot": 1, "incarnation": 1}
+    assert [child.orders.slot for child in one.started] == [0, 1]
+    assert one.workers(1)[0].orders == replace(WORKER, slot=1, jobs="jobs-1", incarnation=1)
     one.get_ready(1)
     assert not one.ready
     one.get_ready(0)
@@ -192,10 +205,11 @@ def test_ready_when_every_worker_is(world):
 def test_the_graph_comes_first_then_workers_that_know_where_it_is(world):
     one = world(freeze=True).begin()
     freezer, = one.others("artefact")
+    assert freezer.orders == ArtefactOrders(SETTINGS, "cache")
     assert freezer.environ == {"TF": "3"} and not one.workers()
     freezer.say(path="/cache/graph", layers=12, layers_kept=11, seconds=1.0, bytes=10)
     one.turn()
-    assert one.workers()[0].orders["settings"] == {"artefact": "/cache/graph"}
+    assert one.workers()[0].orders.settings == replace(SETTINGS, artefact="/cache/graph")
     assert one.workers()[0].environ == {"TF": "3"}
     freezer.end(ENDED)
     one.turn()
@@ -299,7 +313,7 @@ def test_a_worker_that_cannot_even_be_started_is_tried_again(world):
     one.begin()
     assert not one.started and one.fleet.workers[0].state is WorkerState.LOST
     one.later(BACKOFF_SECONDS)
-    assert one.workers()[0].orders["incarnation"] == 2
+    assert one.workers()[0].orders.incarnation == 2
     one.get_ready()
     assert one.ready == 1
 
@@ -322,7 +336,7 @@ def test_a_lost_worker_is_replaced_at_once(world):
     one.get_ready(0)
     one.get_ready(1)
     one.end_worker(1)
-    assert one.lost == [1] and len(one.workers(1)) == 2 and one.workers(1)[1].orders["incarnation"] == 2
+    assert one.lost == [1] and len(one.workers(1)) == 2 and one.workers(1)[1].orders.incarnation == 2
     assert one.workers(1)[0].deeds[-1] == "forget"
     one.get_ready(1)
     assert one.ready == 1, "that is announced once only"
@@ -432,7 +446,7 @@ def test_a_lost_proxy_is_replaced_on_its_old_port(world, caplog):
     one.turn()
     assert "the HTTP proxy was lost (it was killed by SIGKILL); it is replaced" in caplog.messages
     one.later(BACKOFF_SECONDS)
-    assert one.others("proxy")[1].orders["http_port"] == 8125
+    assert [proxy.orders for proxy in one.others("proxy")] == [PROXY, replace(PROXY, http_port=8125)]
     one.others("proxy")[1].say(ready=True, http_port=8125)
     one.turn()
     assert one.ready == 1 and one.failure is None
@@ -582,8 +596,8 @@ def test_the_cluster_is_told_how_many_are_wanted_and_so_is_the_next_who_asks_it(
     for _ in range(4):
         one.later(1.0)
     cluster, = one.others("ray_actors")
-    assert {"workers": 2} in cluster.deeds
+    assert Wanted(2) in cluster.deeds
     cluster.end(KILLED)
     one.turn()
     one.later(MAX_BACKOFF_SECONDS)
-    assert one.others("ray_actors")[-1].orders == {"workers": 2}
+    assert one.others("ray_actors")[-1].orders == replace(CLUSTER, workers=2)

@@ -20,6 +20,7 @@ from .engine.eviction import Lease
 from .engine.models import Model
 from .precision import PRECISIONS
 from .stages import endpoints
+from .stages.worker import WorkerOrders
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Crew:
 
     Attributes:
         freeze_orders: what the freezing process is told; None: the graph is there, or none is needed.
-        orders: for each worker what it is told (see stages.worker).
+        orders: for each worker what it is told, but for its incarnation.
     """
 
     def __init__(self, context: zmq.Context[Any], run_directory: endpoints.RunDirectory, model: Model,
@@ -115,23 +116,21 @@ class Crew:
         self.pipes = [endpoints.pipe(context, endpoint) for endpoint in self.job_endpoints]
         graph: Path | None = None
         self._lease: Lease | None = None
-        self.freeze_orders: dict[str, Any] | None = None
+        self.freeze_orders: artefact.ArtefactOrders | None = None
         if backends.backend(settings.engine).needs_model and self.pipes:
             graph = artefact.artefact_path(settings, model.cache_dir)
             # From before it is looked for until the end: a worker that is restarted needs it again.
             self._lease = Lease(graph)
             if read_manifest(graph) is None:
                 graph = None
-                self.freeze_orders = {"settings": settings.to_json(), "cache_dir": str(model.cache_dir),
-                                      "cache_mb": config.cache_mb}
+                self.freeze_orders = artefact.ArtefactOrders(settings, str(model.cache_dir), config.cache_mb)
             else:
                 logger.info("taking what was frozen before from %s", graph)
-        self.orders = [{
-            "jobs": endpoint, "results": self.result_endpoint, "largest_job": largest, "verbose": config.verbose,
-            "device_is_a_must": where.explicit,
-            "settings": {**settings.to_json(), "artefact": str(graph) if graph else None, "device": device,
-                         "num_threads": threads},
-        } for endpoint, device, threads in zip(self.job_endpoints, where.devices, plan.threads)]
+        self.orders = [WorkerOrders(
+            slot=slot, jobs=endpoint, results=self.result_endpoint, largest_job=largest, verbose=config.verbose,
+            device_is_a_must=where.explicit,
+            settings=replace(settings, artefact=str(graph) if graph else None, device=device, num_threads=threads),
+        ) for slot, (endpoint, device, threads) in enumerate(zip(self.job_endpoints, where.devices, plan.threads))]
 
     def show(self) -> None:
         """Tell the log what computes, and where."""

@@ -11,7 +11,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import zmq
 
@@ -25,6 +25,9 @@ from .config import Parser, ServerConfig, filled, get_args_parser, port_number, 
 from .errors import ConfigError, StartError
 from .keys import WORKERS
 from .process import Ending, raise_descriptor_limit, read_orders
+
+if TYPE_CHECKING:
+    from .core.membership import Welcome
 
 logger = logging.getLogger(__name__)
 
@@ -72,9 +75,9 @@ def get_worker_parser() -> argparse.ArgumentParser:
 
 
 class Staff:
-    """The workers of this host, for what a server's orders say. See stages.agent.Staff."""
+    """The workers of this host, for what a server's welcome says. See stages.agent.Staff."""
 
-    def __init__(self, orders: dict[str, Any], on_lost: Callable[[int, Ending], None],
+    def __init__(self, welcome: Welcome, on_lost: Callable[[int, Ending], None],
                  options: argparse.Namespace) -> None:
         """
         Raises:
@@ -93,10 +96,10 @@ class Staff:
         self.context = zmq.Context()
         own = {name: getattr(options, name) for name in OPTIONS if name != "model_dir" or options.model_dir is not None}
         try:
-            config = _followed(orders, own)
+            config = _followed(welcome, own)
             where, plan = place(config)
             model = settle(config, any(device != CPU for device in where.devices))
-            self.crew = Crew(self.context, self.run_directory, model, where, plan, int(orders["largest_job"]))
+            self.crew = Crew(self.context, self.run_directory, model, where, plan, welcome.largest_job)
         except BaseException:
             self._discard()
             raise
@@ -129,16 +132,16 @@ class Staff:
         self.context.destroy(linger=0)
 
 
-def _followed(orders: dict[str, Any], own: dict[str, Any]) -> ServerConfig:
+def _followed(welcome: Welcome, own: dict[str, Any]) -> ServerConfig:
     """
     Raises:
         ConfigError: they are no orders, or do not go together with this host's own options.
     """
     try:
-        return ServerConfig.from_the_model(orders["options"], **own)
+        return ServerConfig.from_the_model(welcome.options, **own)
     except ConfigError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"what is ordered is not a server's: {type(error).__name__}: {error}") from error
 
 
@@ -183,8 +186,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             raise ConfigError("-num_worker is 0, so nobody would compute; give a number from 1")
         ServerConfig(**{name: getattr(options, name) for name in OPTIONS})
         if options.orders:
-            own = read_orders("bert-host")["curve"]
-            keys = Keys.from_json(own) if own else None
+            from .launchers.ray_actors import HostOrders
+            keys = read_orders("bert-host", HostOrders).curve
         else:
             keys = curve.find(options.curve_dir, warn=lambda message: print(f"warning: {message}", file=sys.stderr))
     except (ConfigError, KeysError) as error:
@@ -202,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     code = 0
     try:
         agent = Agent(lambda: connection(options.connect, keys), who,
-                      lambda orders, on_lost: Staff(orders, on_lost, options), options.patience or math.inf)
+                      lambda welcome, on_lost: Staff(welcome, on_lost, options), options.patience or math.inf)
         if options.orders:
             agent.watch(0, agent.on_parent_gone)
         signal.signal(signal.SIGTERM, agent.on_signal)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .core.placement import Gpu
 from .precision import PRECISIONS
+from .orders import NoOrders
 from .process import ask, read_orders, report
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def gpus(seconds: float = DRIVER_SECONDS) -> list[Gpu]:
     if sys.platform != "win32" and shutil.which("nvidia-smi") is None:
         return []
     started = time.monotonic()
-    answer = ask("bert_serving.server.machine", {}, seconds)
+    answer = ask("bert_serving.server.machine", NoOrders(), seconds)
     if answer is None:
         if time.monotonic() - started >= seconds:
             logger.warning("nvidia-smi has not answered within %g s: going on as if there were no GPU; see whether its "
@@ -152,5 +153,5 @@ def _known(value: float) -> float:
 
 
 if __name__ == "__main__":
-    read_orders("bert-gpus")
+    read_orders("bert-gpus", NoOrders)
     report(_ask_driver())

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
+from .orders import Orders, OrdersT
+
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 
 
@@ -77,7 +79,7 @@ class Child:
         output: file descriptor of its standard output if that is piped, else None.
     """
 
-    def __init__(self, module: str, orders: dict[str, Any], *, arguments: Sequence[str] = (),
+    def __init__(self, module: str, orders: Orders, *, arguments: Sequence[str] = (),
                  piped_output: bool = False, environ: dict[str, str] | None = None) -> None:
         """
         Args:
@@ -103,7 +105,7 @@ class Child:
         if self.output is not None:
             os.set_blocking(self.output, False)
         self._received = b""
-        self.tell({**orders, "parent": os.getpid(), "held": held_by_child})
+        self._write({**orders.to_json(), "parent": os.getpid(), "held": held_by_child})
 
     def read_messages(self) -> list[dict[str, Any]] | None:
         """The JSON objects, a line each, that the child has written since the last call; None at the end of its output.
@@ -130,11 +132,14 @@ class Child:
                 print(line.decode(errors="replace"), file=sys.stderr)
         return messages
 
-    def tell(self, message: dict[str, Any]) -> None:
+    def tell(self, orders: Orders) -> None:
         """Send one more line after its orders; to one that has ended it is lost."""
+        self._write(orders.to_json())
+
+    def _write(self, values: dict[str, Any]) -> None:
         assert self.popen.stdin is not None
         try:
-            self.popen.stdin.write(json.dumps(message).encode() + b"\n")
+            self.popen.stdin.write(json.dumps(values).encode() + b"\n")
             self.popen.stdin.flush()
         except BrokenPipeError:
             pass
@@ -180,7 +185,7 @@ class Child:
         return ExitStatus.of(code)
 
 
-def ask(module: str, orders: dict[str, Any], seconds: float, *,
+def ask(module: str, orders: Orders, seconds: float, *,
         environ: dict[str, str] | None = None) -> dict[str, Any] | None:
     """The first message of a child that is started for it alone; afterwards it is gone, and what it started.
 
@@ -216,27 +221,38 @@ def _has_descriptor() -> bool:
     return True
 
 
-def read_orders(name: str) -> dict[str, Any]:
+def read_orders(name: str, kind: type[OrdersT]) -> OrdersT:
     """First thing in a child: take the orders, and see to it that this process goes when its parent goes.
 
     Orders that do not come from a ``Child`` (a person's, in a shell) name no parent, so there is none to watch.
 
     Args:
         name: what ``ps`` and ``top`` show for it, 15 characters at most.
+        kind: of its orders.
+    Raises:
+        ConfigError: what comes is no such orders.
     """
-    orders: dict[str, Any] = json.loads(_read_line(0))
-    if "parent" not in orders:
-        return orders
-    os.set_inheritable(orders.pop("held"), False)
+    values: dict[str, Any] = json.loads(_read_line(0))
+    if "parent" in values:
+        _obey(values.pop("parent"), values.pop("held"), name)
+    return kind.from_json(values)
+
+
+def _obey(parent: int, held: int, name: str) -> None:
+    """See to it that this process goes when its parent goes.
+
+    Args:
+        held: the descriptor whose end tells the parent that this process is gone.
+    """
+    os.set_inheritable(held, False)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         libc.prctl(PR_SET_NAME, name.encode()[:15], 0, 0, 0)
-    if os.getppid() != orders.pop("parent"):
+    if os.getppid() != parent:
         os._exit(1)  # it went before we could ask to be told
     # Ctrl-C is for the parent, which will tell.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return orders
 
 
 def reserve_output() -> TextIO:
@@ -266,14 +282,14 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _read_line(descriptor: int) -> bytes:
-    """Up to the end of the line and no further: what comes after it is the end of the parent."""
-    line = b""
+    """Up to the end of the line and no further: what comes after it, lines or the end of the parent, is for others."""
+    line = bytearray()
     while not line.endswith(b"\n"):
-        received = os.read(descriptor, 4096)
+        received = os.read(descriptor, 1)
         if not received:
             break
         line += received
-    return line
+    return bytes(line)
 
 
 def environment_for(verbose: bool) -> dict[str, str]:

@@ -26,7 +26,7 @@ from . import __version__, api_keys, keys
 from .config import MB, PoolingStrategy, ServerConfig, WorkerRange
 from .core.batching import Backlog
 from .core.outlet import Outlet
-from .core.membership import Kind, Members
+from .core.membership import Kind, Members, Welcome
 from .core.placement import CPU, MAX_THREADS
 from .core.recovery import CREDIT, Fleet
 from .core.scaling import Scaler
@@ -40,7 +40,11 @@ from .engine.models import settle
 from .engine.quiet import tensorflow_version
 from .errors import EngineError, StartError
 from .launchers import ray_actors
+from .launchers.ray_actors import ClusterOrders
+from .orders import pick
 from .process import environment_for
+from .proxy.orders import HttpOptions, ProxyOrders
+from .proxy.orders import Model as ServedModel
 from .stages import endpoints
 from .stages.annex import Annex
 from .stages.broker import Broker
@@ -148,32 +152,35 @@ class Service:
         """Who talks to workers of other hosts."""
         if self.annex is None:
             return None
-        orders = {"options": self.model.config.of_the_model(self.asked_engine), "largest_job": self.largest_job,
-                  "timeout": self.config.worker_timeout}
+        welcome = Welcome(self.model.config.of_the_model(self.asked_engine), self.largest_job,
+                          self.config.worker_timeout)
         door = self.broker.door
-        return Annex(self.annex, self.members, orders,
+        return Annex(self.annex, self.members, welcome,
                      lambda frame: door is None or door.workers.admits(door.key_of(frame)))
 
     def _supervisor(self, settings: EngineSettings) -> Supervisor:
         config = self.config
-        proxy_orders = None
-        if config.http_port is not None:
-            proxy_orders = {"ip": connectable(config.host), "port": self.port, "port_out": self.port_out,
-                            "host": "0.0.0.0" if config.host == "*" else config.host, "http_port": config.http_port,
-                            "max_connect": config.http_max_connect, "cors": config.cors,
-                            "api_keys": self.api_keys, "verbose": config.verbose,
-                            "max_message_mb": config.max_message_mb, "private": [*config.private_names(), *INNER],
-                            "curve": self.keys.proxy.to_json() if self.keys is not None else None,
-                            "model": {"name": self.model.name, "created": int(self.start_time.timestamp()),
-                                      "vocabulary": settings.vocabulary, "adds_special": not settings.no_special_token,
-                                      "token_level": settings.pooling_strategy == "NONE"}}
         return Supervisor(
             self.fleet, self.crew.orders, freeze_orders=self.crew.freeze_orders,
-            proxy_orders=proxy_orders, cluster_orders=self._cluster_orders(), scaler=self._scaler(),
+            proxy_orders=self._proxy_orders(settings), cluster_orders=self._cluster_orders(), scaler=self._scaler(),
             start_timeout=config.start_timeout, on_worker_lost=lambda slot, how: self._worker_lost(slot),
             send_stop=self.broker.tell, on_ready=self._ready, environ=environment_for(config.verbose))
 
-    def _cluster_orders(self) -> dict[str, Any] | None:
+    def _proxy_orders(self, settings: EngineSettings) -> ProxyOrders | None:
+        """What the HTTP proxy is told, if there is one."""
+        config = self.config
+        if config.http_port is None:
+            return None
+        return ProxyOrders(
+            ip=connectable(config.host), port=self.port, port_out=self.port_out,
+            host="0.0.0.0" if config.host == "*" else config.host, http_port=config.http_port,
+            options=pick(HttpOptions, config), api_keys=tuple(self.api_keys),
+            curve=self.keys.proxy if self.keys is not None else None, private=(*config.private_names(), *INNER),
+            model=ServedModel(name=self.model.name, created=int(self.start_time.timestamp()),
+                              vocabulary=settings.vocabulary, adds_special=not settings.no_special_token,
+                              token_level=settings.pooling_strategy == "NONE"))
+
+    def _cluster_orders(self) -> ClusterOrders | None:
         """What the process is told that has workers started on a cluster, if there is one."""
         config = self.config
         if config.launcher != "ray":
@@ -182,12 +189,13 @@ class Service:
                      "-patience", str(config.start_timeout)]
         count = config.num_worker
         able = backends.possible(replace(config, engine=self.asked_engine))
-        return {"connect": f"{'' if config.host in ANY_HOST else config.host}:{self.worker_port}",
-                "workers": count.least if isinstance(count, WorkerRange) else count,
-                "cpus": config.num_threads or (MAX_THREADS if any(found.needs_model for found in able) else 1),
-                "cpu": config.cpu or not any(found.gpus for found in able),
-                "arguments": [*arguments, "-verbose"] if config.verbose else arguments,
-                "curve": self.keys.launched.to_json() if self.keys is not None else None, "verbose": config.verbose}
+        return ClusterOrders(
+            connect=f"{'' if config.host in ANY_HOST else config.host}:{self.worker_port}",
+            workers=count.least if isinstance(count, WorkerRange) else count,
+            cpus=config.num_threads or (MAX_THREADS if any(found.needs_model for found in able) else 1),
+            cpu=config.cpu or not any(found.gpus for found in able),
+            arguments=(*arguments, "-verbose") if config.verbose else tuple(arguments),
+            curve=self.keys.launched if self.keys is not None else None, verbose=config.verbose)
 
     def _scaler(self) -> Scaler | None:
         config, count = self.config, self.config.num_worker

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bert_serving.client.words import counted
@@ -14,8 +14,12 @@ from bert_serving.client.words import counted
 from .core.messages import Fault, Ready, Stop, encode_to_worker
 from .core.recovery import Fleet, Worker, WorkerState
 from .core.scaling import Scaler
+from .engine.artefact import ArtefactOrders
 from .errors import BY_NAME, EngineError, StartError, WorkerStartError
+from .launchers.ray_actors import ClusterOrders, Wanted
 from .process import Child, Ending, ExitStatus, NotStarted
+from .proxy.orders import ProxyOrders
+from .stages.worker import WorkerOrders
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +66,14 @@ class Supervisor:
         http_port: the proxy's port, once it is ready.
     """
 
-    def __init__(self, fleet: Fleet, worker_orders: list[dict[str, Any]], *,
-                 freeze_orders: dict[str, Any] | None, proxy_orders: dict[str, Any] | None,
-                 cluster_orders: dict[str, Any] | None = None, scaler: Scaler | None = None, start_timeout: float,
+    def __init__(self, fleet: Fleet, worker_orders: list[WorkerOrders], *,
+                 freeze_orders: ArtefactOrders | None, proxy_orders: ProxyOrders | None,
+                 cluster_orders: ClusterOrders | None = None, scaler: Scaler | None = None, start_timeout: float,
                  on_worker_lost: Callable[[int, Ending], None], send_stop: Callable[[int, list[bytes]], bool],
                  on_ready: Callable[[], None], environ: dict[str, str]) -> None:
         """
         Args:
-            worker_orders: for each slot what its worker is told (see stages.worker).
+            worker_orders: for each slot what its worker is told, but for its incarnation.
             freeze_orders: what the freezing process is told; None: the graph is there, or none is needed.
             proxy_orders: what the proxy is told; None: there is none.
             cluster_orders: what the process is told that has a cluster's workers started; None: there is no cluster.
@@ -133,8 +137,8 @@ class Supervisor:
             logger.info("removed the %d least recently used frozen %s to keep to -cache_mb", message["removed"],
                         "graph" if message["removed"] == 1 else "graphs")
         self.frozen_graph = message["path"]
-        for orders in self.worker_orders:
-            orders["settings"]["artefact"] = message["path"]
+        self.worker_orders = [replace(orders, settings=replace(orders.settings, artefact=message["path"]))
+                              for orders in self.worker_orders]
         self._start_workers()
 
     def _on_freezer_gone(self, how: ExitStatus) -> None:
@@ -162,8 +166,8 @@ class Supervisor:
         incarnation = self.fleet.started(slot)
         self._start_ends[slot] = time.monotonic() + self.start_timeout
         try:
-            handle = Child("bert_serving.server.stages.worker", {
-                **self.worker_orders[slot], "slot": slot, "incarnation": incarnation}, environ=self.environ)
+            orders = replace(self.worker_orders[slot], incarnation=incarnation)
+            handle = Child("bert_serving.server.stages.worker", orders, environ=self.environ)
         except OSError as error:  # no memory, or too many processes; there may be room again soon
             self.on_worker_lost(slot, NotStarted(error))
             self._not_ready(slot, NotStarted(error))
@@ -248,9 +252,10 @@ class Supervisor:
             logger.info("wanted: %s, as what waits takes %.1f s with "
                         "%d", counted(self.scaler.wanted, "worker"), backlog,
                         fleet.num_ready)
-            self.cluster_orders["workers"] = self.scaler.wanted  # for the next such process, too
+            # For the next such process, too.
+            self.cluster_orders = replace(self.cluster_orders, workers=self.scaler.wanted)
             if self.cluster.child is not None:
-                self.cluster.child.tell({"workers": self.scaler.wanted})
+                self.cluster.child.tell(Wanted(self.scaler.wanted))
 
     # ---- the HTTP proxy ----------------------------------------------------------------------------------------------
 
@@ -272,7 +277,7 @@ class Supervisor:
         elif message.get("ready"):
             self.http_port = message["http_port"]
             assert self.proxy_orders is not None
-            self.proxy_orders["http_port"] = self.http_port  # the next one gets the same
+            self.proxy_orders = replace(self.proxy_orders, http_port=message["http_port"])  # the next one gets the same
             self.proxy.failures = 0
             if not self.is_ready:
                 self._all_ready()

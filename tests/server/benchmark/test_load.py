@@ -2,11 +2,13 @@
 import itertools
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 from bert_serving.server.benchmark import load
 from bert_serving.server.benchmark.embeddings import EmbeddingsClient
-from bert_serving.server.benchmark.load import BenchmarkError, Crowd, Load, Requests, ask
+from bert_serving.server.benchmark.load import BenchmarkError, Crowd, Load, LoadOrders, Requests, ask
+from bert_serving.server.orders import NoOrders
 
 TEXTS = [[f"sentence {number} of client {client}" for number in range(8)] for client in range(3)]
 
@@ -40,8 +42,8 @@ def test_a_url_is_asked_over_http():
 # ---- a measurement ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("order, before, after", [
-    ({"num_repeat": None, "seconds": 0, "size": 20, "texts": TEXTS[0]}, [8], [20]),
-    ({"num_repeat": 5, "seconds": 9, "size": 2, "texts": TEXTS[0]}, [2, 2], [2, 2, 2])])
+    ({"num_repeat": None, "seconds": 0, "size": 20, "texts": tuple(TEXTS[0])}, [8], [20]),
+    ({"num_repeat": 5, "seconds": 9, "size": 2, "texts": tuple(TEXTS[0])}, [2, 2], [2, 2, 2])])
 def test_what_warms_up_is_done_before_all_begin(monkeypatch, order, before, after):
     events = []
 
@@ -65,22 +67,14 @@ def test_what_warms_up_is_done_before_all_begin(monkeypatch, order, before, afte
         said.append(message)
         events.append("say")
 
-    load.measure({"address": {"ip": "there"}, "patience_ms": 50, **order}, say, lambda: events.append("wait"))
+    load.measure(LoadOrders(address={"ip": "there"}, patience_ms=50, **order), say, lambda: events.append("wait"))
     assert events == [*before, "say", "wait", *after, "say"]
     assert said[0] == {"ready": True} and len(said[1]["seconds"]) == len(after)
 
 
 def test_all_clients_are_told_to_begin_when_all_are_ready(monkeypatch):
     events = []
-
-    class Told:
-        def __init__(self, *arguments, **options):
-            pass
-
-        def tell(self, order):
-            events.append(sorted(order))
-
-    monkeypatch.setattr(load, "Child", Told)
+    monkeypatch.setattr(load, "Child", lambda *arguments, **options: SimpleNamespace(tell=events.append))
 
     def hear(clients, key, check):
         events.append((key, len(clients)))
@@ -90,8 +84,8 @@ def test_all_clients_are_told_to_begin_when_all_are_ready(monkeypatch):
     crowd = Crowd()
     for texts, new in ((TEXTS[:2], 2), (TEXTS, 1), (TEXTS[:1], 0)):
         run = crowd.measure({}, Load(size=3), texts)
-        order = ["address", "num_repeat", "patience_ms", "seconds", "size", "texts"]
-        assert events == [("up", new), *[order] * len(texts), ("ready", len(texts)), *[[]] * len(texts),
+        orders = [LoadOrders(size=3, address={}, texts=tuple(its), patience_ms=load.PATIENCE_MS) for its in texts]
+        assert events == [("up", new), *orders, ("ready", len(texts)), *[NoOrders()] * len(texts),
                           ("seconds", len(texts))]
         events.clear()
     assert (run.sentences, run.seconds, run.client_speeds) == (6, 10, [0.6])

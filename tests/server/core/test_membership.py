@@ -7,8 +7,8 @@ import pytest
 from bert_serving.server.core import membership as module
 from bert_serving.server.core.batching import Backlog, Piece
 from bert_serving.server.core.membership import (ALIVE, BYE, GONE, JOB, JOIN, KILL, LEAVE, PROTOCOL, READY, REFUSED,
-                                                 WELCOME, WHO, Kind, Members, MembershipError, check_rows, decode,
-                                                 decode_job, decode_proof, encode, encode_job, encode_proof,
+                                                 WELCOME, WHO, Kind, Members, MembershipError, Welcome, check_rows,
+                                                 decode, decode_job, decode_proof, encode, encode_job, encode_proof,
                                                  readable)
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows, encode_from_worker
 from bert_serving.server.core.placement import CPU
@@ -84,6 +84,16 @@ def test_words_arrive_as_they_were_said(kind, values):
 def test_what_is_no_word(frames):
     with pytest.raises(MembershipError):
         decode(frames)
+
+
+@pytest.mark.parametrize("values, told", [
+    ({"largest_job": 1, "timeout": 8.0}, "Welcome.options is missing; expected options, largest_job, timeout"),
+    ({"options": {}, "largest_job": 1, "timeout": 8.0, "a\n": 1}, r"Welcome.a\\n is unknown"),
+    ({"options": {}, "largest_job": 1, "timeout": "8"}, "Welcome.timeout is a string; expected a number"),
+    ({"options": {}, "largest_job": 1, "timeout": 0.0}, "a welcome without a timeout: 0.0")])
+def test_what_is_no_welcome(values, told):
+    with pytest.raises(MembershipError, match=told):
+        Welcome.read(values)
 
 
 def test_a_job_arrives_as_it_was_sent():

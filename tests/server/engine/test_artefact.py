@@ -76,7 +76,9 @@ def test_whatever_libraries_print_the_answer_is_alone():
 def test_program_survives_odd_orders(tmp_path):
     done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.artefact"], input='{"settings": {}}\n',
                           text=True, capture_output=True, timeout=55)
-    assert done.returncode == 1 and "KeyError" in json.loads(done.stdout)["error"]["message"]
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"] == {
+        "name": "ConfigError", "message": "ArtefactOrders.cache_dir is missing; expected settings, cache_dir, cache_mb"}
 
 
 def test_a_cache_that_cannot_be_written(tiny_dir, tmp_path):

@@ -74,7 +74,7 @@ def test_the_speed_of_an_engine(monkeypatch):
     times = iter([10.0, 10.5])
     monkeypatch.setattr(base.time, "perf_counter", lambda: next(times))
     tokens = sum(map(len, base.features(golden.SENTENCES, WordHashTokenizer(), settings)))
-    assert base.speed(base.create(settings), WordHashTokenizer(), settings) == 2 * tokens > 0
+    assert base.speed(backends.create(settings), WordHashTokenizer(), settings) == 2 * tokens > 0
 
 
 @pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "NONE", "CLS_POOLED"])

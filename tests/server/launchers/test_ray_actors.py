@@ -1,16 +1,18 @@
 """Places on a cluster, with a Ray that is made of lists: asked for, given back, replaced, given up."""
 import socket
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from bert_serving.server.errors import ConfigError, StartError, WorkerStartError
 from bert_serving.server.launchers import ray_actors as module
-from bert_serving.server.launchers.ray_actors import LEAVE_SECONDS, MAX_FAILED, STAYED_SECONDS, Cluster
+from bert_serving.server.launchers.ray_actors import (LEAVE_SECONDS, MAX_FAILED, STAYED_SECONDS, Cluster, ClusterOrders,
+                                                      HostOrders)
 from bert_serving.server.process import ExitStatus
 
-ORDERS = {"connect": "127.0.0.1:7000", "workers": 2, "cpus": 4, "cpu": False, "arguments": ["-verbose"], "curve": None,
-          "verbose": False}
+ORDERS = ClusterOrders(connect="127.0.0.1:7000", workers=2, cpus=4, cpu=False, arguments=("-verbose",), curve=None,
+                       verbose=False)
 
 
 class RayError(Exception):
@@ -91,20 +93,20 @@ def test_each_place_is_a_worker_host_that_connects_to_the_server(ray):
     assert ray.needs["num_cpus"] == 2, "no more than the largest node has"
     for actor in ray.actors:
         assert actor.arguments == ["-connect", "127.0.0.1:7000", "-num_worker", "1", "-num_threads", "2", "-verbose"]
-        assert actor.orders == {"curve": None} and actor.deeds == ["wait"]
+        assert actor.orders == HostOrders(None) and actor.deeds == ["wait"]
     assert len(ray.actors) == 2
 
 
 @pytest.mark.parametrize("cpu, needs", [(False, {"num_gpus": 1, "num_cpus": 1}), (True, {"num_cpus": 2})])
 def test_a_gpu_each_where_there_are_gpus(ray, cpu, needs):
     ray.resources = {"CPU": 8.0, "GPU": 2.0}
-    Cluster({**ORDERS, "cpu": cpu})
+    Cluster(replace(ORDERS, cpu=cpu))
     assert needs.items() <= ray.needs.items() and ("num_gpus" in ray.needs) == ("num_gpus" in needs)
 
 
 def test_a_server_bound_to_every_address_is_found_at_this_node_s(ray):
     ray.addresses = ["10.0.0.1", "10.0.0.2"]
-    assert Cluster({**ORDERS, "connect": ":7000"}).arguments[1] == "10.0.0.1:7000"
+    assert Cluster(replace(ORDERS, connect=":7000")).arguments[1] == "10.0.0.1:7000"
 
 
 def test_a_server_on_the_loopback_cannot_be_reached_from_other_nodes(ray):

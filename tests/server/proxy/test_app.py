@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnprocessableError)
-from bert_serving.server.api_keys import Keys
-from bert_serving.server.proxy.app import Options, create_app
-from bert_serving.server.proxy.openai import Model
+from bert_serving.server.proxy.app import create_app
+from bert_serving.server.proxy.orders import Model
 
-from .conftest import strict
+from .conftest import strict, told
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -76,7 +75,7 @@ def test_tokenize(http, fake):
 
 def test_tokenize_gives_ids_if_there_is_a_vocabulary(fake, tmp_path):
     (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\n")
-    http = create_app(fake, fake, Options(model=Model(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
+    http = create_app(fake, fake, told(model=Model(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
     response = http.post("/tokenize", json={"texts": [["hello", "hello"]], "is_tokenized": True})
     assert strict(response)["ids"] == [[0, 2, 2, 1]]
     assert fake.call == {"texts": [["hello", "hello"]], "is_tokenized": True}
@@ -116,7 +115,7 @@ def test_status_server(http):
 
 
 def test_what_is_private_is_there_but_empty(make):
-    answer = strict(make(private=["server_version", "model_dir"]).get("/status/server"))
+    answer = strict(make(private=("server_version", "model_dir")).get("/status/server"))
     assert answer == {"server_version": None, "model_dir": None, "statistic": {"num_data_request": 5}, "status": 200}
 
 
@@ -235,7 +234,7 @@ def test_no_turn_within_patience(fake, path):
         return np.ones((1, 1))
 
     fake.encode = encode
-    app = create_app(fake, fake, Options(max_connect=1, patience=0))
+    app = create_app(fake, fake, told(http_max_connect=1, patience=0))
     body = {"id": 1, "texts": ["a"]}
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(app.test_client().post, "/encode", json=body)
@@ -253,7 +252,7 @@ def test_no_turn_within_patience(fake, path):
 
 
 def test_a_turn_comes_back_after_an_error(fake):
-    http = create_app(fake, fake, Options(max_connect=1, patience=0)).test_client()
+    http = create_app(fake, fake, told(http_max_connect=1, patience=0)).test_client()
     fake.error = OverloadedError("the queue is full")
     for _ in range(3):
         assert http.post("/encode", json={"id": 1, "texts": ["a"]}).status_code == 429
@@ -261,7 +260,7 @@ def test_a_turn_comes_back_after_an_error(fake):
 
 
 def test_more_requests_than_turns_wait(fake):
-    app = create_app(fake, fake, Options(max_connect=2, patience=20))
+    app = create_app(fake, fake, told(http_max_connect=2, patience=20))
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: app.test_client().post("/encode", json={"id": number, "texts": ["a"]}),
                                 range(50)))
@@ -301,7 +300,7 @@ def test_wrong_path_or_method(http, method, path, status, kind):
 
 
 def test_body_over_the_limit(fake):
-    http = create_app(fake, fake, Options(max_message_mb=0.001)).test_client()
+    http = create_app(fake, fake, told(max_message_mb=0.001)).test_client()
     assert http.post("/encode", json={"id": 1, "texts": ["a" * 900]}).status_code == 200
     response = http.post("/encode", json={"id": 1, "texts": ["a" * 1000]})
     assert response.status_code == 413
@@ -312,7 +311,7 @@ def test_body_over_the_limit(fake):
 
 def test_a_stopping_proxy_refuses(fake):
     stopping = Event()
-    http = create_app(fake, fake, stopping=stopping).test_client()
+    http = create_app(fake, fake, told(), stopping).test_client()
     assert http.get("/status/server").status_code == 200
     stopping.set()
     assert http.get("/livez").status_code == 200
@@ -335,7 +334,7 @@ def test_cors_for_everyone(http):
 
 
 def test_cors_for_one_origin(fake):
-    http = create_app(fake, fake, Options(cors="http://a.example")).test_client()
+    http = create_app(fake, fake, told(cors="http://a.example")).test_client()
     allowed = http.get("/status/server", headers={"Origin": "http://a.example"})
     assert allowed.headers["Access-Control-Allow-Origin"] == "http://a.example"
     stranger = http.get("/status/server", headers={"Origin": "http://b.example"})
@@ -389,7 +388,7 @@ OPENED = ["/", "/index.html", "/app.js", "/docs", "/openapi.json", "/livez", "/r
 
 @pytest.fixture
 def locked(make):
-    return make(keys=Keys(KEYS))
+    return make(api_keys=tuple(KEYS))
 
 
 @pytest.mark.parametrize("headers", [
@@ -433,7 +432,7 @@ def test_every_route_is_closed_or_open_on_purpose(locked):
 
 
 def test_a_browser_may_ask_whether_it_may_send_a_key(make):
-    http = make(keys=Keys(KEYS), cors="http://a.example")
+    http = make(api_keys=tuple(KEYS), cors="http://a.example")
     origin = {"Origin": "http://a.example"}
     asked = http.options("/encode", headers=origin | {"Access-Control-Request-Method": "POST",
                                                       "Access-Control-Request-Headers": "authorization, content-type"})

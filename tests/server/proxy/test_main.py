@@ -6,20 +6,24 @@ import signal
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
+from bert_serving.server.orders import NoOrders
 from bert_serving.server.process import Child
 
-ORDERS = {"port": 1, "port_out": 2, "http_port": 0, "max_connect": 1, "patience": 0, "drain_timeout": 5}
+from .conftest import told
+
+ORDERS = told(http_max_connect=1, patience=0, drain_timeout=5)
 
 
 @pytest.fixture
 def start():
-    """Starts proxies, given what to tell them beside ORDERS; what still runs at the end is killed."""
+    """Starts proxies, with ORDERS unless told otherwise; what still runs at the end is killed."""
     started = []
 
-    def start(orders=None, environ=None):
-        child = Child("bert_serving.server.proxy", ORDERS | (orders or {}), piped_output=True, environ=environ)
+    def start(orders=ORDERS, environ=None):
+        child = Child("bert_serving.server.proxy", orders, piped_output=True, environ=environ)
         started.append(child)
         return child
 
@@ -76,7 +80,7 @@ def test_the_end_of_its_standard_input_ends_it(start):
 
 def test_a_second_signal_ends_it_at_once(start):
     """A request that nobody answers would keep it for its whole drain_timeout."""
-    child = start({"drain_timeout": 1000})
+    child = start(replace(ORDERS, drain_timeout=1000))
     port = ready(child)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("POST", "/encode", '{"id": 1, "texts": ["a"]}', {"Content-Type": "application/json"})
@@ -92,11 +96,18 @@ def test_a_second_signal_ends_it_at_once(start):
 def test_a_port_in_use(start):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        child = start({"http_port": port})
+        child = start(replace(ORDERS, http_port=port))
         error = says(child)["error"]
         assert child.popen.wait(20) == 4
     assert error["name"] == "PortError"
     assert error["message"].startswith(f"-http_port {port} cannot be bound on 127.0.0.1 (Address already in use)")
+
+
+def test_orders_that_are_none(start):
+    child = start(NoOrders())
+    error = says(child)["error"]
+    assert error["name"] == "ConfigError" and error["message"].startswith("ProxyOrders.ip is missing; expected ip, ")
+    assert child.popen.wait(20) == 2
 
 
 def test_without_flask(start, tmp_path):

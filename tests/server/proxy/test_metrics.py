@@ -12,6 +12,8 @@ from bert_serving.server.proxy.metrics import HISTOGRAMS, Metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from .conftest import told
+
 OPEN = "application/openmetrics-text; version=1.0.0"
 
 
@@ -109,7 +111,7 @@ def test_a_server_is_ready_when_readyz_says_so():
 
 
 def test_http_requests_are_counted_by_route_not_by_path(fake):
-    http = create_app(fake, SimpleNamespace(server_status=status(), encode=fake.encode)).test_client()
+    http = create_app(fake, SimpleNamespace(server_status=status(), encode=fake.encode), told()).test_client()
     http.post("/encode", json={"id": 1, "texts": ["a"]})
     http.post("/encode", json={})
     for number in range(20):

@@ -7,9 +7,11 @@ import threading
 import numpy as np
 import pytest
 from bert_serving.client.curve import Keys
-from bert_serving.server.errors import ConfigError, PortError
+from bert_serving.server.errors import PortError
 from bert_serving.server.proxy import wsgi
-from bert_serving.server.proxy.wsgi import Proxy, Settings, bind
+from bert_serving.server.proxy.wsgi import Proxy, bind
+
+from .conftest import told
 
 
 class GatedClient:
@@ -36,7 +38,7 @@ def served(monkeypatch):
     """A proxy that answers in a thread of its own; yields (proxy, thread)."""
     monkeypatch.setattr(wsgi, "ConcurrentBertClient", GatedClient)
     monkeypatch.setattr(wsgi, "BertClient", GatedClient)
-    proxy = Proxy(Settings(port=1, port_out=2, http_port=0, max_connect=2, drain_timeout=20))
+    proxy = Proxy(told(http_max_connect=2, drain_timeout=20))
     thread = threading.Thread(target=proxy.serve)
     thread.start()
     yield proxy, thread
@@ -72,7 +74,7 @@ def test_answers_on_the_port_it_reports(served):
     assert "waitress" not in (response.headers["Server"] or "").lower()
 
 
-def test_the_client_is_made_as_the_settings_say(served):
+def test_the_client_is_made_as_the_orders_say(served):
     proxy, _ = served
     assert proxy.client.kwargs == {"max_concurrency": 2, "ip": "127.0.0.1", "port": 1, "port_out": 2,
                                    "ignore_all_checks": True, "timeout": 300_000, "curve_dir": ""}
@@ -82,9 +84,9 @@ def test_it_comes_in_with_the_keys_that_it_is_given_and_shows_none(monkeypatch):
     monkeypatch.setattr(wsgi, "ConcurrentBertClient", GatedClient)
     monkeypatch.setattr(wsgi, "BertClient", GatedClient)
     keys = Keys(b"1" * 40, b"2" * 40, b"3" * 40)
-    settings = Settings(port=1, port_out=2, http_port=0, curve=keys.to_json())
-    assert "3" * 40 not in repr(settings)
-    proxy = Proxy(settings)
+    orders = told(curve=keys)
+    assert "3" * 40 not in repr(orders)
+    proxy = Proxy(orders)
     assert proxy.client.kwargs["curve_dir"] == proxy.probe.kwargs["curve_dir"] == keys
     proxy.server.close()
     proxy.server.task_dispatcher.shutdown()
@@ -115,7 +117,7 @@ def test_stop_answers_what_has_begun_and_refuses_the_rest(served):
 def test_stop_waits_no_longer_than_drain_timeout(monkeypatch):
     monkeypatch.setattr(wsgi, "ConcurrentBertClient", GatedClient)
     monkeypatch.setattr(wsgi, "BertClient", GatedClient)
-    proxy = Proxy(Settings(port=1, port_out=2, http_port=0, drain_timeout=0.1))
+    proxy = Proxy(told(drain_timeout=0.1))
     thread = threading.Thread(target=proxy.serve)
     thread.start()
     connection = post(proxy.http_port, {"id": 1, "texts": ["a"]})
@@ -153,7 +155,7 @@ def test_probes_do_not_wait_behind_requests(served):
         connection.close()
 
 
-# ---- bind, Settings --------------------------------------------------------------------------------------------------
+# ---- bind ------------------------------------------------------------------------------------------------------------
 
 def test_bind_to_a_port_in_use():
     with bind("127.0.0.1", 0) as taken:
@@ -173,13 +175,3 @@ def test_bind_to_every_address(host, address):
     with bind(host, 0) as listener:
         assert listener.getsockname()[0] in (address, "::1")
         assert listener.getsockname()[1] > 0
-
-
-def test_settings():
-    settings = Settings.from_orders({"port": 1, "port_out": 2, "http_port": 3, "cors": "http://a.example", "held": 9})
-    assert settings == Settings(port=1, port_out=2, http_port=3, cors="http://a.example")
-
-
-def test_settings_that_miss_something():
-    with pytest.raises(ConfigError, match="incomplete.*http_port"):
-        Settings.from_orders({"port": 1, "port_out": 2})

@@ -3,6 +3,7 @@ import logging
 import math
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import zmq
 from bert_serving.client.link import Link
 from bert_serving.server.core import membership, messages
 from bert_serving.server.core.batching import Backlog
-from bert_serving.server.core.membership import encode
+from bert_serving.server.core.membership import Welcome, encode
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.errors import StartError, WorkerStartError
@@ -18,7 +19,7 @@ from bert_serving.server.process import ExitStatus
 from bert_serving.server.stages.agent import Agent, Refused
 
 WHO = {"host": "a", "name": "host-a", "version": "2", "protocol": 1, "pid": 7}
-ORDERS = {"options": {"engine": "echo"}, "largest_job": 1000, "timeout": 8.0}
+WELCOME = Welcome({"engine": "echo"}, 1000, 8.0)
 ROWS = np.ones((1, 4), np.float32)
 
 
@@ -48,8 +49,8 @@ class FakeKeeper:
 class FakeStaff:
     """Workers that the test plays."""
 
-    def __init__(self, setup, orders, on_lost, count=2):
-        self.setup, self.orders, self.on_lost = setup, orders, on_lost
+    def __init__(self, setup, welcome, on_lost, count=2):
+        self.setup, self.welcome, self.on_lost = setup, welcome, on_lost
         self.fleet = Fleet(count, Backlog(1, 1, 1), math.inf)
         self.keeper = FakeKeeper(self)
         self.about = {worker: {"pid": 100 + worker, "device": -1} for worker in range(count)}
@@ -98,10 +99,10 @@ class Setup:
         self.agent = Agent(lambda: Link(zmq.DEALER, "127.0.0.1", self.port, sndhwm=0, reconnect_ivl=10), WHO,
                            self.hire, patience)
 
-    def hire(self, orders, on_lost):
+    def hire(self, welcome, on_lost):
         if self.failure is not None:
             raise self.failure
-        self.staffs.append(FakeStaff(self, orders, on_lost))
+        self.staffs.append(FakeStaff(self, welcome, on_lost))
         return self.staffs[-1]
 
     @property
@@ -144,9 +145,9 @@ class Setup:
     def give(self, job, worker=0, slot=5):
         self.send(membership.encode_job(worker, Job(slot, 3, job, ["x"])))
 
-    def join(self, orders=ORDERS):
+    def join(self, welcome=WELCOME):
         assert self.hear(membership.JOIN) == WHO
-        self.say(membership.WELCOME, **orders)
+        self.say(membership.WELCOME, **welcome.to_json())
         self.until(lambda: self.agent.joined, "the welcome")
         return self
 
@@ -184,7 +185,7 @@ def setup(make):
 
 def test_it_joins_and_starts_workers_for_the_orders_and_announces_who_is_ready(setup):
     setup.join()
-    assert setup.staff.orders == ORDERS and setup.staff.keeper.told == ["start"]
+    assert setup.staff.welcome == WELCOME and setup.staff.keeper.told == ["start"]
     assert setup.quiet()
     setup.staff.ready(1)
     assert setup.hear(membership.READY) == {"worker": 1, "pid": 101, "device": -1}
@@ -215,7 +216,7 @@ def test_for_other_orders_it_starts_other_workers(setup):
     before = setup.staff
     setup.say(membership.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
-    setup.join({**ORDERS, "options": {"engine": "graph"}})
+    setup.join(replace(WELCOME, options={"engine": "graph"}))
     assert len(setup.staffs) == 2 and before.closed and before.keeper.told[-1] == "stop"
     before.say(Ready(1, 1, {}))
     assert setup.quiet(), "nobody listens to those who were sent away"
@@ -246,7 +247,7 @@ def test_it_says_that_it_is_there(setup):
 
 @pytest.mark.parametrize("timeout, most", [(8.0, 1.0), (0.8, 0.2)])
 def test_how_often_it_says_so_depends_on_how_soon_it_is_missed(setup, timeout, most):
-    setup.join({**ORDERS, "timeout": timeout})
+    setup.join(replace(WELCOME, timeout=timeout))
     setup.agent._next_alive, now = 0.0, time.monotonic()
     setup.agent.tick(now)
     assert setup.agent._next_alive == now + most
@@ -299,8 +300,9 @@ def test_who_is_not_let_in_ends_with_the_reason(setup):
 
 @pytest.mark.parametrize("frames", [
     [b"HTTP/1.1 400"], [b""], [b"\xff"], [membership.WELCOME], [membership.WELCOME, b"{}"], [membership.WELCOME, b"["],
-    encode(membership.WELCOME, timeout=None), encode(membership.WELCOME, timeout=-1.0),
-    encode(membership.WELCOME, timeout=float("nan"))], ids=range(9))
+    *(encode(membership.WELCOME, **{**WELCOME.to_json(), **wrong}) for wrong in (
+        {"timeout": None}, {"timeout": -1.0}, {"timeout": float("nan")}, {"options": None}, {"largest_job": "1000"}))],
+    ids=range(11))
 def test_a_port_that_is_something_else(setup, frames):
     setup.hear(membership.JOIN)
     setup.send(frames)
@@ -325,7 +327,7 @@ def test_words_that_are_not_for_it_now_change_nothing(setup):
     setup.give(1)
     setup.say(membership.KILL, worker=0)
     setup.say(membership.ALIVE)
-    setup.say(membership.WELCOME, **ORDERS)
+    setup.say(membership.WELCOME, **WELCOME.to_json())
     setup.until(lambda: setup.agent.joined, "the welcome")
     setup.say(membership.KILL, worker=9)
     assert setup.quiet() and not setup.staff.killed and not setup.staff.jobs[0].poll(0)
@@ -338,7 +340,7 @@ def test_workers_that_cannot_be_had_end_it(setup, again):
         setup.say(membership.WHO)
     setup.failure = StartError("there is no such model here")
     setup.hear(membership.JOIN)
-    setup.say(membership.WELCOME, **{**ORDERS, "largest_job": 5})
+    setup.say(membership.WELCOME, **replace(WELCOME, largest_job=5).to_json())
     with pytest.raises(StartError, match="no such model"):
         setup.agent.run(1.0)
     assert all(staff.closed for staff in setup.staffs)

@@ -7,7 +7,7 @@ import pytest
 import zmq
 from bert_serving.server.core import membership
 from bert_serving.server.core.batching import Backlog
-from bert_serving.server.core.membership import Kind, Members, encode, encode_proof
+from bert_serving.server.core.membership import Kind, Members, Welcome, encode, encode_proof
 from bert_serving.server.core.messages import HEAD, Fault, Job, Rows, encode_from_worker
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.stages import endpoints
@@ -83,7 +83,7 @@ class Setup:
         self.fleet = Fleet(own, self.backlog, 60.0)
         self.members = Members(self.fleet, 8.0, Kind(), "2", 5, self.fleet.lost)
         self.admitted, self.taken = True, []
-        self.annex = Annex(socket, self.members, {"options": {}, "largest_job": 7, "timeout": 8.0},
+        self.annex = Annex(socket, self.members, Welcome({}, 7, 8.0),
                            lambda frame: self.admitted)
 
     def step(self, timeout_ms=20):

@@ -5,7 +5,7 @@ this module's :func:`main`. They talk in lines of JSON::
 
     client                                        parent
       {"up": true}                             ->
-                                               <- {"address", "texts", "size", "seconds", "num_repeat", "patience_ms"}
+                                               <- a LoadOrders
       {"ready": true}, connected and warmed up ->
                                                <- {}, to all once all are ready
       {"start", "end", "seconds": [...]}       ->
@@ -26,6 +26,7 @@ import numpy as np
 from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
 
+from ..orders import NoOrders, Orders
 from ..process import Child, read_orders, report
 from .embeddings import EmbeddingsClient
 
@@ -58,6 +59,21 @@ class Load:
     size: int
     seconds: float = 5.0
     num_repeat: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOrders(Load, Orders):
+    """What one client is told of a measurement.
+
+    Attributes:
+        address: of the server; see :meth:`Crowd.measure`.
+        texts: its sentences.
+        patience_ms: how long it waits for one answer, in milliseconds.
+    """
+
+    address: dict[str, Any]
+    texts: tuple[str, ...] = field(repr=False)
+    patience_ms: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +120,16 @@ class Crowd:
             BenchmarkError: a client got an error or no answer, or ended.
         """
         try:
-            new = [Child("bert_serving.server.benchmark.load", {}, piped_output=True)
+            new = [Child("bert_serving.server.benchmark.load", NoOrders(), piped_output=True)
                    for _ in range(len(texts) - len(self._clients))]
             self._clients += new
             _hear(new, "up", check)
             clients = self._clients[:len(texts)]
             for client, its_texts in zip(clients, texts):
-                client.tell({"address": address, "texts": list(its_texts), "size": load.size,
-                             "seconds": load.seconds, "num_repeat": load.num_repeat, "patience_ms": PATIENCE_MS})
+                client.tell(LoadOrders(**vars(load), address=address, texts=tuple(its_texts), patience_ms=PATIENCE_MS))
             _hear(clients, "ready", check)
             for client in clients:
-                client.tell({})
+                client.tell(NoOrders())
             return _summary(_hear(clients, "seconds", check), load.size)
         except BaseException:
             self.close()  # the others may still be at it
@@ -211,28 +226,28 @@ def connect(address: dict[str, Any], patience_ms: int) -> BertClient | Embedding
     return BertClient(**address, timeout=patience_ms, check_length=False, check_token_info=False)
 
 
-def measure(order: dict[str, Any], say: Callable[[dict[str, Any]], None], wait: Callable[[], Any]) -> None:
+def measure(orders: LoadOrders, say: Callable[[dict[str, Any]], None], wait: Callable[[], Any]) -> None:
     """One measurement of this client's: connect, warm up, say so, wait for the others, ask, and say what was found."""
-    num_repeat, requests = order["num_repeat"], Requests(order["texts"], order["size"])
-    with connect(order["address"], order["patience_ms"]) as client:
+    num_repeat, requests = orders.num_repeat, Requests(orders.texts, orders.size)
+    with connect(orders.address, orders.patience_ms) as client:
         if num_repeat is None:
-            client.encode(order["texts"][:min(order["size"], WARM_UP_SIZE)])
+            client.encode(list(orders.texts[:min(orders.size, WARM_UP_SIZE)]))
         else:
             for _ in range(WARM_UP):
                 client.encode(next(requests))
         say({"ready": True})
         wait()
         start, end, seconds = ask(client.encode, requests, num_repeat and num_repeat - WARM_UP,
-                                  time.monotonic() + order["seconds"])
+                                  time.monotonic() + orders.seconds)
     say({"start": start, "end": end, "seconds": seconds})
 
 
 def main() -> None:
-    read_orders("bert-bench-client")
+    read_orders("bert-bench-client", NoOrders)
     report({"up": True})
     while line := sys.stdin.buffer.readline():
         try:
-            measure(json.loads(line), report, sys.stdin.buffer.readline)
+            measure(LoadOrders.from_json(json.loads(line)), report, sys.stdin.buffer.readline)
         except BertServingError as error:
             report({"error": str(error)})
 

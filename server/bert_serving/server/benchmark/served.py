@@ -6,7 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any
 
@@ -15,11 +15,19 @@ from bert_serving.client.words import counted
 from .. import log
 from ..config import FromModel, PoolingStrategy, ServerConfig
 from ..errors import BY_NAME, StartError
+from ..orders import Orders
 from ..process import Child, read_orders, report
 from .load import BenchmarkError
 
 TICK_SECONDS = 0.2
 STOP_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class ServedOrders(Orders):
+    """What the server's process is told: options by name, see :func:`to_json`."""
+
+    options: dict[str, Any]
 
 
 class Served:
@@ -43,8 +51,8 @@ class Served:
         self._warn = warn
         self.address: dict[str, Any] = {}
         self._error: StartError | None = None
-        self._child = Child("bert_serving.server.benchmark.served", {"options": {"port": 0, "port_out": 0, **options}},
-                            piped_output=True)
+        self._child = Child("bert_serving.server.benchmark.served",
+                            ServedOrders({"port": 0, "port_out": 0, **options}), piped_output=True)
         until = time.monotonic() + start_seconds
         try:
             while not self.address:
@@ -129,7 +137,7 @@ class Warnings(logging.Handler):
 
 
 def main() -> None:
-    options = read_orders("bert-bench-serv")["options"]
+    options = read_orders("bert-bench-serv", ServedOrders).options
     if options.get("verbose"):
         log.set_up(True)
     else:

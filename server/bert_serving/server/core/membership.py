@@ -11,7 +11,7 @@ begins with a kind of one byte, below with what follows::
                       LEAVE                                         no more jobs, please
                       ANSWER   head, meta[, rows]                   of a worker, see messages
     broker -> host    WHO                                           join, if you want something
-                      WELCOME  {"options": of the model, "largest_job": bytes, "timeout": seconds}
+                      WELCOME  the fields of Welcome
                       REFUSED  {"reason": in words}
                       ALIVE
                       JOB      worker u32, head, sequences          see messages
@@ -34,7 +34,9 @@ from typing import Any
 import numpy as np
 from bert_serving.client.words import counted, json_kind
 
+from ..errors import ConfigError
 from ..golden import difference
+from ..orders import Orders
 from ..precision import PRECISIONS
 from .batching import Piece
 from .messages import HEAD, Fault, Job, Rows, decode_from_worker, encode_to_worker
@@ -72,6 +74,37 @@ class MembershipError(ValueError):
 def readable(value: Any, most: int = 64) -> str:
     """What another host says, for the log and for people: short and printable, so that nobody writes our log for us."""
     return (value if isinstance(value, str) else json_kind(value))[:most].encode("unicode_escape").decode()
+
+
+@dataclass(frozen=True)
+class Welcome(Orders):
+    """What a host is told when it has joined.
+
+    Attributes:
+        options: of the model; see ServerConfig.of_the_model.
+        largest_job: most bytes of a job.
+        timeout: seconds without a sign of life after which either end counts as lost.
+    """
+
+    options: dict[str, Any]
+    largest_job: int
+    timeout: float
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> Welcome:
+        """
+        Args:
+            values: contents of a WELCOME.
+        Raises:
+            MembershipError: they are not.
+        """
+        try:
+            welcome = cls.from_json(values)
+        except ConfigError as error:
+            raise MembershipError(f"a welcome that is none: {readable(error.message, 300)}") from error
+        if not welcome.timeout > 0:
+            raise MembershipError(f"a welcome without a timeout: {welcome.timeout!r}")
+        return welcome
 
 
 # ---- frames ----------------------------------------------------------------------------------------------------------

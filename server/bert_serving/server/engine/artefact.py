@@ -14,11 +14,13 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config import MB, PoolingStrategy
 from ..errors import EngineError, ModelError, StartError
+from ..orders import Orders
 from ..process import read_orders, report, reserve_output
 from . import eviction
 from .architectures import from_file
@@ -28,6 +30,15 @@ from .cache import new_directory, read_manifest, sha256, write_manifest
 from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
 from .spec import HEAD, EncoderSpec, variables
 from .weights import Checkpoint, checkpoint_files, open_checkpoint
+
+
+@dataclass(frozen=True)
+class ArtefactOrders(Orders):
+    """What the process is told that makes an artefact: the arguments of :func:`make`."""
+
+    settings: EngineSettings
+    cache_dir: str
+    cache_mb: int = 0
 
 
 def cached(settings: EngineSettings, cache_dir: str | Path) -> Path | None:
@@ -134,9 +145,8 @@ def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     try:
-        request = read_orders("bert-freeze")
-        result = make(EngineSettings.from_json(request["settings"]), request["cache_dir"],
-                      request.get("cache_mb", 0))
+        orders = read_orders("bert-freeze", ArtefactOrders)
+        result = make(orders.settings, orders.cache_dir, orders.cache_mb)
     except StartError as error:
         result = {"error": {"name": type(error).__name__, "message": str(error)}}
     except ImportError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .. import golden
 from ..core.features import Features, build_features
 from ..core.tokenization import BaseTokenizer, InputTemplate, Tokenizer, WordHashTokenizer
 from ..errors import EngineError
+from ..orders import Orders
 from ..precision import PRECISIONS
 from .architectures import from_file
 
@@ -28,7 +29,7 @@ def setting(default: Any = MISSING, *, artefact: bool = False, vectors: bool | s
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineSettings:
+class EngineSettings(Orders):
     """What an engine needs to know; plain JSON values, so that it can cross a process border.
 
     Each field says what depends on it: from that follow an artefact's key and VECTOR_OPTIONS, and a test fails for a
@@ -83,13 +84,6 @@ class EngineSettings:
     def max_length(self) -> int:
         """Most tokens that a sequence can have."""
         return min(self.max_seq_len or self.max_position_embeddings, self.max_position_embeddings)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> EngineSettings:
-        return cls(**{**values, "pooling_layer": tuple(values["pooling_layer"])})
 
 
 VECTOR_OPTIONS = (*(f.name if f.metadata["vectors"] is True else f.metadata["vectors"]

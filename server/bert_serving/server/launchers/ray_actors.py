@@ -1,11 +1,7 @@
 """Workers on a Ray cluster: this process asks Ray for places, and Ray keeps them; data goes over ZeroMQ alone.
 
-As a script it is a child of the server. Its orders::
-
-    {"connect": "HOST:PORT" of the server's port for workers, no HOST: this node's address, "workers": how many, "cpus":
-     for each, "cpu": no GPUs, "arguments": of bert-serving-worker, "curve": keys or null, "verbose": bool}
-
-and later lines of its standard input, ``{"workers": how many}``; it ends with that input. It reports on its standard
+As a script it is a child of the server. Its orders are :class:`ClusterOrders`, and later lines of its standard input
+:class:`Wanted`; it ends with that input. It reports on its standard
 output: ``{"placed": how many}``, or ``{"error": {"name", "message"}}`` before it ends.
 """
 from __future__ import annotations
@@ -18,13 +14,16 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from bert_serving.client.curve import Keys
 from bert_serving.client.words import counted
 
 from .. import log
 from ..errors import ConfigError, StartError, WorkerStartError
+from ..orders import Orders
 from ..process import Child, ExitStatus, read_orders, report, reserve_output
 
 logger = logging.getLogger(__name__)
@@ -49,10 +48,47 @@ def check_installed() -> None:
         raise ConfigError(MISSING)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterOrders(Orders):
+    """What the process is told that has workers started on a cluster.
+
+    Attributes:
+        connect: HOST:PORT of the server's port for workers; no HOST: this node's address.
+        workers: how many.
+        cpus: for each.
+        cpu: no GPUs.
+        arguments: of ``bert-serving-worker``.
+        curve: the workers' keys for the server; None: it needs none.
+        verbose: log at DEBUG.
+    """
+
+    connect: str
+    workers: int
+    cpus: int
+    cpu: bool
+    arguments: tuple[str, ...]
+    curve: Keys | None = field(repr=False)
+    verbose: bool
+
+
+@dataclass(frozen=True)
+class Wanted(Orders):
+    """How many workers the cluster is asked for from now on."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class HostOrders(Orders):
+    """What a ``bert-serving-worker`` is told that a process starts: its keys for the server; None: it needs none."""
+
+    curve: Keys | None = field(repr=False)
+
+
 class Place:
     """What runs as a Ray actor: one ``bert-serving-worker``, on whatever node Ray has put it."""
 
-    def __init__(self, arguments: list[str], orders: dict[str, Any]) -> None:
+    def __init__(self, arguments: list[str], orders: HostOrders) -> None:
         import ray
         gpus = [str(int(gpu)) for gpu in ray.get_gpu_ids()]
         devices = ["-device_map", *gpus] if gpus else ["-cpu"]
@@ -72,7 +108,7 @@ class Place:
 class Cluster:
     """The places that this server has on a Ray cluster."""
 
-    def __init__(self, orders: dict[str, Any]) -> None:
+    def __init__(self, orders: ClusterOrders) -> None:
         """
         Raises:
             ConfigError: Ray is not installed.
@@ -91,18 +127,18 @@ class Cluster:
             raise StartError(f"Ray cannot be reached: {str(error).strip().splitlines()[0][:300]}; RAY_ADDRESS names a "
                              "cluster") from error
         here = ray.util.get_node_ip_address()
-        host, _, port = orders["connect"].rpartition(":")
+        host, _, port = orders.connect.rpartition(":")
         elsewhere = sorted({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]} - {here, "127.0.0.1"})
         if host.startswith("127.") and elsewhere:
             raise ConfigError(f"-host is {host}, which other nodes of the cluster ({elsewhere[0]}) cannot reach; give "
                               f"-host {here}")
-        self.orders = {"curve": orders["curve"]}
-        has_gpus = ray.cluster_resources().get("GPU", 0) > 0 and not orders["cpu"]
+        self.orders = HostOrders(orders.curve)
+        has_gpus = ray.cluster_resources().get("GPU", 0) > 0 and not orders.cpu
         largest = max(node["Resources"].get("CPU", 1) for node in ray.nodes() if node["Alive"])
-        cpus = int(min(orders["cpus"], largest))
+        cpus = int(min(orders.cpus, largest))
         self.needs = {"num_gpus": 1, "num_cpus": 1} if has_gpus else {"num_cpus": cpus}
         self.arguments = ["-connect", f"{host or here}:{port}", "-num_worker", "1", "-num_threads", str(cpus),
-                          *orders["arguments"]]
+                          *orders.arguments]
         logger.info("on Ray: %s; each worker takes %s",
                     counted(sum(node["Alive"] for node in ray.nodes()), "node"),
                     "a GPU" if has_gpus else counted(cpus, "CPU"))
@@ -177,10 +213,10 @@ def _knock(address: str) -> None:
 
 
 def main() -> None:
-    orders = read_orders("bert-ray")
+    orders = read_orders("bert-ray", ClusterOrders)
     output = reserve_output()
-    log.set_up(orders["verbose"], log.Stage.RAY)
-    wanted, placed, received, cluster = int(orders["workers"]), -1, b"", None
+    log.set_up(orders.verbose, log.Stage.RAY)
+    wanted, placed, received, cluster = orders.workers, -1, b"", None
     try:
         cluster = Cluster(orders)
         while True:
@@ -190,7 +226,7 @@ def main() -> None:
                     return
                 *lines, received = (received + read).split(b"\n")
                 for line in lines:
-                    wanted = int(json.loads(line)["workers"])
+                    wanted = Wanted.from_json(json.loads(line)).workers
             cluster.adjust(wanted, time.monotonic())
             if placed != len(cluster.places):
                 placed = len(cluster.places)

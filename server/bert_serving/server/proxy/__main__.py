@@ -1,6 +1,6 @@
 """The HTTP proxy's process: ``python -m bert_serving.server.proxy``, started by the server as a ``process.Child``.
 
-It takes its orders (the fields of :class:`.wsgi.Settings`), binds, and writes one line of JSON to its standard output:
+It takes its orders (:class:`.orders.ProxyOrders`), binds, and writes one line of JSON to its standard output:
 ``{"ready": true, "http_port": 8125}``; or ``{"error": {"name": ..., "message": ...}}``, after which it ends with that
 error's exit code. SIGTERM, or the end of its standard input (whoever started it is gone), makes it answer what it has
 and end; a second SIGTERM ends it at once.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import log
 from ..errors import StartError
 from ..process import read_orders, report
+from .orders import ProxyOrders
 
 if TYPE_CHECKING:
     from .wsgi import Proxy
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 def main() -> NoReturn:
     try:
-        proxy = start(read_orders("bert-http"))
+        proxy = start(read_orders("bert-http", ProxyOrders))
     except StartError as error:
         report({"error": {"name": type(error).__name__, "message": error.message}})
         sys.exit(error.exit_code)
@@ -52,16 +53,15 @@ def main() -> NoReturn:
     os._exit(0)
 
 
-def start(orders: dict[str, Any]) -> Proxy:
+def start(orders: ProxyOrders) -> Proxy:
     """The proxy, bound and not yet answering.
 
     Raises:
-        StartError: the orders are wrong, the port is taken, or Flask and its friends are not installed.
+        StartError: the port is taken, or Flask and its friends are not installed.
     """
     wsgi = load()
-    settings = wsgi.Settings.from_orders(orders)
-    log.set_up(settings.verbose)
-    return wsgi.Proxy(settings)
+    log.set_up(orders.options.verbose)
+    return wsgi.Proxy(orders)
 
 
 def load() -> ModuleType:

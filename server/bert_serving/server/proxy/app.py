@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
@@ -24,7 +23,7 @@ from .answers import (CLIENT_GONE, StrictJSONProvider, WrongBody, answer, answer
 from .gate import ClientGoneError, Gate, PooledClient
 from .health import ProbeClient, Readiness
 from .metrics import Metrics
-from .openai import Model
+from .orders import ProxyOrders
 from .vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -39,56 +38,33 @@ COMPRESSION = {"COMPRESS_LEVEL": 1, "COMPRESS_BR_LEVEL": 1, "COMPRESS_ZSTD_LEVEL
 """Digits of vectors hardly get smaller with more effort, which takes longer than computing them does."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """
-    Attributes:
-        cors: origins that browsers may call from, with commas between, or ``*``.
-        keys: one of them has to come with every request, but for those of OPEN and the pages.
-        max_connect: requests that ask the client at the same time; the others wait for their turn.
-        patience: how long they wait, in seconds, before they are refused.
-        max_message_mb: largest body of a request, in megabytes.
-        private: keys of the status reply that are there, but without their values.
-        model: what is served.
-        dashboard: folder of the page at ``/``.
-    """
-
-    cors: str = "*"
-    keys: Keys = field(default_factory=Keys)
-    max_connect: int = 10
-    patience: float = 10
-    max_message_mb: float = 64
-    private: Sequence[str] = ()
-    model: Model = field(default_factory=Model)
-    dashboard: Path = pages.DASHBOARD
-
-
-def create_app(client: PooledClient | None, probe: ProbeClient | None = None, options: Options = Options(),
-               stopping: Event | None = None) -> Flask:
+def create_app(client: PooledClient | None, probe: ProbeClient | None, orders: ProxyOrders,
+               stopping: Event | None = None, dashboard: Path = pages.DASHBOARD) -> Flask:
     """The WSGI application.
 
     Args:
-        client: answers every request; called from ``max_connect`` threads at a time.
+        client: answers every request; called from ``http_max_connect`` threads at a time.
         probe: another one, for questions of health.
         stopping: once it is set, new requests are refused.
+        dashboard: folder of the page at ``/``.
     """
     app = Flask(__name__, static_folder=None)
-    app.config.update(COMPRESSION, MAX_CONTENT_LENGTH=int(options.max_message_mb * 1e6), JSON_ADD_STATUS=True)
-    CORS(app, origins=_origins(options.cors), expose_headers=("Retry-After", "WWW-Authenticate"))
+    app.config.update(COMPRESSION, MAX_CONTENT_LENGTH=int(orders.options.max_message_mb * 1e6), JSON_ADD_STATUS=True)
+    CORS(app, origins=_origins(orders.options.cors), expose_headers=("Retry-After", "WWW-Authenticate"))
     Compress(app)
     FlaskJSON(app)
     app.json = StrictJSONProvider(app)
     answer_every_error(app)
 
-    gate = Gate(cast(PooledClient, client), options.max_connect, options.patience)
-    vocabulary = Vocabulary(options.model.vocabulary) if options.model.vocabulary else None
+    gate = Gate(cast(PooledClient, client), orders.options.http_max_connect, orders.patience)
+    vocabulary = Vocabulary(orders.model.vocabulary) if orders.model.vocabulary else None
     readiness = Readiness(cast(ProbeClient, probe))
     _watch(app, Metrics(lambda: cast(ProbeClient, probe).server_status, readiness.check), stopping or Event())
-    _lock(app, options.keys)
+    _lock(app, Keys(orders.api_keys))
     _answer_readiness(app, readiness)
-    _encode(app, gate, vocabulary, options.private)
-    app.register_blueprint(openai.blueprint(gate, options.model, vocabulary))
-    app.register_blueprint(pages.blueprint(options.dashboard))
+    _encode(app, gate, vocabulary, orders.private)
+    app.register_blueprint(openai.blueprint(gate, orders.model, vocabulary))
+    app.register_blueprint(pages.blueprint(dashboard))
     return app
 
 

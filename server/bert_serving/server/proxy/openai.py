@@ -11,28 +11,10 @@ from flask import Blueprint, Response
 
 from .answers import WrongBody, answer, dump, plain, read_object
 from .gate import Gate
+from .orders import Model
 from .vocabulary import Vocabulary
 
 FORMATS = ("float", "base64")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """What is served.
-
-    Attributes:
-        name: of the model.
-        created: when the server started, in seconds since 1970.
-        vocabulary: path of its vocab.txt; None if it has none.
-        token_level: a text has a vector for each of its tokens, not one of its own.
-        adds_special: the server adds [CLS] and [SEP] to tokenized sentences, too.
-    """
-
-    name: str = "echo"
-    created: int = 0
-    vocabulary: str | None = None
-    token_level: bool = False
-    adds_special: bool = True
 
 
 @dataclass(frozen=True)

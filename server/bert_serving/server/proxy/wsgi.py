@@ -6,19 +6,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any
 
-from bert_serving.client import BertClient, ConcurrentBertClient, curve
+from bert_serving.client import BertClient, ConcurrentBertClient
 from waitress import wasyncore
 from waitress.task import ThreadedTaskDispatcher
 
-from ..errors import ConfigError, PortError
+from ..errors import PortError
 from ..api_keys import Keys
-from .app import PROBES, Options, create_app
+from .app import PROBES, create_app
 from .connections import Channel, Server
-from .openai import Model
+from .orders import ProxyOrders
 
 logger = logging.getLogger(__name__)
 
@@ -33,54 +31,6 @@ PROBE_THREADS = 4
 
 MOST_HELD = 1 << 28
 """Bytes of bodies that all connections together may hold; four of the largest, if that is more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the proxy is told.
-
-    Attributes:
-        ip, port, port_out: where the server is.
-        host, http_port: what to bind; port 0 is any free one.
-        max_connect: requests handled at the same time, each by a client of its own.
-        patience: longest wait for one of those clients, in seconds.
-        cors: origins that browsers may call from.
-        api_keys: one of them has to come with every request; none: anybody may call.
-        max_message_mb: largest body of a request, in megabytes.
-        timeout: longest wait for the server's answer, in seconds.
-        probe_timeout: the same, when it is asked how it is.
-        curve: keys for the server, the fields of :class:`bert_serving.client.curve.Keys`; None: it needs none.
-        private: keys of the status reply that are not for everybody who may ask for it over HTTP.
-        model: what is served; the fields of :class:`.openai.Model`.
-        drain_timeout: longest time that requests may take once the proxy is to end, in seconds.
-        verbose: log at DEBUG.
-    """
-
-    port: int
-    port_out: int
-    http_port: int
-    ip: str = "127.0.0.1"
-    host: str = "127.0.0.1"
-    max_connect: int = 10
-    patience: float = 10
-    cors: str = "*"
-    api_keys: Sequence[str] = field(default=(), repr=False)
-    max_message_mb: float = 64
-    timeout: float = 300
-    probe_timeout: float = 5
-    curve: dict[str, str] | None = field(default=None, repr=False)
-    private: Sequence[str] = ()
-    model: dict[str, Any] = field(default_factory=dict)
-    drain_timeout: float = 30
-    verbose: bool = False
-
-    @classmethod
-    def from_orders(cls, orders: dict[str, Any]) -> Settings:
-        """Raises ConfigError if a field is missing; what every child process is told beside them is left alone."""
-        try:
-            return cls(**{f.name: orders[f.name] for f in fields(cls) if f.name in orders})
-        except TypeError as error:
-            raise ConfigError(f"the HTTP proxy's orders are incomplete: {error}") from error
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -127,29 +77,24 @@ def most_connections(max_connect: int) -> int:
 class Proxy:
     """One waitress server and the way it ends."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, orders: ProxyOrders) -> None:
         """Binds; raises PortError where that is impossible."""
-        self.settings = settings
+        self.orders, max_connect = orders, orders.options.http_max_connect
         self.stopping = threading.Event()
-        listener = bind(settings.host, settings.http_port)
+        listener = bind(orders.host, orders.http_port)
         self.http_port: int = listener.getsockname()[1]
-        server: dict[str, Any] = {"ip": settings.ip, "port": settings.port, "port_out": settings.port_out,
+        server: dict[str, Any] = {"ip": orders.ip, "port": orders.port, "port_out": orders.port_out,
                                   "ignore_all_checks": True,
                                   # Without keys it does without, whatever the environment says.
-                                  "curve_dir": curve.Keys.from_json(settings.curve) if settings.curve else ""}
-        self.client = ConcurrentBertClient(max_concurrency=settings.max_connect, timeout=int(settings.timeout * 1000),
-                                           **server)
-        self.probe = BertClient(timeout=int(settings.probe_timeout * 1000), **server)
-        keys = Keys(settings.api_keys)
-        app = create_app(self.client, self.probe, Options(
-            cors=settings.cors, keys=keys, max_connect=settings.max_connect, patience=settings.patience,
-            max_message_mb=settings.max_message_mb, private=settings.private, model=Model(**settings.model)),
-            self.stopping)
+                                  "curve_dir": orders.curve or ""}
+        self.client = ConcurrentBertClient(max_concurrency=max_connect, timeout=int(orders.timeout * 1000), **server)
+        self.probe = BertClient(timeout=int(orders.probe_timeout * 1000), **server)
+        app = create_app(self.client, self.probe, orders, self.stopping)
         self.channels: dict[int, Any] = {}
         most_body = app.config["MAX_CONTENT_LENGTH"]
         self.server = Server(
-            app, listener, Lanes(settings.max_connect + SPARE_THREADS), channels=self.channels, keys=keys,
-            most_connections=most_connections(settings.max_connect), most_body=most_body,
+            app, listener, Lanes(max_connect + SPARE_THREADS), channels=self.channels, keys=Keys(orders.api_keys),
+            most_connections=most_connections(max_connect), most_body=most_body,
             most_held=max(MOST_HELD, 4 * most_body))
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a warning for each request that waits
 
@@ -158,7 +103,7 @@ class Proxy:
         while not self.stopping.is_set():
             wasyncore.loop(timeout=1, use_poll=True, map=self.channels, count=1)
         wasyncore.dispatcher.close(self.server)  # the listening socket alone; its trigger still wakes the loop
-        deadline = time.monotonic() + self.settings.drain_timeout
+        deadline = time.monotonic() + self.orders.drain_timeout
         while self._busy() and time.monotonic() < deadline:
             wasyncore.loop(timeout=0.1, use_poll=True, map=self.channels, count=1)
         self.client.close()

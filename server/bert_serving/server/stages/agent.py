@@ -12,7 +12,7 @@ from bert_serving.client.link import Link
 from bert_serving.client.words import counted
 
 from ..core import membership
-from ..core.membership import MembershipError, readable
+from ..core.membership import MembershipError, Welcome, readable
 from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker
 from ..core.recovery import Fleet, WorkerState
 from ..errors import StartError
@@ -49,19 +49,19 @@ class Agent(Loop):
     """Sockets: ``link`` DEALER to the server; and those of its workers, as the broker's."""
 
     def __init__(self, connect: Callable[[], Link], who: dict[str, Any],
-                 hire: Callable[[dict[str, Any], Callable[[int, Ending], None]], Staff], patience: float) -> None:
+                 hire: Callable[[Welcome, Callable[[int, Ending], None]], Staff], patience: float) -> None:
         """
         Args:
             connect: opens a connection to the server.
             who: what this host says of itself when it joins.
-            hire: makes the workers for the server's orders; is given what to call when one is lost.
+            hire: makes the workers that the server's welcome asks for; is given what to call when one is lost.
             patience: seconds to look for a server that cannot be reached; infinite: for ever.
         """
         super().__init__()
         self.connect, self.who, self.hire, self.patience = connect, who, hire, patience
         self.link = connect()
         self.staff: Staff | None = None
-        self.orders: dict[str, Any] | None = None
+        self.welcome: Welcome | None = None
         self.joined = False
         self.done = False
         # For each worker: our number of a job -> head of its message from the server. Its own numbers begin anew when
@@ -195,7 +195,7 @@ class Agent(Loop):
             self._outside()
             self._next_alive = 0.0
         elif kind == membership.WELCOME:
-            self._welcome(values)
+            self._on_welcome(Welcome.read(values))
         elif kind == membership.REFUSED:
             raise Refused(f"the server does not want this host's workers: {readable(values.get('reason'), 500)}")
         elif kind == membership.KILL and self.staff is not None:
@@ -209,17 +209,14 @@ class Agent(Loop):
             self.done = self._leaving
             self._outside()
 
-    def _welcome(self, orders: dict[str, Any]) -> None:
+    def _on_welcome(self, welcome: Welcome) -> None:
         """The server takes this host, and says what its workers have to do."""
-        timeout = orders.get("timeout")
-        if not isinstance(timeout, float) or not timeout > 0:
-            raise MembershipError(f"a welcome without a timeout: {timeout!r}"[:100])
         self._outside()
         self.joined = True
         self._since = float("inf")
-        self.timeout = timeout
-        if orders != self.orders:
-            self._hire(orders)
+        self.timeout = welcome.timeout
+        if welcome != self.welcome:
+            self._hire(welcome)
             self._heard = time.monotonic()  # a model that is fetched takes its time
         else:
             logger.info("joined again")
@@ -228,7 +225,7 @@ class Agent(Loop):
             if worker.state is WorkerState.READY:
                 self._announce(worker.slot)
 
-    def _hire(self, orders: dict[str, Any]) -> None:
+    def _hire(self, welcome: Welcome) -> None:
         if self.staff is not None:
             logger.info("the server has other orders now: starting other workers")
             for source in [source for source in self.handlers
@@ -237,8 +234,8 @@ class Agent(Loop):
             before, self.staff = self.staff, None
             before.keeper.stop()
             before.close()
-        self.staff = self.hire(orders, self._lost)
-        self.orders = orders
+        self.staff = self.hire(welcome, self._lost)
+        self.welcome = welcome
         self.outstanding = [{} for _ in self.staff.pipes]
         self.watch(self.staff.results, self.on_answer)
         self.staff.keeper.start(self.watch, self.unwatch)

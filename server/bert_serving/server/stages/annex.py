@@ -12,7 +12,7 @@ from bert_serving.client.words import counted
 
 from ..core import membership
 from ..core.admission import Admission
-from ..core.membership import Host, MembershipError, Members, readable
+from ..core.membership import Host, MembershipError, Members, Welcome, readable
 from ..core.messages import Fault, Job, Rows
 from .endpoints import COPY_BELOW, MOST_AT_ONCE, NOBLOCK, address_of, receive
 
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 class Annex:
     """Sockets: ``socket`` ROUTER, to which each host connects."""
 
-    def __init__(self, socket: zmq.Socket[Any], members: Members, orders: dict[str, Any],
+    def __init__(self, socket: zmq.Socket[Any], members: Members, welcome: Welcome,
                  may_join: Callable[[zmq.Frame], bool]) -> None:
         """
         Args:
-            orders: what every host is told when it joins.
+            welcome: what every host is told when it joins.
             may_join: whether who sent this frame still may; with keys, one may have been taken off the list.
         """
-        self.socket, self.members, self.orders, self.may_join = socket, members, orders, may_join
+        self.socket, self.members, self.welcome, self.may_join = socket, members, welcome, may_join
         self._every = min(membership.ALIVE_SECONDS, members.timeout / 4)
         self._next_alive = 0.0
         self._strangers = Admission("")   # what the log says of them
@@ -97,7 +97,7 @@ class Annex:
             self._send(peer, membership.encode(membership.REFUSED, reason=reason))
             return
         logger.info("%s has joined", self.members.hosts[peer].name)
-        self._send(peer, membership.encode(membership.WELCOME, **self.orders))
+        self._send(peer, membership.encode(membership.WELCOME, **self.welcome.to_json()))
 
     def _ready(self, host: Host, values: dict[str, Any]) -> None:
         slot = self.members.ready(host, values)

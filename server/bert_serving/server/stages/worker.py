@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,10 +26,34 @@ from ..core.placement import CPU
 from ..engine.backends import create
 from ..engine.base import Engine, EngineSettings, create_tokenizer, features, prove, speed
 from ..errors import EngineError, StartError
+from ..orders import Orders
 from ..process import read_orders
 from . import endpoints
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOrders(Orders):
+    """What a worker's process is told.
+
+    Attributes:
+        slot, incarnation: which worker it is; incarnations count from 1, and 0 is none that was started.
+        jobs, results: endpoints that it connects to.
+        largest_job: most bytes of a job.
+        settings: of its engine.
+        device_is_a_must: the user asked for this device; else the CPU will do where the engine cannot use it.
+        verbose: log at DEBUG.
+    """
+
+    slot: int
+    incarnation: int = 0
+    jobs: str
+    results: str
+    largest_job: int
+    settings: EngineSettings
+    device_is_a_must: bool
+    verbose: bool
 
 
 class Worker:
@@ -153,14 +177,13 @@ def _bad_sequences(array: np.ndarray, lengths: Sequence[int]) -> list[int]:
 
 
 def main() -> None:
-    orders = read_orders("bert-worker")
-    slot, incarnation = orders["slot"], orders["incarnation"]
-    log.set_up(orders["verbose"], log.Stage.WORKER, slot)
+    orders = read_orders("bert-worker", WorkerOrders)
+    slot, incarnation = orders.slot, orders.incarnation
+    log.set_up(orders.verbose, log.Stage.WORKER, slot)
     context = zmq.Context()
-    jobs, results = endpoints.worker_end(context, orders["jobs"], orders["results"], orders["largest_job"])
+    jobs, results = endpoints.worker_end(context, orders.jobs, orders.results, orders.largest_job)
     try:
-        worker = Worker(jobs, results, slot, incarnation, EngineSettings.from_json(orders["settings"]),
-                        orders["device_is_a_must"])
+        worker = Worker(jobs, results, slot, incarnation, orders.settings, orders.device_is_a_must)
         worker.load()
     except Exception as error:
         if not isinstance(error, StartError):
