@@ -30,11 +30,12 @@ from bert_serving.client import protocol
 from bert_serving.client.errors import BertServingError
 from bert_serving.server import __version__
 from bert_serving.server.api_keys import Keys
-from bert_serving.server.core import membership, messages
+from bert_serving.server.core import messages, remote_messages
 from bert_serving.server.core.batching import Backlog
-from bert_serving.server.core.membership import Kind, Members
+from bert_serving.server.core.membership import Members
 from bert_serving.server.core.outlet import Outlet
 from bert_serving.server.core.recovery import Fleet
+from bert_serving.server.core.remote_rows import Kind
 from bert_serving.server.core.sink import Reply, Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import Caller, Limits, Ventilator
@@ -209,7 +210,7 @@ def check_rows(frames: Frames, right: Any) -> None:
 def make_host(rng: Random) -> tuple[Frames, Any]:
     frames = generate.host(rng)
     if rng.random() < 0.2:
-        return frames, frames[0] == membership.ANSWER and len(frames) == 4
+        return frames, frames[0] == remote_messages.ANSWER and len(frames) == 4
     return generate.spoil(rng, frames), None
 
 
@@ -254,10 +255,10 @@ class Work:
                                lambda slot: self._publish(self.ventilator.lost(slot, 2.0)))
         self.port = Port()
         self.annex = Annex(self.port, self.members, {"timeout": 10.0}, lambda frame: True)  # type: ignore[arg-type]
-        who = {"host": "a", "name": "a", "pid": 1, "version": __version__, "protocol": membership.PROTOCOL}
+        who = {"host": "a", "name": "a", "pid": 1, "version": __version__, "protocol": remote_messages.PROTOCOL}
         assert self.members.join(b"peer", who, 0.0) is None
         self.members.ready(self.members.hosts[b"peer"],
-                           {"worker": 0, "proof": membership.encode_proof(generate.GOLDEN)})
+                           {"worker": 0, "proof": remote_messages.encode_proof(generate.GOLDEN)})
         self._publish(self.ventilator.receive(
             protocol.encode_request(b"a", 1, ["x", "yy"], {"tokens": is_token_level}), 0.0, Caller()))
         assert self.ventilator.next_job(1.0) is not None

@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (ConfigError, KeysError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     from . import __version__, log
-    from .core.membership import PROTOCOL
+    from .core.remote_messages import PROTOCOL
     from .stages.agent import Agent
     from .stages.broker import exit_now
     log.set_up(options.verbose, log.Stage.HOST)

@@ -28,9 +28,10 @@ from . import __version__, api_keys, keys
 from .config import PoolingStrategy, ServerConfig, WorkerRange
 from .core.batching import Backlog
 from .core.outlet import Outlet
-from .core.membership import Kind, Members
+from .core.membership import Members
 from .core.placement import CPU, MAX_THREADS
 from .core.recovery import CREDIT, Fleet
+from .core.remote_rows import Kind
 from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics

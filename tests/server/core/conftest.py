@@ -3,7 +3,10 @@ import numpy as np
 from bert_serving.client import protocol
 from bert_serving.server.core.assembly import Assembly
 from bert_serving.server.core.batching import Pending, estimate_tokens
+from bert_serving.server.core.messages import Rows
 from bert_serving.server.core.outlet import Outlet
+from bert_serving.server.core.placement import CPU
+from bert_serving.server.core.remote_messages import PROTOCOL, encode_proof
 
 LIMIT = 25
 """Longest sequence, in tokens."""
@@ -26,6 +29,29 @@ def rows_of(texts):
     """float32 [n, 2]"""
     return np.array([vector_of(text) for text in texts], np.float32).reshape(len(texts), 2)
 
+
+# ---- other hosts -----------------------------------------------------------------------------------------------------
+
+GOLDEN = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
+WIDTH = GOLDEN.shape[1]
+
+
+def who(host="a", **values):
+    return {"host": host, "name": f"host-{host}", "pid": 7, "version": "2", "protocol": PROTOCOL, **values}
+
+
+def about(worker=0, proof=GOLDEN, **values):
+    return {"worker": worker, "device": CPU, "num_threads": 2, "proof": encode_proof(proof), **values}
+
+
+def rows(flight, count=2, **values):
+    """What a worker of another host answers to a job."""
+    array = np.ones((count, WIDTH), np.float32)
+    return Rows(**{"slot": flight.slot, "incarnation": 1, "job": flight.job, "array": array, "num_tokens": 6,
+                   "seconds": {"compute": 0.5}, "counts": [3] * count, **values})
+
+
+# ---- clients ---------------------------------------------------------------------------------------------------------
 
 class Network:
     """Plays the broker's loop for an outlet: sends what it lets out, and reports what became of it.
