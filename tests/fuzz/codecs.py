@@ -152,7 +152,7 @@ def check_subscriptions(frames: Frames, right: Any) -> None:
     for identity in {*registered, b"bystander", *(message[1:] for message in frames if 1 < len(message) < 256)}:
         if b"\0" in identity:
             continue
-        assert outlet.is_open(identity) == bool(registered.get(identity)), identity
+        assert outlet.open_topic(identity) == (identity + b"\0" if registered.get(identity) else None), identity
         assert outlet.hold(identity, [b"{}", b"1"], 1.0, is_result=True)
         assert (outlet.next_held(identity) is not None) == bool(registered.get(identity)), identity
     outlet.expire(100.0)

@@ -76,7 +76,9 @@ class Network:
 
     def post(self, identity, frames, now=0.0, is_result=False):
         """False if the outlet drops it."""
-        if self.outlet.is_open(identity) and self.send(identity, frames):
+        topic = self.outlet.open_topic(identity)
+        assert topic in (None, identity + b"\0"), "without terminator, one identity's is the beginning of another's"
+        if topic is not None and self.send(identity, frames):
             self.outlet.sent(identity, frames, now, is_result)
             return True
         return self.outlet.hold(identity, frames, now, is_result)

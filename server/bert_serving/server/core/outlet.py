@@ -2,7 +2,7 @@
 
 A result waits here until its identity has subscribed and its socket has room; it is dropped only over a stated limit or
 after a stated time, and every drop is counted. The socket itself belongs to the broker, which sends a reply if
-``is_open`` allows it and reports back: ``sent``, or ``hold`` if the socket had no room. For replies that are held it
+``open_topic`` allows it and reports back: ``sent``, or ``hold`` if the socket had no room. For replies that are held it
 asks ``next_held`` and reports ``delivered`` or ``block``.
 """
 from __future__ import annotations
@@ -129,9 +129,10 @@ class Outlet:
         """The same, independently of ``gone``, for who asks earlier."""
         return _until(self._just_left, since)
 
-    def is_open(self, identity: bytes) -> bool:
-        """Whether a reply may be sent at once: ``identity`` is subscribed, and nothing waits before it."""
-        return identity in self.subscribers and identity not in self.held
+    def open_topic(self, identity: bytes) -> bytes | None:
+        """The topic under which a reply may be sent at once; None: it has to be held, because ``identity`` is not
+        subscribed, or something waits before it."""
+        return identity + TERMINATOR if identity in self.subscribers and identity not in self.held else None
 
     def sent(self, identity: bytes, frames: Sequence[Buffer], now: float, is_result: bool) -> None:
         """The socket has taken a reply.

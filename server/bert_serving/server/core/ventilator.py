@@ -278,7 +278,7 @@ class Ventilator:
         for piece in flight.pieces:
             self.statistics.waiting.observe((flight.since or now) - piece.request.arrived)
         if not rows.bad:
-            return self._add(flight.pieces, rows)
+            return self._finish(self.sink.add(flight.pieces, rows))
         # Texts whose vectors are not finite: what stands beside them is fine, unless it is of the same piece.
         replies: list[Reply] = []
         bad, sequence, good = set(rows.bad), 0, []
@@ -289,14 +289,14 @@ class Ventilator:
                 replies += self._condemn(piece, "its vector is not finite", now)
             sequence += piece.count
         for piece, sequence in good:
-            replies += self._add([piece], _cut(rows, sequence, piece.count))
+            replies += self._finish(self.sink.add([piece], _cut(rows, sequence, piece.count)))
         return replies
 
-    def _add(self, pieces: list[Piece], rows: Rows) -> list[Reply]:
-        replies = self.sink.add(pieces, rows)
-        for _, _, request in replies:
-            if request is not None:
-                self._finished(request)
+    def _finish(self, replies: list[Reply]) -> list[Reply]:
+        """Forget the requests whose results these are."""
+        for reply in replies:
+            if reply.request is not None:
+                self._finished(reply.request)
         return replies
 
     def fault(self, fault: Fault, now: float) -> Sequence[Reply]:

@@ -255,23 +255,19 @@ class Broker(Loop):
         socket.setsockopt(zmq.UNSUBSCRIBE, own)
 
     def publish(self, replies: Iterable[Reply], now: float) -> None:
-        """Send replies; the outlet holds what cannot be sent yet."""
-        sink = self.ventilator.sink
-        for reply in replies:
-            if reply.request is None:
-                self._post(reply, now)
-            elif self._post(reply, now):
-                sink.answered(reply.request, now)
-            else:
-                self._post(sink.dropped(reply.request, sum(map(len, reply.frames))), now)
-
-    def _post(self, reply: Reply, now: float) -> bool:
-        """Send a reply or have it held; False if it was dropped."""
-        identity, frames, request = reply
-        if self.outlet.is_open(identity) and self.send(topic(identity), frames):
-            self.outlet.sent(identity, frames, now, request is not None)
-            return True
-        return self.outlet.hold(identity, frames, now, request is not None)
+        """Send replies; the outlet holds what cannot be sent yet, and the sink hears what became of a result."""
+        outlet, sink = self.outlet, self.ventilator.sink
+        for identity, frames, request in replies:
+            is_result = request is not None
+            subject = outlet.open_topic(identity)
+            if subject is not None and self.send(subject, frames):
+                outlet.sent(identity, frames, now, is_result)
+            elif not outlet.hold(identity, frames, now, is_result):
+                if request is not None:
+                    self.publish([sink.dropped(request, sum(map(len, frames)))], now)
+                continue
+            if request is not None:
+                sink.answered(request, now)
 
     def deliver(self, identity: bytes, now: float) -> None:
         """Send what is held for a client, as far as it has room."""
