@@ -18,7 +18,7 @@ import struct
 import sys
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,12 +30,14 @@ from bert_serving.client import protocol
 from bert_serving.client.errors import BertServingError
 from bert_serving.server import __version__
 from bert_serving.server.api_keys import Keys
-from bert_serving.server.core import membership, messages
+from bert_serving.server.core import messages, remote_messages
 from bert_serving.server.core.batching import Backlog
-from bert_serving.server.core.membership import Kind, Members
+from bert_serving.server.core.membership import Members
 from bert_serving.server.core.outlet import Outlet
 from bert_serving.server.core.recovery import Fleet
-from bert_serving.server.core.sink import Sink
+from bert_serving.server.core.remote_messages import Welcome
+from bert_serving.server.core.remote_rows import Kind
+from bert_serving.server.core.sink import Reply, Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import Caller, Limits, Ventilator
 from bert_serving.server.stages.annex import Annex
@@ -138,24 +140,22 @@ def make_subscriptions(rng: Random) -> tuple[Frames, Any]:
 
 def check_subscriptions(frames: Frames, right: Any) -> None:
     """A result goes to who is subscribed to its whole identity, and to nobody else."""
-    sent: list[bytes] = []
-    outlet = Outlet(lambda out: sent.append(bytes(out[0])) is None, 1 << 20, 1 << 20, 30.0)
+    outlet = Outlet(1 << 20, 1 << 20, 30.0)
     registered: dict[bytes, int] = {}
     for number, message in enumerate(frames):
         change = outlet.subscription(message, float(number))
         is_right = 2 <= len(message) <= 256 and message[0] in (0, 1) and b"\0" not in message[1:]
         assert (change is not None) == is_right, message
         if change is not None:
-            subscribe, topic = change
-            assert topic == message[1:] + b"\0" and subscribe == bool(message[0])
-            registered[message[1:]] = max(0, registered.get(message[1:], 0) + (1 if subscribe else -1))
+            assert change.topic == message[1:] + b"\0" and change.subscribe == bool(message[0])
+            registered[message[1:]] = max(0, registered.get(message[1:], 0) + (1 if change.subscribe else -1))
     assert outlet.subscribers == {identity: count for identity, count in registered.items() if count}
     for identity in {*registered, b"bystander", *(message[1:] for message in frames if 1 < len(message) < 256)}:
         if b"\0" in identity:
             continue
-        sent.clear()
-        outlet.publish(identity, [b"{}", b"1"], 1.0)
-        assert sent == ([identity + b"\0"] if registered.get(identity) else []), identity
+        assert outlet.open_topic(identity) == (identity + b"\0" if registered.get(identity) else None), identity
+        assert outlet.hold(identity, [b"{}", b"1"], 1.0, is_result=True)
+        assert (outlet.next_held(identity) is not None) == bool(registered.get(identity)), identity
     outlet.expire(100.0)
     assert outlet.held_bytes == 0 and not outlet.held
 
@@ -211,7 +211,7 @@ def check_rows(frames: Frames, right: Any) -> None:
 def make_host(rng: Random) -> tuple[Frames, Any]:
     frames = generate.host(rng)
     if rng.random() < 0.2:
-        return frames, frames[0] == membership.ANSWER and len(frames) == 4
+        return frames, frames[0] == remote_messages.ANSWER and len(frames) == 4
     return generate.spoil(rng, frames), None
 
 
@@ -248,21 +248,20 @@ class Work:
         self.replies: list[Any] = []
         backlog = Backlog(8, 4, 25)
         self.fleet = Fleet(0, backlog, 60.0)
-        outlet = Outlet(lambda frames: self.replies.append(protocol.decode_reply([bytes(part) for part in frames]))
-                        is None, 1 << 20, 1 << 20, 30.0)
-        outlet.subscription(b"\1a", 0.0)
+        statistics = Statistics(0.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
-                                     self.fleet, Sink(outlet, None, 512), Statistics(0.0), lambda *_: {})
+                                     self.fleet, Sink(statistics, None, 512), Outlet(1 << 20, 1 << 20, 30.0),
+                                     statistics, lambda *_: {})
         self.members = Members(self.fleet, 10.0, Kind(token_level=is_token_level), __version__, 2,
-                               lambda slot: self.ventilator.lost(slot, 2.0))
+                               lambda slot: self._publish(self.ventilator.lost(slot, 2.0)))
         self.port = Port()
-        self.annex = Annex(self.port, self.members, {"timeout": 10.0}, lambda frame: True)  # type: ignore[arg-type]
-        who = {"host": "a", "name": "a", "pid": 1, "version": __version__, "protocol": membership.PROTOCOL}
+        self.annex = Annex(self.port, self.members, Welcome({}, 7, 10.0), lambda frame: True)  # type: ignore[arg-type]
+        who = {"host": "a", "name": "a", "pid": 1, "version": __version__, "protocol": remote_messages.PROTOCOL}
         assert self.members.join(b"peer", who, 0.0) is None
         self.members.ready(self.members.hosts[b"peer"],
-                           {"worker": 0, "proof": membership.encode_proof(generate.GOLDEN)})
-        self.ventilator.receive(protocol.encode_request(b"a", 1, ["x", "yy"], {"tokens": is_token_level}), 0.0,
-                                Caller())
+                           {"worker": 0, "proof": remote_messages.encode_proof(generate.GOLDEN)})
+        self._publish(self.ventilator.receive(
+            protocol.encode_request(b"a", 1, ["x", "yy"], {"tokens": is_token_level}), 0.0, Caller()))
         assert self.ventilator.next_job(1.0) is not None
 
     def hear(self, peer: bytes, frames: Frames) -> None:
@@ -278,9 +277,13 @@ class Work:
 
     def _take(self, answer: messages.Rows | messages.Fault) -> None:
         if isinstance(answer, messages.Rows):
-            self.ventilator.rows(answer, 2.0)
+            self._publish(self.ventilator.rows(answer, 2.0))
         else:
-            self.ventilator.fault(answer, 2.0)
+            self._publish(self.ventilator.fault(answer, 2.0))
+
+    def _publish(self, replies: Sequence[Reply]) -> None:
+        for identity, frames, _ in replies:
+            self.replies.append(protocol.decode_reply([identity + b"\0", *map(bytes, frames)]))
 
 
 def check_host(frames: Frames, right: Any) -> None:

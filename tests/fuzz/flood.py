@@ -24,7 +24,7 @@ from contextlib import suppress
 import numpy as np
 import zmq
 from bert_serving.client import protocol
-from bert_serving.server.core import membership
+from bert_serving.server.core import remote_messages
 from bert_serving.server.engine import backends, base
 from bert_serving.server.engine.base import EngineSettings
 
@@ -159,7 +159,7 @@ def hosts(rng: Random, port: int, report: Reporter) -> Iterator[None]:
     No answer of theirs is to be taken: they have no vectors, and do not say that a text is to blame.
     """
     context = zmq.Context()
-    golden = membership.encode_proof(_golden())
+    golden = remote_messages.encode_proof(_golden())
     while True:
         dealer = context.socket(zmq.DEALER)
         dealer.linger, dealer.sndtimeo = 0, STUCK_SECONDS * 1000
@@ -167,16 +167,16 @@ def hosts(rng: Random, port: int, report: Reporter) -> Iterator[None]:
         is_member = rng.random() < 0.5
         if is_member:
             dealer.send_multipart(generate.joining(rng))
-            if not dealer.poll(STUCK_SECONDS * 1000) or dealer.recv_multipart()[0] != membership.WELCOME:
+            if not dealer.poll(STUCK_SECONDS * 1000) or dealer.recv_multipart()[0] != remote_messages.WELCOME:
                 report.wrong("who joins as it should is not welcome", [])
                 return
             if rng.random() < 0.1:
-                dealer.send_multipart(membership.encode(membership.READY, worker=0, device=-1, about="fuzz",
-                                                        proof=golden))
+                dealer.send_multipart(remote_messages.encode(remote_messages.READY, worker=0, device=-1, about="fuzz",
+                                                             proof=golden))
                 dealer.poll(50)  # ordinary clients' jobs may come
         for _ in range(rng.choice((1, 10, 100))):
             frames = generate.host(rng)
-            if frames[0] == membership.ANSWER:
+            if frames[0] == remote_messages.ANSWER:
                 if len(frames) < 4:
                     continue
                 frames[-1] = frames[-1][:rng.randrange(100)]

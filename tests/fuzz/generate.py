@@ -13,7 +13,7 @@ import numpy as np
 from bert_serving.client import protocol
 from bert_serving.client.errors import BY_CODE
 from bert_serving.server import __version__
-from bert_serving.server.core import membership, messages
+from bert_serving.server.core import messages, remote_messages
 
 Frames = list[bytes]
 
@@ -131,26 +131,26 @@ GOLDEN = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
 
 def joining(rng: Random, name: str = "fuzz") -> Frames:
     """How a host joins."""
-    return membership.encode(membership.JOIN, host=f"{name}{int(5 * rng.random())}", name=name, pid=7,
-                             version=__version__, protocol=membership.PROTOCOL)
+    return remote_messages.encode(remote_messages.JOIN, host=f"{name}{int(5 * rng.random())}", name=name, pid=7,
+                                  version=__version__, protocol=remote_messages.PROTOCOL)
 
 
 def host(rng: Random) -> Frames:
     """What a host says to the server that it works for; answers are to job 1, of two texts."""
     kind = rng.random()
     if kind < 0.5:
-        return [membership.ANSWER, *answer(rng, kind < 0.25)]
+        return [remote_messages.ANSWER, *answer(rng, kind < 0.25)]
     if kind < 0.6:
         return joining(rng)
     if kind < 0.75:
-        return membership.encode(membership.READY, worker=int(3 * rng.random()), device=-1, num_threads=1,
-                                 about="echo", proof=membership.encode_proof(GOLDEN))
+        return remote_messages.encode(remote_messages.READY, worker=int(3 * rng.random()), device=-1, num_threads=1,
+                                      about="echo", proof=remote_messages.encode_proof(GOLDEN))
     if kind < 0.85:
-        return membership.encode(membership.GONE, worker=int(2 * rng.random()), how="killed")
+        return remote_messages.encode(remote_messages.GONE, worker=int(2 * rng.random()), how="killed")
     if kind < 0.9:
-        return [membership.ANSWER, *map(bytes, messages.encode_from_worker(
+        return [remote_messages.ANSWER, *map(bytes, messages.encode_from_worker(
             messages.Fault(0, 1, 1, "internal", "why", rng.choice((None, 1)))))]
-    return membership.encode(rng.choice((membership.ALIVE, membership.LEAVE)))
+    return remote_messages.encode(rng.choice((remote_messages.ALIVE, remote_messages.LEAVE)))
 
 
 def answer(rng: Random, is_token_level: bool) -> Frames:

@@ -11,8 +11,8 @@ import zmq
 from bert_serving.client.curve import ENVIRONMENT
 from bert_serving.server import __version__, join
 from bert_serving.server.config import ServerConfig
-from bert_serving.server.core import membership
-from bert_serving.server.core.membership import Welcome
+from bert_serving.server.core import remote_messages
+from bert_serving.server.core.remote_messages import Welcome
 from bert_serving.server.errors import ConfigError, StartError
 
 
@@ -170,20 +170,20 @@ def test_it_joins_works_and_leaves():
         while True:
             assert server.poll(30_000), f"no {kind!r} comes"
             peer, *frames = server.recv_multipart()
-            heard, values = membership.decode(frames)
+            heard, values = remote_messages.decode(frames)
             if heard == kind:
                 return peer, values
-            assert heard in (membership.ALIVE, membership.JOIN)
+            assert heard in (remote_messages.ALIVE, remote_messages.JOIN)
 
     try:
-        peer, who = hear(membership.JOIN)
-        assert (who["version"], who["protocol"], who["pid"]) == (__version__, membership.PROTOCOL, process.pid)
-        server.send_multipart([peer, *membership.encode(membership.WELCOME, **welcome().to_json())])
-        _, ready = hear(membership.READY)
-        assert ready["worker"] == 0 and membership.decode_proof(ready["proof"]).shape[1] == 768
+        peer, who = hear(remote_messages.JOIN)
+        assert (who["version"], who["protocol"], who["pid"]) == (__version__, remote_messages.PROTOCOL, process.pid)
+        server.send_multipart([peer, *remote_messages.encode(remote_messages.WELCOME, **welcome().to_json())])
+        _, ready = hear(remote_messages.READY)
+        assert ready["worker"] == 0 and remote_messages.decode_proof(ready["proof"]).shape[1] == 768
         process.send_signal(signal.SIGTERM)
-        hear(membership.LEAVE)
-        server.send_multipart([peer, *membership.encode(membership.BYE, reason="it has left")])
+        hear(remote_messages.LEAVE)
+        server.send_multipart([peer, *remote_messages.encode(remote_messages.BYE, reason="it has left")])
         _, log = process.communicate(timeout=30)
         assert process.returncode == 0 and log.splitlines()[-1].endswith("stopped"), log
         assert "Traceback" not in log

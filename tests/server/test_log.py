@@ -113,6 +113,17 @@ def clocked():
     return write
 
 
+def test_a_throttle_lets_few_lines_through_in_any_time_and_counts_the_rest():
+    throttle = log.Throttle(2, 10.0)
+    let_through = []
+    for now in (0.0, 6.0, 7.0, 9.9, 10.0, 11.0, 16.0, 50.0):
+        if throttle.is_open(now):
+            let_through.append((now, throttle.let_through(now)))
+        else:
+            throttle.keep_back()
+    assert let_through == [(0.0, 0), (6.0, 0), (10.0, 2), (16.0, 1), (50.0, 0)]
+
+
 def test_many_warnings_of_a_kind_are_a_few_and_their_number(clocked):
     lines = [clocked(100 + number / 1000) for number in range(1000)]
     assert lines == ["bad request"] * log.MOST_WARNINGS + [None] * (1000 - log.MOST_WARNINGS)

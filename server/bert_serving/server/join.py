@@ -27,7 +27,7 @@ from .keys import WORKERS
 from .process import Ending, raise_descriptor_limit, read_orders
 
 if TYPE_CHECKING:
-    from .core.membership import Welcome
+    from .core.remote_messages import Welcome
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except (ConfigError, KeysError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     from . import __version__, log
-    from .core.membership import PROTOCOL
+    from .core.remote_messages import PROTOCOL
     from .stages.agent import Agent
     from .stages.broker import exit_now
     log.set_up(options.verbose, log.Stage.HOST)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import deque
 from enum import Enum, unique
 from typing import TextIO
 
@@ -70,27 +71,55 @@ def _stage_of(module: str) -> Stage:
     return Stage.SERVER
 
 
+class Throttle:
+    """Decides how many lines the log gets in a while: whoever can send rubbish could fill the disk with them.
+
+    Attributes:
+        kept_back: lines since the last one that was let through.
+    """
+
+    def __init__(self, most: int, seconds: float) -> None:
+        """
+        Args:
+            most: lines in any ``seconds``.
+        """
+        self.most, self.seconds, self.kept_back = most, seconds, 0
+        self._lines: deque[float] = deque(maxlen=most)  # when the last ones were let through
+
+    def is_open(self, now: float) -> bool:
+        """Whether a line may be let through; whoever asks calls ``let_through`` or ``keep_back`` then."""
+        return len(self._lines) < self.most or now - self._lines[0] >= self.seconds
+
+    def let_through(self, now: float) -> int:
+        """Count a line that is let through; how many were kept back before it."""
+        self._lines.append(now)
+        kept_back, self.kept_back = self.kept_back, 0
+        return kept_back
+
+    def keep_back(self) -> None:
+        """Count a line that is not let through."""
+        self.kept_back += 1
+
+
 class Brake(logging.Filter):
-    """Lets a few warnings of one kind through in a while, and says how many it kept back: whoever can send rubbish
-    could fill the disk with them."""
+    """Lets a few warnings of one kind through in a while, and says how many it kept back."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Where in the code a line is written -> [until when it is counted, lines let through, lines kept back].
-        self._kinds: dict[tuple[str, int], list[float]] = {}
+        self._kinds: dict[tuple[str, int], Throttle] = {}  # where in the code a line is written -> its throttle
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        kind = self._kinds.setdefault((record.pathname, record.lineno), [0.0, 0, 0])
-        if record.created >= kind[0]:
-            if kind[2]:
-                record.msg = f"{record.getMessage()} ({kind[2]:.0f} more like it in the last {BRAKE_SECONDS:g} seconds)"
-                record.args = ()
-            kind[:] = record.created + BRAKE_SECONDS, 0, 0
-        let_through = kind[1] < MOST_WARNINGS
-        kind[1 if let_through else 2] += 1
-        return let_through
+        kind = self._kinds.setdefault((record.pathname, record.lineno), Throttle(MOST_WARNINGS, BRAKE_SECONDS))
+        if not kind.is_open(record.created):
+            kind.keep_back()
+            return False
+        kept_back = kind.let_through(record.created)
+        if kept_back:
+            record.msg = f"{record.getMessage()} ({kept_back} more like it in the last {BRAKE_SECONDS:g} seconds)"
+            record.args = ()
+        return True
 
 
 MOST_WARNINGS, BRAKE_SECONDS = 20, 10.0

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from types import TracebackType
@@ -26,9 +27,11 @@ from . import __version__, api_keys, keys
 from .config import MB, PoolingStrategy, ServerConfig, WorkerRange
 from .core.batching import Backlog
 from .core.outlet import Outlet
-from .core.membership import Kind, Members, Welcome
+from .core.membership import Members
 from .core.placement import CPU, MAX_THREADS
 from .core.recovery import CREDIT, Fleet
+from .core.remote_messages import Welcome
+from .core.remote_rows import Kind
 from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics
@@ -62,18 +65,22 @@ INNER = ("ventilator -> worker", "worker -> sink")
 class Service:
     """One server: made from options, run once, by one thread."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, on_ready: Callable[[Service], None] = lambda service: None) -> None:
         """
+        Args:
+            on_ready: called once, with this object, when every worker is ready.
         Raises:
             StartError: the model, a port or an option is wrong.
         """
         self.started = time.monotonic()
         self.start_time = datetime.now()
-        self.asked_engine = config.engine
+        self.asked_engine, self.announce_ready = config.engine, on_ready
         # What is quickly found to be wrong comes first: devices, ports, then the model.
-        self.run_directory = endpoints.RunDirectory()
-        self.context = zmq.Context()
-        try:
+        with ExitStack() as undo:
+            self.run_directory = endpoints.RunDirectory()
+            undo.callback(self.run_directory.remove)
+            self.context = zmq.Context()
+            undo.callback(self.context.destroy, linger=0)
             self.placement, self.plan = place(config)
             if config.launcher == "local":
                 config = replace(config, num_worker=len(self.plan.threads))
@@ -82,26 +89,21 @@ class Service:
                 if config.worker_port is None:
                     config = replace(config, worker_port=0)
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None
-            front, outlet_socket, door = self._bind(config)
+            front, outlet_socket, self.door = self._bind(config)
+            if self.door is not None:
+                undo.callback(self.door.close)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
             self.model = settle(config, any(device != CPU for device in self.placement.devices))
             self.largest_job = largest_job(config)
+            self.config = self.model.config
             self.crew = Crew(self.context, self.run_directory, self.model, self.placement, self.plan, self.largest_job)
-            self.annex = self._open_annex(config, door)
-            self.broker = Broker(front, outlet_socket, self.crew.results, self.crew.pipes, door)
-        except BaseException:
-            self.run_directory.remove()
-            self.context.destroy(linger=0)
-            raise
-        self.config = self.model.config
-        self.tensorflow_version = _tensorflow_version()
-        try:
-            self._furnish()
-        except BaseException:
-            self.broker.close(self.context)
-            self.crew.release()
-            self.run_directory.remove()
-            raise
+            undo.callback(self.crew.release)
+            annex_socket = self._open_annex(config)
+            self.tensorflow_version = _tensorflow_version()
+            self._build_rooms()
+            self.broker = Broker(front, outlet_socket, self.crew.results, self.crew.pipes, self.ventilator, self.outlet,
+                                 self.supervisor, self._annex(annex_socket), self.door)
+            undo.pop_all()
 
     def _bind(self, config: ServerConfig) -> tuple[zmq.Socket[Any], zmq.Socket[Any], Door | None]:
         """Sockets for requests and results, and who guards them."""
@@ -113,7 +115,7 @@ class Service:
         outlet_socket, self.port_out = endpoints.outlet(self.context, config.host, config.port_out, guard)
         return front, outlet_socket, door
 
-    def _open_annex(self, asked: ServerConfig, door: Door | None) -> zmq.Socket[Any] | None:
+    def _open_annex(self, asked: ServerConfig) -> zmq.Socket[Any] | None:
         """The socket for workers of other hosts, if any may come."""
         self.worker_port: int | None = None
         if asked.worker_port is None:
@@ -121,11 +123,11 @@ class Service:
         socket, self.worker_port = endpoints.annex(
             self.context, asked.host, asked.worker_port,
             largest_result(self.largest_job, self.model.config, self.model.settings),
-            door.guard_workers if door is not None else None)
+            self.door.guard_workers if self.door is not None else None)
         return socket
 
-    def _furnish(self) -> None:
-        """Make the rooms and join them in the broker."""
+    def _build_rooms(self) -> None:
+        """Make everything that the broker needs beside its sockets."""
         config, settings = self.config, self.model.settings
         sequence_limit = settings.max_seq_len or settings.max_position_embeddings
         backlog = Backlog(config.max_batch_size, config.priority_batch_size, sequence_limit)
@@ -133,29 +135,27 @@ class Service:
         hang_seconds, floor = config.hang_seconds(on_gpu)
         self.fleet = Fleet(len(self.plan.threads), backlog, hang_seconds, config.prefetch_size if on_gpu else CREDIT,
                            floor)
-        self.outlet = Outlet(self.broker.publish, int(config.max_held_client_mb * MB), int(config.max_held_mb * MB),
-                             config.hold_timeout)
-        longest = settings.max_position_embeddings
-        sink = Sink(self.outlet, longest if config.fixed_embed_length else settings.max_seq_len, longest)
+        self.outlet = Outlet(int(config.max_held_client_mb * MB), int(config.max_held_mb * MB), config.hold_timeout)
         self.statistics = Statistics(self.started)
+        longest = settings.max_position_embeddings
+        sink = Sink(self.statistics, longest if config.fixed_embed_length else settings.max_seq_len, longest)
         limits = Limits(max_message_bytes=int(config.max_message_mb * MB), max_bytes=int(config.max_queue_mb * MB),
                         max_size=config.max_queue_size, terminate_token=(config.terminate_token or "").encode())
-        self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.statistics, self.describe,
+        self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.outlet, self.statistics, self.describe,
                                      config.show_tokens_to_client)
         self.supervisor = self._supervisor(settings)
         kind = Kind(settings.precision, settings.pooling_strategy == "NONE", settings.max_length)
         self.members = Members(self.fleet, config.worker_timeout, kind, __version__, config.prefetch_size,
                                self._worker_lost)
-        self.broker.join(self.ventilator, self.outlet, self.supervisor, self._annex())
 
-    def _annex(self) -> Annex | None:
+    def _annex(self, socket: zmq.Socket[Any] | None) -> Annex | None:
         """Who talks to workers of other hosts."""
-        if self.annex is None:
+        if socket is None:
             return None
         welcome = Welcome(self.model.config.of_the_model(self.asked_engine), self.largest_job,
                           self.config.worker_timeout)
-        door = self.broker.door
-        return Annex(self.annex, self.members, welcome,
+        door = self.door
+        return Annex(socket, self.members, welcome,
                      lambda frame: door is None or door.workers.admits(door.key_of(frame)))
 
     def _supervisor(self, settings: EngineSettings) -> Supervisor:
@@ -164,7 +164,8 @@ class Service:
             self.fleet, self.crew.orders, freeze_orders=self.crew.freeze_orders,
             proxy_orders=self._proxy_orders(settings), cluster_orders=self._cluster_orders(), scaler=self._scaler(),
             start_timeout=config.start_timeout, on_worker_lost=lambda slot, how: self._worker_lost(slot),
-            send_stop=self.broker.tell, on_ready=self._ready, environ=environment_for(config.verbose))
+            send_stop=lambda slot, frames: endpoints.hand(self.crew.pipes[slot], frames), on_ready=self._ready,
+            environ=environment_for(config.verbose))
 
     def _proxy_orders(self, settings: EngineSettings) -> ProxyOrders | None:
         """What the HTTP proxy is told, if there is one."""
@@ -204,8 +205,7 @@ class Service:
         return Scaler(count.least, count.most, config.scale_backlog, config.scale_idle)
 
     def _worker_lost(self, slot: int) -> None:
-        self.broker.drain_results()
-        self.ventilator.lost(slot, time.monotonic())
+        self.broker.on_worker_lost(slot)
 
     def _ready(self) -> None:
         logger.info("all set, ready to serve request!")
@@ -213,10 +213,7 @@ class Service:
             logger.info("there is no worker on this host: requests wait until one of another host joins")
         logger.info("ready: port=%d port_out=%d http_port=%s seconds=%.2f", self.port, self.port_out,
                     self.supervisor.http_port, time.monotonic() - self.started)
-        self.on_ready()
-
-    def on_ready(self) -> None:
-        """Called once, when every worker is ready; meant to be replaced."""
+        self.announce_ready(self)
 
     def run(self) -> None:
         """Serve until asked to stop.
@@ -254,7 +251,7 @@ class Service:
         self._say_who_may_come()
 
     def _say_who_may_come(self) -> None:
-        door = self.broker.door
+        door = self.door
         for level, line in who_may_come(self.config, door.clients.allow_list if door else None, bool(self.api_keys),
                                         door.workers.allow_list if door else None):
             logger.log(level, "%s", line)
@@ -396,14 +393,13 @@ class BertServer(threading.Thread):
             StartError: the model, a port or an option is wrong.
         """
         super().__init__(name="bert-server")
-        self.service = Service(ServerConfig.from_args(args))
-        self.service.on_ready = self._on_ready  # type: ignore[method-assign]
-        self.port, self.port_out = self.service.port, self.service.port_out
         self.is_ready = threading.Event()
         self.error: StartError | None = None
         self._settled = threading.Event()
+        self.service = Service(ServerConfig.from_args(args), self._on_ready)
+        self.port, self.port_out = self.service.port, self.service.port_out
 
-    def _on_ready(self) -> None:
+    def _on_ready(self, service: Service) -> None:
         self.is_ready.set()
         self._settled.set()
 

@@ -3,14 +3,14 @@ from collections import Counter, defaultdict, deque
 
 import numpy as np
 import pytest
-from bert_serving.client.protocol import MAX_IDENTITY, encode_status, recent_topic
+from bert_serving.client.protocol import MAX_IDENTITY, encode_status
 from bert_serving.server.core.outlet import BEGINNING_SECONDS, HELD_OVERHEAD, MAX_RECENT, Outlet
 from bert_serving.server.stages.endpoints import OUTLET_SNDHWM
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from .conftest import Clients
+from .conftest import Clients, Network
 
 IDENTITIES = [b"a", b"ab"]
 """One is the beginning of another, as "client1" and "client10" are."""
@@ -23,28 +23,20 @@ class OutletMachine(RuleBasedStateMachine):
     def begin(self, max_client, max_all):
         unit = HELD_OVERHEAD + 10
         self.limits = max_client * unit, max_all * unit
-        self.outlet = Outlet(self.send, *self.limits, hold_seconds=10.0)
+        self.network = Network(max_client_bytes=self.limits[0], max_bytes=self.limits[1], hold_seconds=10.0)
+        self.outlet, self.full = self.network.outlet, self.network.full
         self.now = 0.0
         self.number = 0
         self.connections = Counter()
-        self.full = set()
         self.left = {}                         # identity -> when its last connection went
         self.just_left = {}                    # the same, of those that were not told of
-        self.back = []
-        self.outlet.on_back = self.back.append
-        self.got = []
         self.waiting = defaultdict(deque)      # identity -> (number, when it was published)
         self.gone = Counter()                  # dropped, expired
 
-    def send(self, frames):
-        topic = bytes(frames[0])
-        assert topic.endswith(b"\0"), "without the terminator, one identity's topic is the beginning of another's"
-        identity = topic[:-1]
-        assert self.connections[identity] > 0, "published to nobody"
-        if identity in self.full:
-            return False
-        self.got.append((identity, int(bytes(frames[1]))))
-        return True
+    @property
+    def got(self):
+        """(identity, number) of all that was sent."""
+        return [(identity, int(bytes(frames[0]))) for identity, frames in self.network.sent]
 
     def expect_delivery(self, identity):
         """What the model says is delivered now."""
@@ -65,7 +57,7 @@ class OutletMachine(RuleBasedStateMachine):
         frames = [b"%d" % self.number, b"x" * padding]
         nbytes = sum(map(len, frames)) + HELD_OVERHEAD
         before = len(self.got)
-        taken = self.outlet.publish(identity, frames, self.now)
+        taken = self.network.post(identity, frames, self.now)
         if self.connections[identity] and identity not in self.full and not self.waiting[identity]:
             assert taken and self.got[before:] == [(identity, self.number)]
         else:
@@ -80,20 +72,19 @@ class OutletMachine(RuleBasedStateMachine):
 
     @rule(identity=identities)
     def subscribe(self, identity):
-        assert self.outlet.subscription(b"\1" + identity, self.now) == (True, identity + b"\0")
+        is_back = identity in self.left
+        assert self.outlet.subscription(b"\1" + identity, self.now) == (True, identity + b"\0", is_back)
         self.connections[identity] += 1
-        assert self.back == ([identity] if identity in self.left else [])
-        self.back.clear()
         self.left.pop(identity, None)
         self.just_left.pop(identity, None)
         before = len(self.got)
-        self.outlet.deliver(identity, self.now)
+        self.network.deliver(identity, self.now)
         assert self.got[before:] == self.expect_delivery(identity)
 
     @rule(identity=identities)
     def leave(self, identity):
         if self.connections[identity]:
-            assert self.outlet.subscription(b"\0" + identity, self.now) == (False, identity + b"\0")
+            assert self.outlet.subscription(b"\0" + identity, self.now) == (False, identity + b"\0", False)
             self.connections[identity] -= 1
             self.left.pop(identity, None)
             self.just_left.pop(identity, None)
@@ -116,13 +107,13 @@ class OutletMachine(RuleBasedStateMachine):
 
     @rule(identity=identities)
     def stop_reading_or_go_on(self, identity):
-        self.full ^= {identity}
+        self.full.symmetric_difference_update({identity})
 
     @rule()
     def retry(self):
         blocked = set(self.outlet.blocked)
         before = len(self.got)
-        self.outlet.retry(self.now)
+        self.network.retry(self.now)
         expected = {identity: self.expect_delivery(identity) for identity in blocked}
         for identity in IDENTITIES:
             assert [got for got in self.got[before:] if got[0] == identity] == expected.get(identity, [])
@@ -153,7 +144,8 @@ class OutletMachine(RuleBasedStateMachine):
 
     def teardown(self):
         for identity in IDENTITIES:
-            numbers = [number for receiver, number in getattr(self, "got", []) if receiver == identity]
+            numbers = [number for receiver, number in (self.got if hasattr(self, "network") else ())
+                       if receiver == identity]
             assert numbers == sorted(set(numbers)), "each once, in order"
 
 
@@ -164,38 +156,39 @@ TestOutlet = OutletMachine.TestCase
 @pytest.mark.parametrize("message", [
     b"", b"\1", b"\0", b"\2a", b"\xffa", b"\1a\0", b"\1\0", b"\1a\0b", b"\1" + b"x" * (MAX_IDENTITY + 1)], ids=repr)
 def test_subscriptions_that_could_hear_others_are_refused(message):
-    outlet = Outlet(lambda frames: True, 100, 100, 1.0)
+    outlet = Outlet(100, 100, 1.0)
     assert outlet.subscription(message, 0.0) is None and not outlet.subscribers
 
 
 def test_an_unsubscription_without_subscription_changes_nothing():
-    outlet = Outlet(lambda frames: True, 100, 100, 1.0)
+    outlet = Outlet(100, 100, 1.0)
     outlet.subscription(b"\0a", 0.0)
     outlet.subscription(b"\1a", 0.0)
     assert outlet.subscribers == {b"a": 1}
 
 
 def test_what_comes_later_does_not_overtake_what_is_held():
-    clients = Clients().join(b"a")
+    clients = Clients()
+    clients.join(b"a")
     clients.full.add(b"a")
-    clients.outlet.publish(b"a", encode_status({}, b"1"), 0.0)
+    clients.post(b"a", encode_status({}, b"1"), 0.0)
     clients.full.clear()                         # it reads again, but nobody has tried yet
-    clients.outlet.publish(b"a", encode_status({}, b"2"), 0.0)
+    clients.post(b"a", encode_status({}, b"2"), 0.0)
     assert not clients.received
-    clients.outlet.retry(0.0)
+    clients.retry()
     assert [reply.request_id for reply in clients.replies_to(b"a")] == [1, 2]
 
 
 def test_each_result_expires_at_its_own_time():
     clients = Clients(hold_seconds=10.0)
     for number in (1, 2, 3):
-        clients.outlet.publish(b"a", encode_status({}, b"%d" % number), float(number))
+        clients.post(b"a", encode_status({}, b"%d" % number), float(number))
     clients.outlet.expire(12.5)
     assert clients.outlet.counts["expired"] == 2
     clients.join(b"a")
     assert [reply.request_id for reply in clients.replies_to(b"a")] == [3]
-    clients.outlet.publish(b"b", encode_status({}, b"4"), 5.0)
-    clients.outlet.publish(b"b", encode_status({}, b"5"), 6.0)
+    clients.post(b"b", encode_status({}, b"4"), 5.0)
+    clients.post(b"b", encode_status({}, b"5"), 6.0)
     clients.outlet.expire(15.5)
     clients.outlet.expire(16.0)
     assert clients.outlet.counts["expired"] == 4 and not clients.outlet.held
@@ -204,27 +197,27 @@ def test_each_result_expires_at_its_own_time():
 def test_room_that_was_made_can_be_used_again():
     clients = Clients(max_client_bytes=2 * (HELD_OVERHEAD + 50))
     for number in (1, 2):
-        assert clients.outlet.publish(b"a", encode_status({}, b"%d" % number), 0.0)
-    assert not clients.outlet.publish(b"a", encode_status({}, b"3"), 0.0)
+        assert clients.post(b"a", encode_status({}, b"%d" % number), 0.0)
+    assert not clients.post(b"a", encode_status({}, b"3"), 0.0)
     clients.limit = 1
     clients.join(b"a")
     assert [reply.request_id for reply in clients.replies_to(b"a")] == [1]
-    assert clients.outlet.publish(b"a", encode_status({}, b"4"), 0.0)
+    assert clients.post(b"a", encode_status({}, b"4"), 0.0)
 
 
 def test_what_is_held_does_not_keep_its_whole_job_alive():
     job = np.zeros((1000, 100), np.float32)
-    outlet = Outlet(lambda frames: True, 10**6, 10**6, 1.0)
-    outlet.publish(b"a", [b"{}", job[:1].data.cast("B"), b"1"], 0.0)
+    outlet = Outlet(10**6, 10**6, 1.0)
+    assert outlet.hold(b"a", [b"{}", job[:1].data.cast("B"), b"1"], 0.0, is_result=True)
     (_, _, frames, _), = outlet.held[b"a"].queue
     assert not any(isinstance(frame, memoryview) for frame in frames)
 
 
 def test_time_to_forget_costs_no_look_at_what_is_not_due():
     """Thousands may be held; every tenth of a second somebody asks what has expired."""
-    outlet = Outlet(lambda frames: True, 10**6, 10**9, 10.0)
+    outlet = Outlet(10**6, 10**9, 10.0)
     for number in range(1000):
-        outlet.publish(b"%d" % number, [b"x"], 1.0)
+        assert outlet.hold(b"%d" % number, [b"x"], 1.0, is_result=True)
 
     class Untouchable(dict):
         def items(self):
@@ -244,30 +237,20 @@ class Beginning:
     """Publishes results to one subscriber of an identity, and counts what a later one would get."""
 
     def __init__(self, **limits):
-        self.sent, self.number, self.room = [], 0, float("inf")
-        self.outlet = Outlet(self.send, **{"max_client_bytes": 10**8, "max_bytes": 10**9, "hold_seconds": 30.0,
-                                           **limits})
-        self.outlet.subscription(b"\1a", 0.0)
-
-    def send(self, frames):
-        if len(self.sent) >= self.room:
-            return False
-        self.sent.append((bytes(frames[0]), bytes(frames[-1])))
-        return True
+        self.network, self.number = Network(**limits), 0
+        self.outlet = self.network.outlet
+        self.network.join(b"a")
 
     def publish(self, *times, identity=b"a", size=0, is_result=True):
         for now in times:
             self.number += 1
-            self.outlet.publish(identity, [b"x" * size, b"%d" % self.number], now, is_result)
+            self.network.post(identity, [b"x" * size, b"%d" % self.number], now, is_result)
         return self
 
     def again(self, now, identity=b"a"):
-        """Numbers of what is sent again."""
+        """Numbers of what is to be sent again."""
         self.outlet.expire(now)
-        self.sent.clear()
-        self.outlet.send_again(identity)
-        assert {topic for topic, _ in self.sent} <= {recent_topic(identity)}, "nobody else is to hear it again"
-        return [int(number) for _, number in self.sent]
+        return [int(frames[-1]) for frames in self.outlet.recent(identity)]
 
 
 def test_the_first_results_of_an_identity_can_be_had_again_for_a_while():
@@ -294,7 +277,7 @@ def test_what_was_held_is_kept_once_it_was_sent():
     beginning = Beginning().publish(1.0, identity=b"b")
     assert beginning.again(1.0, b"b") == []
     beginning.outlet.subscription(b"\1b", 20.0)
-    beginning.outlet.deliver(b"b", 20.0)
+    beginning.network.deliver(b"b", 20.0)
     assert beginning.again(21.0, b"b") == [1]
 
 
@@ -313,13 +296,6 @@ def test_what_is_kept_is_a_share_of_what_may_be_held(limits, kept):
     beginning.publish(1.0)
     assert beginning.again(1.0) == kept, "a small one after those that had no room would be out of order"
     assert beginning.outlet.held_bytes == 0, "what is held has its own room"
-
-
-def test_who_does_not_read_is_not_waited_for():
-    beginning = Beginning().publish(*[1.0] * 5)
-    beginning.room = 2
-    assert beginning.again(1.0) == [1, 2]
-    assert not beginning.outlet.blocked
 
 
 def test_nothing_is_left_of_identities_that_are_gone():

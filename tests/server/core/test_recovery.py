@@ -34,11 +34,13 @@ class RecoveryMachine(RuleBasedStateMachine):
     @initialize(num_worker=st.integers(1, 3), credit=st.integers(1, 3))
     def begin(self, num_worker, credit):
         self.now = 0.0
-        self.clients = Clients().join(b"a", b"b", b"c")
+        self.clients = Clients()
+        self.clients.join(b"a", b"b", b"c")
         backlog = Backlog(max_batch_size=6, priority_batch_size=2, sequence_limit=LIMIT)
         self.fleet = Fleet(num_worker, backlog, hang_seconds=60.0, credit=credit)
+        statistics = Statistics(0.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**6, max_size=10**4), backlog,
-                                     self.fleet, Sink(self.clients.outlet, None, 512), Statistics(0.0),
+                                     self.fleet, Sink(statistics, None, 512), self.clients.outlet, statistics,
                                      lambda name, in_confidence: {})
         self.held = [[] for _ in range(num_worker)]        # jobs that each worker has, oldest first
         self.lost_jobs = []                                # jobs whose rows may still come
@@ -47,6 +49,9 @@ class RecoveryMachine(RuleBasedStateMachine):
         for worker in self.fleet.workers:
             self.fleet.started(worker.slot)
             self.fleet.ready(worker.slot)
+
+    def publish(self, replies):
+        self.clients.publish(replies, self.ventilator.sink, self.now)
 
     # What happens.
 
@@ -58,8 +63,8 @@ class RecoveryMachine(RuleBasedStateMachine):
         texts = [f"{number}/{index} {kind}" for index, kind in enumerate(kinds)]
         self.requests[number] = identity, texts, timeout is not None
         options = [json.dumps({"timeout": timeout}).encode()] if timeout else []
-        self.ventilator.receive([identity, json.dumps(texts).encode(), b"%d" % number, b"%d" % len(texts), *options],
-                                self.now)
+        self.publish(self.ventilator.receive(
+            [identity, json.dumps(texts).encode(), b"%d" % number, b"%d" % len(texts), *options], self.now))
 
     @rule()
     def dispatch(self):
@@ -81,18 +86,20 @@ class RecoveryMachine(RuleBasedStateMachine):
             return
         self.held[slot].pop(0)
         if "raise" in kinds:
-            self.ventilator.fault(Fault(slot, job.incarnation, job.job, "internal", "it raises"), self.now)
+            fault = Fault(slot, job.incarnation, job.job, "internal", "it raises")
+            self.publish(self.ventilator.fault(fault, self.now))
             return
         self.answer(job, [index for index, kind in enumerate(kinds) if kind == "nan"])
 
     def answer(self, job, bad):
-        self.ventilator.rows(Rows(job.slot, job.incarnation, job.job, rows_of(job.sequences), num_tokens=10,
-                                  seconds={"compute": 0.001}, bad=bad), self.now)
+        rows = Rows(job.slot, job.incarnation, job.job, rows_of(job.sequences), num_tokens=10,
+                    seconds={"compute": 0.001}, bad=bad)
+        self.publish(self.ventilator.rows(rows, self.now))
 
     def lose(self, slot):
         self.lost_jobs += self.held[slot]
         self.held[slot].clear()
-        self.ventilator.lost(slot, self.now)
+        self.publish(self.ventilator.lost(slot, self.now))
 
     @rule(slot=st.integers(0, 2))
     def kill(self, slot):
@@ -145,13 +152,14 @@ class RecoveryMachine(RuleBasedStateMachine):
         self.now += seconds
         for identity in [identity for identity, since in self.away.items() if self.now - since > 5]:
             self.come_or_go(identity)
-        self.ventilator.expire(self.now)
+        self.publish(self.ventilator.expire(self.now))
 
     @rule(identity=st.sampled_from([b"a", b"b", b"c"]))
     def come_or_go(self, identity):
         """A client's connection breaks, or is there again."""
         if self.away.pop(identity, None) is not None:
-            self.clients.join(identity)
+            for back in self.clients.join(identity):
+                self.ventilator.come_back(back)
         else:
             self.away[identity] = self.now
             self.clients.outlet.subscription(b"\0" + identity, self.now)
@@ -852,11 +860,13 @@ def test_strikes_are_the_pieces_own():
 
 
 def test_failure_is_told_with_the_guilty_texts_place():
-    clients = Clients().join(b"a")
+    clients = Clients()
+    clients.join(b"a")
+    statistics = Statistics(0.0)
     backlog = Backlog(8, 8, LIMIT)
     fleet = Fleet(1, backlog, 60.0)
     ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**6, max_size=100), backlog, fleet,
-                            Sink(clients.outlet, None, 512), Statistics(0.0),
+                            Sink(statistics, None, 512), clients.outlet, statistics,
                             lambda name, in_confidence: {})
     restart(fleet)
     ventilator.receive([b"a", b'["1/0 fine", "1/1 nan"]', b"1", b"2"], 0.0)
@@ -865,6 +875,6 @@ def test_failure_is_told_with_the_guilty_texts_place():
         if job is None:
             break
         bad = [index for index, text in enumerate(job.sequences) if text.endswith("nan")]
-        ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), bad=bad), 0.0)
+        clients.publish(ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), bad=bad), 0.0), ventilator.sink)
     reply, = clients.replies_to(b"a")
     assert isinstance(reply, Failure) and reply.error.index == 1 and "not finite" in reply.error.message

@@ -23,19 +23,36 @@ class Server:
     """A ventilator with everything behind it, one ready worker, and clients "a" and "b" that are subscribed."""
 
     def __init__(self, **limits):
-        self.clients = Clients().join(b"a", b"b")
+        self.clients = Clients()
+        self.clients.join(b"a", b"b")
         backlog = Backlog(max_batch_size=8, priority_batch_size=4, sequence_limit=LIMIT)
         self.fleet = Fleet(1, backlog, hang_seconds=60.0)
         self.fleet.started(0)
         self.fleet.ready(0)
+        statistics = Statistics(0.0)
         self.ventilator = Ventilator(
             Limits(**{"max_message_bytes": 10_000, "max_bytes": 10**6, "max_size": 1000, **limits}), backlog,
-            self.fleet, Sink(self.clients.outlet, None, 512), Statistics(0.0),
+            self.fleet, Sink(statistics, None, 512), self.clients.outlet, statistics,
             lambda command, in_confidence: {"asked by": command.identity.decode("latin-1"),
                                             "in confidence": in_confidence})
 
     def send(self, *frames, now=0.0, caller=Caller(is_local=True)):
-        self.ventilator.receive(frames, now, caller)
+        self.publish(self.ventilator.receive(frames, now, caller), now)
+
+    def answer(self, job, *lists, array=None, now=0.0, **values):
+        """The worker has done a job."""
+        self.publish(self.ventilator.rows(Rows(0, job.incarnation, job.job, rows_of(job.sequences) if array is None
+                                               else array, *lists, **values), now), now)
+
+    def expire(self, now):
+        self.publish(self.ventilator.expire(now), now)
+
+    def publish(self, replies, now=0.0):
+        self.clients.publish(replies, self.ventilator.sink, now)
+
+    def join(self, identity):
+        for back in self.clients.join(identity):
+            self.ventilator.come_back(back)
 
     def ask(self, texts, identity=b"a", number=1, now=0.0, **options):
         self.send(identity, json.dumps(texts).encode(), b"%d" % number, b"%d" % len(texts),
@@ -45,10 +62,11 @@ class Server:
         """Let the worker do all there is; texts that end with "raise" or "nan" do what they say."""
         while job := self.ventilator.next_job(now):
             if any(text.endswith("raise") for text in job.sequences):
-                self.ventilator.fault(Fault(0, 1, job.job, "internal", "ValueError: it raises"), now)
+                fault = Fault(0, 1, job.job, "internal", "ValueError: it raises")
+                self.publish(self.ventilator.fault(fault, now), now)
             else:
                 bad = [index for index, text in enumerate(job.sequences) if text.endswith("nan")]
-                self.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), bad=bad), now)
+                self.answer(job, bad=bad, now=now)
 
     def replies(self, identity=b"a"):
         return self.clients.replies_to(identity)
@@ -158,7 +176,7 @@ def test_who_cannot_be_answered_is_ignored(server, identity):
 @pytest.mark.parametrize("identity", [b"cli#7", b"cli@0", "клиент".encode(), b"\xff\xfe", b"x" * 255, b"a b\n"],
                          ids=lambda name: repr(name)[:9])
 def test_any_other_identity_is_served(server, identity):
-    server.clients.join(identity)
+    server.join(identity)
     server.send(identity, b"SHOW_CONFIG", b"1", b"0")
     server.ask(["1/0"], identity=identity, number=2)
     server.work()
@@ -194,7 +212,7 @@ def test_no_options_whatever_raise(value):
     server = Server()
     server.ask(["1/0"], timeout=value)
     server.ask(["1/0"], identity=b"b", unknown=value)
-    server.ventilator.expire(0.0)
+    server.expire(0.0)
     server.work()
     assert len(server.replies(b"a")) == len(server.replies(b"b")) == 1
 
@@ -208,10 +226,9 @@ def test_too_large_a_request(server):
 
 
 def test_too_large_a_request_id_is_not_sent_back(server):
-    server.clients.outlet.send = lambda frames: sent.append(frames) or True
-    sent = []
     server.send(b"a", b'["a"]', b"1" * 20_000, b"1")
-    assert sum(map(len, sent[0])) < 1000
+    (_, frames), = server.clients.sent
+    assert sum(map(len, frames)) < 1000
 
 
 def test_more_sentences_than_may_ever_wait():
@@ -293,9 +310,9 @@ def test_one_id_of_different_clients_is_two_requests(server):
 def test_a_request_past_its_deadline_is_not_computed(server):
     server.ask(["1/0"], number=1, timeout=500)
     server.ask(["2/0"], number=2)
-    server.ventilator.expire(0.499)
+    server.expire(0.499)
     assert not server.replies()
-    server.ventilator.expire(0.5)
+    server.expire(0.5)
     assert isinstance(server.error(), DeadlineError) and server.ventilator.counts["expired"] == 1
     assert server.ventilator.next_job(1.0).sequences == ["2/0"]
 
@@ -303,8 +320,8 @@ def test_a_request_past_its_deadline_is_not_computed(server):
 def test_a_request_that_expires_while_it_is_computed_has_one_answer(server):
     server.ask(["1/0"], timeout=500)
     job = server.ventilator.next_job(0.1)
-    server.ventilator.expire(0.6)
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences)), 0.7)
+    server.expire(0.6)
+    server.answer(job, now=0.7)
     assert isinstance(server.error(), DeadlineError) and server.is_empty()
 
 
@@ -312,7 +329,7 @@ def test_a_request_that_expires_while_it_is_computed_has_one_answer(server):
                                      10 ** 400], ids=lambda timeout: str(timeout)[:8])
 def test_timeouts_that_are_none(server, timeout):
     server.ask(["1/0"], timeout=timeout)
-    server.ventilator.expire(1e12)
+    server.expire(1e12)
     server.work()
     assert isinstance(server.replies()[0], Result)
 
@@ -321,9 +338,9 @@ def test_expired_requests_leave_nothing_behind_wherever_they_wait(server):
     for number in range(50):
         server.ask([f"{number}/{index}" for index in range(1 + number % 9)], number=number, timeout=100)
     job = server.ventilator.next_job(0.0)
-    server.ventilator.expire(1.0)
+    server.expire(1.0)
     assert not server.ventilator.backlog and not server.ventilator.pending and server.ventilator.nbytes == 0
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences)), 1.0)
+    server.answer(job, now=1.0)
     assert server.is_empty() and len(server.replies()) == 50
 
 
@@ -331,7 +348,7 @@ def test_deadlines_of_answered_requests_are_forgotten(server):
     for number in range(3000):
         server.ask([f"{number}/0"], number=number, timeout=10**8)
         server.work()
-    server.ventilator.expire(0.0)
+    server.expire(0.0)
     assert len(server.ventilator._deadlines) < 1500
 
 
@@ -339,9 +356,9 @@ def test_what_a_client_asked_is_not_computed_once_it_is_long_gone(server):
     server.ask(["1/0"], identity=b"a")
     server.ask(["2/0"], identity=b"b", number=2)
     server.clients.outlet.subscription(b"\0a", 10.0)
-    server.ventilator.expire(10.0 + ABANDONED_SECONDS - 0.1)
+    server.expire(10.0 + ABANDONED_SECONDS - 0.1)
     assert len(server.ventilator.pending) == 2
-    server.ventilator.expire(10.0 + ABANDONED_SECONDS)
+    server.expire(10.0 + ABANDONED_SECONDS)
     assert server.ventilator.counts["abandoned"] == 1
     assert server.ventilator.next_job(30.0).sequences == ["2/0"]
 
@@ -349,8 +366,8 @@ def test_what_a_client_asked_is_not_computed_once_it_is_long_gone(server):
 def test_a_client_that_comes_back_is_not_gone(server):
     server.ask(["1/0"])
     server.clients.outlet.subscription(b"\0a", 10.0)
-    server.clients.outlet.subscription(b"\1a", 12.0)
-    server.ventilator.expire(100.0)
+    server.join(b"a")
+    server.expire(100.0)
     server.work()
     assert isinstance(server.replies()[0], Result)
 
@@ -359,17 +376,17 @@ def test_what_a_client_left_behind_waits_for_all_others(server):
     for number in range(3):
         server.ask([f"{number}/{place}" for place in range(8)], number=number)
     server.clients.outlet.subscription(b"\0a", 10.0)
-    server.ventilator.expire(10.0 + LEFT_SECONDS)
+    server.expire(10.0 + LEFT_SECONDS)
     for number in range(5):
         server.ask([f"{number}/0"], identity=b"b", number=number, now=11.0)
     jobs = []
     while job := server.ventilator.next_job(11.0):
         jobs += job.sequences
-        server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences)), 11.0)
+        server.answer(job, now=11.0)
     assert jobs == [f"{number}/0" for number in range(5)] and len(server.ventilator.pending) == 3
     server.work(now=11.1 + QUIET_SECONDS)
     assert server.is_empty(), "nobody else wanted anything"
-    server.clients.join(b"a")
+    server.join(b"a")
     assert [type(reply) for reply in server.replies()] == [Result] * 3, "and it has come back for it"
 
 
@@ -378,12 +395,12 @@ def test_who_comes_back_has_its_turn_again(server):
     job = server.ventilator.next_job(0.0)
     server.ask([f"2/{place}" for place in range(8)], number=2)
     server.clients.outlet.subscription(b"\0a", 10.0)
-    server.ventilator.expire(10.0 + LEFT_SECONDS)
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences)), 11.0)
+    server.expire(10.0 + LEFT_SECONDS)
+    server.answer(job, now=11.0)
     server.ask(["3/0"], identity=b"b", number=3, now=11.0)
     server.work(now=11.0)
     assert len(server.ventilator.pending) == 1
-    server.clients.join(b"a")
+    server.join(b"a")
     server.work(now=11.0)
     assert server.is_empty() and len(server.replies()) == 2
 
@@ -391,7 +408,7 @@ def test_who_comes_back_has_its_turn_again(server):
 def test_what_is_sent_for_somebody_who_has_left_is_computed_as_ever(server):
     """One program asks, another one listens under the same identity, later."""
     server.clients.outlet.subscription(b"\0a", 10.0)
-    server.ventilator.expire(10.0 + LEFT_SECONDS)
+    server.expire(10.0 + LEFT_SECONDS)
     server.ask(["1/0"], now=12.0)
     server.work(now=12.0)
     assert server.is_empty()
@@ -435,8 +452,8 @@ def test_the_rate_is_in_tokens_as_they_are_estimated(server):
     server.ask([f"1/{place} " + 4 * "word " for place in range(4)])
     job = server.ventilator.next_job(0.0)
     flight = server.fleet.flights[job.job]
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), num_tokens=100, counts=[50] * 4,
-                                seconds={"tokenize": 0.5, "compute": 0.5}), 1.0)
+    server.answer(job, num_tokens=100, counts=[50] * 4,
+                  seconds={"tokenize": 0.5, "compute": 0.5}, now=1.0)
     assert server.fleet.workers[0].tokens_per_second == 100.0, "tokenizing takes time, too"
     assert 0.5 < server.fleet.rate(server.fleet.workers[0]) / 100.0 < 1.0, "it has begun to learn"
     assert flight.tokens < 100
@@ -503,11 +520,11 @@ def test_at_the_end_everybody_is_told(server):
     for number in range(1, 6):
         server.ask([f"{number}/{index}" for index in range(6)], number=number)
     job = server.ventilator.next_job(0.0)
-    server.ventilator.no_worker("it broke", 1.0)
+    server.publish(server.ventilator.no_worker("it broke"))
     assert sorted(reply.request_id for reply in server.replies()) == [1, 2, 3, 4, 5]
     assert all(isinstance(reply.error, WorkerLostError) and "it broke" in str(reply.error)
                for reply in server.replies())
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences)), 1.0)
+    server.answer(job, now=1.0)
     assert len(server.replies()) == 5 and server.is_empty()
 
 
@@ -532,7 +549,7 @@ def test_neighbours_of_a_vector_that_is_not_finite_are_answered_from_the_same_jo
     job = server.ventilator.next_job(0.0)
     order = [text[0] for text in job.sequences]
     assert sorted(order) == list("112233")
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), bad=[job.sequences.index("2/1 nan")]), 0.0)
+    server.answer(job, bad=[job.sequences.index("2/1 nan")])
     for reply in server.replies():
         np.testing.assert_array_equal(reply.embedding, rows_of([f"{reply.request_id}/0", f"{reply.request_id}/1"]))
     assert len(server.replies()) == 2 and not server.replies(b"b")
@@ -544,8 +561,8 @@ def test_token_rows_beside_a_bad_text_are_cut_by_their_lengths(server):
     job = server.ventilator.next_job(0.0)
     assert job.sequences == ["1/0 nan", "2/0", "2/1"]
     array = np.arange(14, dtype=np.float32).reshape(7, 2)
-    server.ventilator.rows(Rows(0, 1, job.job, array, [2, 3, 2], [0, 1, 0], [2, 2, 2], [["x"], ["y"], ["z"]],
-                                bad=[0]), 0.0)
+    server.answer(job, [2, 3, 2], [0, 1, 0], [2, 2, 2], [["x"], ["y"], ["z"]],
+                  bad=[0], array=array)
     reply, = server.replies()
     np.testing.assert_array_equal(reply.embedding, [array[2:5], [*array[5:7], [0, 0]]])
     assert reply.tokens == [["y"], ["z"]]
@@ -566,7 +583,7 @@ def test_a_condemned_text_is_refused_for_a_while(server):
 def test_a_text_that_is_a_list_is_condemned_as_a_list(server):
     server.ask([["1", "0"]])
     job = server.ventilator.next_job(0.0)
-    server.ventilator.fault(Fault(0, 1, job.job, "internal", "it raises"), 0.0)
+    server.publish(server.ventilator.fault(Fault(0, 1, job.job, "internal", "it raises"), 0.0))
     server.ask([["1", "0"]], identity=b"b")
     assert isinstance(server.error(b"b"), UnprocessableError)
 
@@ -577,20 +594,20 @@ def test_memory_for_condemned_texts_is_bounded_in_number_and_time(server):
     server.ask(["1/0 raise"], now=1.0)
     server.work(now=1.0)
     assert len(server.ventilator.condemned) <= MAX_CONDEMNED
-    server.ventilator.expire(1e9)
+    server.expire(1e9)
     assert not server.ventilator.condemned
 
 
 def test_a_lost_workers_requests_are_given_again(server):
     server.ask(["1/0"])
     server.ventilator.next_job(0.0)
-    server.ventilator.lost(0, 0.0)
+    server.publish(server.ventilator.lost(0, 0.0))
     assert server.ventilator.next_job(0.0) is None
     server.fleet.started(0)
     server.fleet.ready(0)
     job = server.ventilator.next_job(0.0)
     assert job.sequences == ["1/0"] and job.incarnation == 2
-    server.ventilator.rows(Rows(0, 2, job.job, rows_of(job.sequences)), 0.0)
+    server.answer(job)
     assert isinstance(server.replies()[0], Result)
 
 
@@ -620,7 +637,7 @@ def test_a_job_shows_tokens_if_one_of_its_requests_wants_them_and_only_that_one_
     server.ask(["2/0"], b"b")
     job = server.ventilator.next_job(0.0)
     assert job.show_tokens and len(job.sequences) == 2
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), tokens=[[text] for text in job.sequences]), 0.0)
+    server.answer(job, tokens=[[text] for text in job.sequences])
     assert server.replies(b"a")[0].tokens == [["1/0"]]
     assert server.replies(b"b")[0].tokens is None
 
@@ -634,7 +651,7 @@ def test_a_server_that_shows_tokens_shows_them_to_all(server):
 def test_waiting_is_from_the_arrival_until_the_worker_has_it(server):
     server.ask(["1/0"], now=1.0)
     job = server.ventilator.next_job(2.0)
-    server.ventilator.rows(Rows(0, 1, job.job, rows_of(job.sequences), num_tokens=3, counts=[3]), 4.0)
+    server.answer(job, num_tokens=3, counts=[3], now=4.0)
     statistics = server.ventilator.statistics
     assert (statistics.waiting.sum, statistics.answering.sum) == (1.0, 3.0)
     assert statistics.outcomes == {"ok": [1, 1, 3]}

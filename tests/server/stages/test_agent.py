@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import zmq
 from bert_serving.client.link import Link
-from bert_serving.server.core import membership, messages
+from bert_serving.server.core import messages
+from bert_serving.server.core import remote_messages as remote
 from bert_serving.server.core.batching import Backlog
-from bert_serving.server.core.membership import Welcome, encode
+from bert_serving.server.core.remote_messages import Welcome, encode
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.errors import StartError, WorkerStartError
@@ -122,19 +123,19 @@ class Setup:
         while True:
             self.until(lambda: self.server.poll(0), "a word")
             self.peer, *frames = self.server.recv_multipart()
-            kind, values = membership.decode(frames)
+            kind, values = remote.decode(frames)
             if kind in kinds:
                 return values
-            assert kind == membership.ALIVE, (kind, values)
+            assert kind == remote.ALIVE, (kind, values)
 
     def answer(self):
         """The next answer that the server gets: (head, message)."""
         while True:
             self.until(lambda: self.server.poll(0), "an answer")
             self.peer, kind, *frames = self.server.recv_multipart()
-            if kind == membership.ANSWER:
+            if kind == remote.ANSWER:
                 return HEAD.unpack(frames[0]), messages.decode_from_worker(frames)
-            assert kind == membership.ALIVE
+            assert kind == remote.ALIVE
 
     def say(self, kind, **values):
         self.server.send_multipart([self.peer, *encode(kind, **values)])
@@ -143,18 +144,18 @@ class Setup:
         self.server.send_multipart([self.peer, *frames])
 
     def give(self, job, worker=0, slot=5):
-        self.send(membership.encode_job(worker, Job(slot, 3, job, ["x"])))
+        self.send(remote.encode_job(worker, Job(slot, 3, job, ["x"])))
 
     def join(self, welcome=WELCOME):
-        assert self.hear(membership.JOIN) == WHO
-        self.say(membership.WELCOME, **welcome.to_json())
+        assert self.hear(remote.JOIN) == WHO
+        self.say(remote.WELCOME, **welcome.to_json())
         self.until(lambda: self.agent.joined, "the welcome")
         return self
 
     def with_worker(self):
         self.join()
         self.staff.ready()
-        self.hear(membership.READY)
+        self.hear(remote.READY)
         return self
 
     def quiet(self):
@@ -164,7 +165,7 @@ class Setup:
         words = []
         while self.server.poll(0):
             words.append(self.server.recv_multipart()[1])
-        return set(words) <= {membership.ALIVE}
+        return set(words) <= {remote.ALIVE}
 
 
 @pytest.fixture
@@ -188,13 +189,13 @@ def test_it_joins_and_starts_workers_for_the_orders_and_announces_who_is_ready(s
     assert setup.staff.welcome == WELCOME and setup.staff.keeper.told == ["start"]
     assert setup.quiet()
     setup.staff.ready(1)
-    assert setup.hear(membership.READY) == {"worker": 1, "pid": 101, "device": -1}
-    setup.hear(membership.ALIVE)
+    assert setup.hear(remote.READY) == {"worker": 1, "pid": 101, "device": -1}
+    setup.hear(remote.ALIVE)
 
 
 def test_it_asks_again_as_long_as_nobody_answers(setup):
     for _ in range(2):
-        setup.hear(membership.JOIN)
+        setup.hear(remote.JOIN)
         setup.agent._next_alive = 0.0
     setup.join()
     assert len(setup.staffs) == 1
@@ -203,10 +204,10 @@ def test_it_asks_again_as_long_as_nobody_answers(setup):
 @pytest.mark.parametrize("how", ["who", "bye"])
 def test_it_joins_again_without_starting_its_workers_again(setup, how, caplog):
     setup.with_worker()
-    setup.say(*{"who": [membership.WHO], "bye": [membership.BYE]}[how])
+    setup.say(*{"who": [remote.WHO], "bye": [remote.BYE]}[how])
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.join()
-    assert setup.hear(membership.READY)["worker"] == 0
+    assert setup.hear(remote.READY)["worker"] == 0
     assert len(setup.staffs) == 1 and not setup.staff.closed
     assert caplog.messages[-1] == "joined again"
 
@@ -214,14 +215,14 @@ def test_it_joins_again_without_starting_its_workers_again(setup, how, caplog):
 def test_for_other_orders_it_starts_other_workers(setup):
     setup.with_worker()
     before = setup.staff
-    setup.say(membership.WHO)
+    setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.join(replace(WELCOME, options={"engine": "graph"}))
     assert len(setup.staffs) == 2 and before.closed and before.keeper.told[-1] == "stop"
     before.say(Ready(1, 1, {}))
     assert setup.quiet(), "nobody listens to those who were sent away"
     setup.staff.ready()
-    setup.hear(membership.READY)
+    setup.hear(remote.READY)
     setup.give(1)
     setup.staff.do(setup.staff.job())
     assert setup.answer()[0][1:] == (5, 3, 1)
@@ -235,13 +236,13 @@ def test_it_looks_again_when_nothing_is_heard(setup, caplog):
     assert "nothing was heard of the server for" in caplog.messages[-1]
     setup.join()
     assert setup.peer != first, "on another connection"
-    assert setup.hear(membership.READY)["worker"] == 0 and len(setup.staffs) == 1
+    assert setup.hear(remote.READY)["worker"] == 0 and len(setup.staffs) == 1
 
 
 def test_it_says_that_it_is_there(setup):
     setup.join()
     for _ in range(3):
-        setup.hear(membership.ALIVE)
+        setup.hear(remote.ALIVE)
         setup.agent._next_alive = 0.0
 
 
@@ -266,11 +267,11 @@ def test_while_it_has_joined_there_is_no_need_of_patience(setup):
     setup.agent.patience = 5.0
     setup.with_worker()
     setup.agent.tick(time.monotonic() + 7.0)
-    setup.say(membership.WHO)
+    setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.agent._since -= 4.0
     setup.join()
-    setup.say(membership.WHO)
+    setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.agent._since -= 6.0
     with pytest.raises(StartError, match="no server answers"):
@@ -285,8 +286,8 @@ def test_it_may_be_patient_for_ever(make):
 
 
 def test_who_is_refused_ends_with_the_reason(setup):
-    setup.hear(membership.JOIN)
-    setup.say(membership.REFUSED, reason="its nose\nis wrong")
+    setup.hear(remote.JOIN)
+    setup.say(remote.REFUSED, reason="its nose\nis wrong")
     with pytest.raises(Refused, match=r"the server does not want this host's workers: its nose\\nis wrong"):
         setup.agent.run(1.0)
 
@@ -299,21 +300,21 @@ def test_who_is_not_let_in_ends_with_the_reason(setup):
 
 
 @pytest.mark.parametrize("frames", [
-    [b"HTTP/1.1 400"], [b""], [b"\xff"], [membership.WELCOME], [membership.WELCOME, b"{}"], [membership.WELCOME, b"["],
-    *(encode(membership.WELCOME, **{**WELCOME.to_json(), **wrong}) for wrong in (
+    [b"HTTP/1.1 400"], [b""], [b"\xff"], [remote.WELCOME], [remote.WELCOME, b"{}"], [remote.WELCOME, b"["],
+    *(encode(remote.WELCOME, **{**WELCOME.to_json(), **wrong}) for wrong in (
         {"timeout": None}, {"timeout": -1.0}, {"timeout": float("nan")}, {"options": None}, {"largest_job": "1000"}))],
     ids=range(11))
 def test_a_port_that_is_something_else(setup, frames):
-    setup.hear(membership.JOIN)
+    setup.hear(remote.JOIN)
     setup.send(frames)
     with pytest.raises(Refused, match="is no server's -worker_port: it sent "):
         setup.agent.run(1.0)
 
 
 @pytest.mark.parametrize("frames", [
-    [membership.JOB], [membership.JOB, b"", b"", b""], [membership.JOB, b"\0" * 4, b"", b""],
-    membership.encode_job(2, Job(0, 1, 1, ["x"])), encode(membership.KILL), encode(membership.KILL, worker="x"),
-    [membership.ANSWER, b""]], ids=range(7))
+    [remote.JOB], [remote.JOB, b"", b"", b""], [remote.JOB, b"\0" * 4, b"", b""],
+    remote.encode_job(2, Job(0, 1, 1, ["x"])), encode(remote.KILL), encode(remote.KILL, worker="x"),
+    [remote.ANSWER, b""]], ids=range(7))
 def test_nonsense_of_a_server_that_was_one(setup, frames):
     setup.with_worker()
     setup.send(frames)
@@ -323,13 +324,13 @@ def test_nonsense_of_a_server_that_was_one(setup, frames):
 
 
 def test_words_that_are_not_for_it_now_change_nothing(setup):
-    setup.hear(membership.JOIN)
+    setup.hear(remote.JOIN)
     setup.give(1)
-    setup.say(membership.KILL, worker=0)
-    setup.say(membership.ALIVE)
-    setup.say(membership.WELCOME, **WELCOME.to_json())
+    setup.say(remote.KILL, worker=0)
+    setup.say(remote.ALIVE)
+    setup.say(remote.WELCOME, **WELCOME.to_json())
     setup.until(lambda: setup.agent.joined, "the welcome")
-    setup.say(membership.KILL, worker=9)
+    setup.say(remote.KILL, worker=9)
     assert setup.quiet() and not setup.staff.killed and not setup.staff.jobs[0].poll(0)
 
 
@@ -337,10 +338,10 @@ def test_words_that_are_not_for_it_now_change_nothing(setup):
 def test_workers_that_cannot_be_had_end_it(setup, again):
     if again:
         setup.with_worker()
-        setup.say(membership.WHO)
+        setup.say(remote.WHO)
     setup.failure = StartError("there is no such model here")
-    setup.hear(membership.JOIN)
-    setup.say(membership.WELCOME, **replace(WELCOME, largest_job=5).to_json())
+    setup.hear(remote.JOIN)
+    setup.say(remote.WELCOME, **replace(WELCOME, largest_job=5).to_json())
     with pytest.raises(StartError, match="no such model"):
         setup.agent.run(1.0)
     assert all(staff.closed for staff in setup.staffs)
@@ -383,10 +384,10 @@ def test_answers_to_jobs_of_before_are_dropped_even_if_their_numbers_are_given_a
     setup.with_worker()
     setup.give(1)
     old = setup.staff.job()
-    setup.say(membership.WHO)
+    setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.join()
-    setup.hear(membership.READY)
+    setup.hear(remote.READY)
     setup.give(1)
     new = setup.staff.job()
     setup.staff.do(old)
@@ -405,14 +406,14 @@ def test_what_a_lost_worker_has_said_counts_and_what_it_held_does_not(setup):
         pass
     setup.staff.on_lost(0, ExitStatus(None, 9))
     assert setup.answer()[0][3] == 1
-    assert setup.hear(membership.GONE) == {"worker": 0, "how": "it was killed by SIGKILL"}
+    assert setup.hear(remote.GONE) == {"worker": 0, "how": "it was killed by SIGKILL"}
     setup.staff.do(second)
     assert setup.quiet() and setup.staff.fleet.workers[0].state is WorkerState.LOST
     setup.staff.fleet.started(0)
     setup.staff.say(Ready(0, 1, {}))
     assert setup.quiet(), "that was the one before"
     setup.staff.ready()
-    setup.hear(membership.READY)
+    setup.hear(remote.READY)
 
 
 def test_a_job_for_a_worker_that_has_just_gone_is_not_kept(setup):
@@ -425,13 +426,13 @@ def test_a_job_for_a_worker_that_has_just_gone_is_not_kept(setup):
 
 def test_a_worker_that_hangs_is_replaced_when_the_server_says_so(setup):
     setup.with_worker()
-    setup.say(membership.KILL, worker=0, why="it has had a job for long")
+    setup.say(remote.KILL, worker=0, why="it has had a job for long")
     setup.until(lambda: setup.staff.killed == [0], "the order")
 
 
 def test_a_worker_that_is_lost_while_nobody_is_there_is_told_of_later(setup):
     setup.with_worker()
-    setup.say(membership.WHO)
+    setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.staff.on_lost(0, ExitStatus(None, 9))
     setup.join()
@@ -451,13 +452,13 @@ def test_asked_to_stop_it_leaves_when_its_jobs_are_done(setup):
         real(timeout_ms)
         while setup.server.poll(0):
             setup.peer, *frames = setup.server.recv_multipart()
-            if frames[0] == membership.LEAVE:
+            if frames[0] == remote.LEAVE:
                 setup.staff.do(job)
                 setup.staff.say(Ready(1, 1, {}))
-            elif frames[0] == membership.ANSWER:
-                setup.say(membership.BYE, reason="it has left")
+            elif frames[0] == remote.ANSWER:
+                setup.say(remote.BYE, reason="it has left")
             else:
-                assert frames[0] == membership.ALIVE, "no worker is announced any more"
+                assert frames[0] == remote.ALIVE, "no worker is announced any more"
 
     setup.agent.step = step
     setup.agent.run(30.0)
@@ -477,7 +478,7 @@ def test_it_goes_without_a_goodbye_when(setup, how):
         if how == "a second signal":
             setup.agent.stop()
         elif how == "the connection is lost" and setup.agent._leaving:
-            setup.say(membership.WHO)
+            setup.say(remote.WHO)
 
     setup.agent.step = step
     setup.agent.run(seconds)

@@ -5,13 +5,15 @@ import time
 import numpy as np
 import pytest
 import zmq
-from bert_serving.server.core import membership
+from bert_serving.server.core import remote_messages as remote
 from bert_serving.server.core.batching import Backlog
-from bert_serving.server.core.membership import Kind, Members, Welcome, encode, encode_proof
+from bert_serving.server.core.membership import Members, Reason, Refusal
 from bert_serving.server.core.messages import HEAD, Fault, Job, Rows, encode_from_worker
+from bert_serving.server.core.remote_messages import Welcome, encode, encode_proof
+from bert_serving.server.core.remote_rows import Kind
 from bert_serving.server.core.recovery import Fleet, WorkerState
 from bert_serving.server.stages import endpoints
-from bert_serving.server.stages.annex import Annex
+from bert_serving.server.stages.annex import Annex, in_words
 
 from ..core.conftest import make_pending
 
@@ -31,11 +33,11 @@ class Host:
         return self
 
     def join(self, **values):
-        return self.say(membership.JOIN, **{"host": self.key, "name": f"host-{self.key}", "pid": 7, "version": "2",
-                                            "protocol": membership.PROTOCOL, **values})
+        return self.say(remote.JOIN, **{"host": self.key, "name": f"host-{self.key}", "pid": 7, "version": "2",
+                                        "protocol": remote.PROTOCOL, **values})
 
     def ready(self, worker=0, proof=GOLDEN):
-        return self.say(membership.READY, worker=worker, proof=encode_proof(proof), device=-1, num_threads=1,
+        return self.say(remote.READY, worker=worker, proof=encode_proof(proof), device=-1, num_threads=1,
                         about="echo")
 
     def frames(self):
@@ -45,14 +47,14 @@ class Host:
     def hear(self, *kinds):
         """The next word of one of these kinds; signs of life are not waited for, but come."""
         while True:
-            kind, values = membership.decode(self.frames())
-            if kind != membership.ALIVE or kind in kinds:
+            kind, values = remote.decode(self.frames())
+            if kind != remote.ALIVE or kind in kinds:
                 assert kind in kinds, (kind, values)
                 return values
 
     def member(self):
         """It has joined, and has a worker."""
-        self.join().hear(membership.WELCOME)
+        self.join().hear(remote.WELCOME)
         before = len(self.setup.members.places)
         self.ready()
         self.setup.until(lambda: len(self.setup.members.places) > before, "the worker")
@@ -60,16 +62,16 @@ class Host:
 
     def answer(self, head, array, **values):
         _, slot, incarnation, job = HEAD.unpack(head)
-        self.socket.send_multipart([membership.ANSWER, *encode_from_worker(Rows(
+        self.socket.send_multipart([remote.ANSWER, *encode_from_worker(Rows(
             slot, incarnation, job, array, num_tokens=3, seconds={"compute": 0.1}, counts=[3] * len(array),
             **values))])
 
     def job(self):
         """(worker, head) of a job that comes."""
-        while (frames := self.frames())[0] == membership.ALIVE:
+        while (frames := self.frames())[0] == remote.ALIVE:
             pass
-        assert frames[0] == membership.JOB, frames
-        number, head, _ = membership.decode_job(frames)
+        assert frames[0] == remote.JOB, frames
+        number, head, _ = remote.decode_job(frames)
         return number, head
 
 
@@ -120,25 +122,25 @@ def setup(context, caplog):
 # ---- joining ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("kind, values", [
-    (membership.ALIVE, {}), (membership.READY, {"worker": 0}), (membership.GONE, {"worker": 0}),
-    (membership.LEAVE, {})], ids=["alive", "ready", "gone", "leave"])
+    (remote.ALIVE, {}), (remote.READY, {"worker": 0}), (remote.GONE, {"worker": 0}),
+    (remote.LEAVE, {})], ids=["alive", "ready", "gone", "leave"])
 def test_who_has_not_joined_is_asked_who_it_is(setup, kind, values):
-    assert Host(setup).say(kind, **values).hear(membership.WHO) == {}
+    assert Host(setup).say(kind, **values).hear(remote.WHO) == {}
     assert not setup.members.hosts
 
 
 def test_an_answer_of_one_who_was_given_up_is_a_reason_to_ask(setup, caplog):
     host = Host(setup)
     host.answer(HEAD.pack(5, 0, 1, 1), GOLDEN)
-    host.hear(membership.WHO)
+    host.hear(remote.WHO)
     assert not caplog.records and not setup.taken
 
 
 def test_who_joins_gets_its_orders_and_signs_of_life(setup, caplog):
     host = Host(setup).join()
-    assert host.hear(membership.WELCOME) == {"options": {}, "largest_job": 7, "timeout": 8.0}
+    assert host.hear(remote.WELCOME) == {"options": {}, "largest_job": 7, "timeout": 8.0}
     setup.tick()
-    host.hear(membership.ALIVE)
+    host.hear(remote.ALIVE)
     assert caplog.messages == ["host-a (process 7) has joined"]
 
 
@@ -146,20 +148,20 @@ def test_who_joins_gets_its_orders_and_signs_of_life(setup, caplog):
     ({"version": "1"}, "bert-serving-server 1, this server is 2"), ({"protocol": 99}, "install the same")],
     ids=["version", "protocol"])
 def test_who_does_not_fit_is_refused(setup, caplog, values, told):
-    assert told in Host(setup).join(**values).hear(membership.REFUSED)["reason"]
+    assert told in Host(setup).join(**values).hear(remote.REFUSED)["reason"]
     assert not setup.members.hosts
     assert caplog.messages[0].startswith("refused 127.0.0.1: workers of host-a: ")
 
 
 def test_whose_key_was_taken_off_the_list_is_refused(setup):
     setup.admitted = False
-    assert "key" in Host(setup).join().hear(membership.REFUSED)["reason"]
+    assert "key" in Host(setup).join().hear(remote.REFUSED)["reason"]
     assert not setup.members.hosts
 
 
 @pytest.mark.parametrize("frames", [
     [b""], [b"\xff"], [b"x" * 10_000], [b"\0", b"{"], [b"\0", b"[]"], [b"\0", b"{}"], [b"\0"] * 9, [b"", b"", b""],
-    [membership.JOB, b"", b"", b""], encode(membership.JOIN, host="a\nb")], ids=range(10))
+    [remote.JOB, b"", b"", b""], encode(remote.JOIN, host="a\nb")], ids=range(10))
 def test_nonsense_of_strangers_changes_nothing_and_fills_no_log(setup, caplog, frames):
     stranger = Host(setup)
     for _ in range(5):
@@ -194,15 +196,15 @@ def test_a_fault_is_passed_on(setup):
     host = Host(setup).member()
     flight, _ = setup.give()
     host.job()
-    host.socket.send_multipart([membership.ANSWER, *encode_from_worker(Fault(9, 9, flight.job, "internal", "no"))])
+    host.socket.send_multipart([remote.ANSWER, *encode_from_worker(Fault(9, 9, flight.job, "internal", "no"))])
     assert setup.until(lambda: setup.taken, "the answer") == [Fault(9, 9, flight.job, "internal", "no")]
 
 
 def test_a_worker_that_computes_something_else_is_refused_with_its_host(setup, caplog):
     Host(setup, "first").member()
     host = Host(setup).join()
-    host.hear(membership.WELCOME)
-    assert "same model" in host.ready(3, -GOLDEN).hear(membership.REFUSED)["reason"]
+    host.hear(remote.WELCOME)
+    assert "same model" in host.ready(3, -GOLDEN).hear(remote.REFUSED)["reason"]
     assert len(setup.members.hosts) == 1
     assert caplog.messages[-1].startswith("refused worker 3 of host-a (process 7): its vectors of the golden sentences")
 
@@ -210,14 +212,14 @@ def test_a_worker_that_computes_something_else_is_refused_with_its_host(setup, c
 def test_who_is_ready_before_the_servers_own_workers_is_measured_when_they_are(context):
     setup = Setup(context, own=1)
     early, idle = Host(setup, "early").join(), Host(setup, "idle").join()
-    early.hear(membership.WELCOME)
-    idle.hear(membership.WELCOME)
+    early.hear(remote.WELCOME)
+    idle.hear(remote.WELCOME)
     host = next(host for host in setup.members.hosts.values() if host.key == "early")
     early.ready()
     setup.until(lambda: host.unheard, "the worker")
     assert not setup.members.places
     setup.annex.learn({"proof": encode_proof(GOLDEN)})
-    early.hear(membership.WHO)
+    early.hear(remote.WHO)
     assert [host.key for host in setup.members.hosts.values()] == ["idle"]
     early.member()
     assert not idle.socket.poll(50)
@@ -226,19 +228,19 @@ def test_who_is_ready_before_the_servers_own_workers_is_measured_when_they_are(c
 def test_a_worker_that_is_gone_gives_back_what_it_held(setup, caplog):
     host = Host(setup).member()
     setup.give()
-    host.say(membership.GONE, worker=0, how="killed\nby SIGKILL")
+    host.say(remote.GONE, worker=0, how="killed\nby SIGKILL")
     setup.until(lambda: setup.fleet.suspects, "what it held")
     assert not setup.members.places
     assert "worker 0, on host-a (process 7), was lost (killed\\nby SIGKILL); what it held is given again" in \
         caplog.messages
-    host.say(membership.GONE, worker=0).say(membership.GONE, worker=5).ready()
+    host.say(remote.GONE, worker=0).say(remote.GONE, worker=5).ready()
     setup.until(lambda: setup.members.places, "the next one")
 
 
 @pytest.mark.parametrize("frames", [
-    [membership.ANSWER], [membership.ANSWER, b"", b""], [membership.ANSWER, HEAD.pack(5, 0, 1, 1), b"{}", b""],
-    encode(membership.READY, worker=-1), encode(membership.GONE), encode(membership.WELCOME), encode(membership.KILL),
-    [membership.JOB, b"", b"", b""], [b""], [b"\xff"], [membership.READY, b"{" * 1000]], ids=range(11))
+    [remote.ANSWER], [remote.ANSWER, b"", b""], [remote.ANSWER, HEAD.pack(5, 0, 1, 1), b"{}", b""],
+    encode(remote.READY, worker=-1), encode(remote.GONE), encode(remote.WELCOME), encode(remote.KILL),
+    [remote.JOB, b"", b"", b""], [b""], [b"\xff"], [remote.READY, b"{" * 1000]], ids=range(11))
 def test_nonsense_of_a_member_ends_its_membership_alone(setup, caplog, frames):
     other, host = Host(setup, "other").member(), Host(setup).member()
     setup.give()
@@ -257,7 +259,7 @@ def test_nonsense_of_a_member_ends_its_membership_alone(setup, caplog, frames):
 def test_who_is_expelled_is_told_why(setup):
     host = Host(setup).member()
     host.socket.send_multipart([b"\xff"])
-    assert host.hear(membership.REFUSED)["reason"].startswith("it sent a message of kind")
+    assert host.hear(remote.REFUSED)["reason"].startswith("it sent a message of kind")
 
 
 # ---- who goes --------------------------------------------------------------------------------------------------------
@@ -267,15 +269,15 @@ def test_who_is_silent_counts_as_lost_and_is_asked_when_it_comes_back(setup, cap
     setup.give()
     setup.give()
     setup.tick(6.0)
-    other.say(membership.ALIVE)
+    other.say(remote.ALIVE)
     heard = setup.members.hosts
     setup.until(lambda: any(time.monotonic() - host.heard < 5 for host in heard.values()), "the sign of life")
     setup.tick(3.0)
     assert [host.key for host in setup.members.hosts.values()] == ["other"] and len(setup.fleet.suspects) == 1
     assert any("host-silent (process 7) was not heard of for" in line for line in caplog.messages)
     silent.job()
-    silent.say(membership.ALIVE)
-    while membership.decode(silent.frames())[0] != membership.WHO:
+    silent.say(remote.ALIVE)
+    while remote.decode(silent.frames())[0] != remote.WHO:
         pass
     silent.member()
 
@@ -283,7 +285,7 @@ def test_who_is_silent_counts_as_lost_and_is_asked_when_it_comes_back(setup, cap
 def test_a_connection_that_is_gone_is_noticed_by_the_next_job(setup, caplog):
     host = Host(setup).member()
     host.socket.close(0)
-    setup.until(lambda: not setup.annex._send(next(iter(setup.members.hosts)), [membership.ALIVE]), "the end")
+    setup.until(lambda: not setup.annex._send(next(iter(setup.members.hosts)), [remote.ALIVE]), "the end")
     flight, went = setup.give()
     assert not went
     setup.fleet.unsent(flight.job)  # as the broker does
@@ -308,7 +310,7 @@ def test_a_host_of_many_workers_gets_all_its_jobs_at_once(setup):
     """More than libzmq keeps for a connection unless it is told otherwise, and it reads none meanwhile."""
     host = Host(setup).member()
     peer = next(iter(setup.members.hosts))
-    assert all(setup.annex._send(peer, membership.encode_job(0, Job(0, 1, job, ["x"]))) for job in range(4000))
+    assert all(setup.annex._send(peer, remote.encode_job(0, Job(0, 1, job, ["x"]))) for job in range(4000))
     assert host.job()
 
 
@@ -323,7 +325,7 @@ def test_strangers_who_do_not_read_do_not_fill_the_memory(setup, monkeypatch):
     limited.annex._send = lambda peer, frames: asked.append(send(peer, frames))
     # What the kernel keeps for a connection is some megabytes; a WHO has a few bytes.
     for _ in range(400_000):
-        stranger.send(membership.ALIVE)
+        stranger.send(remote.ALIVE)
         if not len(asked) % 64:
             limited.step(0)
         if False in asked:
@@ -337,7 +339,7 @@ def test_a_worker_that_hangs_is_to_be_replaced(setup, caplog):
     host.job()
     flight.since -= 1000.0
     setup.tick()
-    told = host.hear(membership.KILL)
+    told = host.hear(remote.KILL)
     assert told["worker"] == 0 and "tokens for" in told["why"]
     setup.tick()
     assert sum("hangs" in line for line in caplog.messages) == 1, "once is enough"
@@ -366,7 +368,7 @@ def test_who_leaves_ends_what_it_has_and_is_let_go(setup, caplog):
     host = Host(setup).member()
     flight, _ = setup.give()
     _, head = host.job()
-    host.say(membership.LEAVE)
+    host.say(remote.LEAVE)
     setup.until(lambda: setup.fleet.workers[0].state is WorkerState.LEAVING, "the wish")
     setup.tick()
     host.ready(1)
@@ -375,7 +377,7 @@ def test_who_leaves_ends_what_it_has_and_is_let_go(setup, caplog):
     setup.until(lambda: setup.taken, "the answer")
     setup.fleet.landed(flight.job, 1.0)  # as the broker does
     setup.tick()
-    assert host.hear(membership.BYE)["reason"] == "all that this host had to do is done"
+    assert host.hear(remote.BYE)["reason"] == "all that this host had to do is done"
     assert not setup.members.hosts and not setup.fleet.suspects
     assert caplog.messages[-2:] == ["host-a (process 7) leaves, with 1 worker", "host-a (process 7) has left"]
 
@@ -385,17 +387,26 @@ def test_everybody_is_told_when_the_server_stops(setup):
     setup.annex.close()
     for host in hosts:
         assert host.socket.poll(5000)
-        assert membership.decode(host.socket.recv_multipart()) == (membership.BYE, {"reason": "the server stops"})
+        assert remote.decode(host.socket.recv_multipart()) == (remote.BYE, {"reason": "the server stops"})
 
 
 def test_many_messages_are_taken_in_portions(setup):
     """So that clients have their turn."""
     host = Host(setup).member()
     for _ in range(300):
-        host.say(membership.ALIVE)
+        host.say(remote.ALIVE)
     steps = 0
-    host.say(membership.LEAVE)
+    host.say(remote.LEAVE)
     while not next(iter(setup.members.hosts.values())).leaving:
         setup.step()
         steps += 1
     assert steps >= 300 // 64
+
+
+@pytest.mark.parametrize("reason", list(Reason), ids=lambda reason: reason.name)
+def test_every_refusal_has_words_for_people(reason):
+    told = in_words(Refusal(reason, "7.0"), "8.0")
+    assert told and "\n" not in told and len(told) < 200
+    assert {Reason.VERSION: "it is bert-serving-server 7.0, this server is 8.0; install the same on both",
+            Reason.TOO_MANY_HOSTS: "which is the most", Reason.TOO_MANY_WORKERS: "which is the most",
+            Reason.OTHER_VECTORS: "this server's: 7.0; has it the same model?"}[reason] in told

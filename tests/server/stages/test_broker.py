@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import zmq
 from bert_serving.client import protocol
-from bert_serving.client.errors import (RequestError, UnauthorizedError, UnavailableError, UnprocessableError,
-                                        WorkerLostError)
+from bert_serving.client.errors import (OverloadedError, RequestError, UnauthorizedError, UnavailableError,
+                                        UnprocessableError, WorkerLostError)
 from bert_serving.server.core import messages
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows
 from bert_serving.server.core.outlet import Outlet
 from bert_serving.server.core.recovery import Fleet, WorkerState
-from bert_serving.server.core.sink import Sink
+from bert_serving.server.core.sink import Reply, Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import Limits, Ventilator
 from bert_serving.server.errors import EngineError
@@ -70,22 +70,22 @@ class Client:
 class Setup:
     """A broker with its rooms, and one worker that the test plays."""
 
-    def __init__(self, context):
+    def __init__(self, context, annex=None):
         self.context = self.client_context = context
         front, self.port = endpoints.front(context, "127.0.0.1", 0, 10**6)
         outlet_socket, self.port_out = endpoints.outlet(context, "127.0.0.1", 0)
         results, pipe = context.socket(zmq.PULL), context.socket(zmq.PUSH)
         results.bind("inproc://results")
         pipe.bind("inproc://jobs")
-        self.broker = Broker(front, outlet_socket, results, [pipe])
         backlog = Backlog(8, 4, 25)
         self.fleet = Fleet(1, backlog, 60.0)
-        self.outlet = Outlet(self.broker.publish, 10**7, 10**8, 30.0)
+        self.outlet = Outlet(10**7, 10**8, 30.0)
+        statistics = Statistics(0.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
-                                     self.fleet, Sink(self.outlet, None, 512), Statistics(0.0),
+                                     self.fleet, Sink(statistics, None, 512), self.outlet, statistics,
                                      lambda command, in_confidence: {"server_version": "1.10.0", "all": in_confidence})
         self.keeper = FakeKeeper(self.fleet)
-        self.broker.join(self.ventilator, self.outlet, self.keeper)
+        self.broker = Broker(front, outlet_socket, results, [pipe], self.ventilator, self.outlet, self.keeper, annex)
         self.jobs, self.to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
         self.to_results.connect("inproc://results")
         self.fleet.started(0)
@@ -125,6 +125,10 @@ class Setup:
         self.until(lambda: client.receiver.poll(0), "a reply")
         return protocol.decode_reply(client.receiver.recv_multipart())
 
+    def status(self, identity, values, now=0.0):
+        """Have a reply published."""
+        self.broker.publish([Reply(identity, protocol.encode_status(values, b"1"))], now)
+
     def quiet(self, client):
         """Whether nothing comes, though everything is done that there is."""
         for _ in range(5):
@@ -139,12 +143,18 @@ def vectors(texts, width=4):
     return array
 
 
+def running(setup, num_remote=0):
+    for _ in range(num_remote):
+        slot = setup.fleet.add()
+        setup.fleet.started(slot)
+        setup.fleet.ready(slot)
+    yield setup
+    setup.broker.close_waker()
+
+
 @pytest.fixture
 def setup(context):
-    setup = Setup(context)
-    yield setup
-    setup.broker.waker.close()
-    setup.broker._wake_end.close()
+    yield from running(Setup(context))
 
 
 # ---- clients ---------------------------------------------------------------------------------------------------------
@@ -245,7 +255,7 @@ def test_nobody_hears_others_though_a_stranger_crosses_the_subscriptions(setup, 
     other.send(b"\1other")
     setup.until(lambda: setup.broker.outlet_socket.poll(20) == 0, "silence")
     for identity in (b"one", b"other"):
-        setup.outlet.publish(identity, protocol.encode_status({"for": identity.decode()}, b"1"), 0.0)
+        setup.status(identity, {"for": identity.decode()})
     setup.quiet(Silence)
     for name, peer in (("stranger", stranger), ("one", one), ("other", other)):
         while peer.poll(50):
@@ -386,9 +396,14 @@ def test_addresses_of_this_host(address, loopback):
     assert module._is_loopback(Frame()) == loopback
 
 
-def test_a_client_that_does_not_read_is_held_up_alone(setup):
+@pytest.fixture
+def full(setup):
+    setup.broker.send = Full(setup.broker.send)
+    return setup.broker.send
+
+
+def test_a_client_that_does_not_read_is_held_up_alone(setup, full):
     setup.with_worker()
-    setup.outlet.send = full = Full(setup.broker.publish)
     stalled, other = setup.client(b"stalled"), setup.client(b"other")
     full.identities = {b"stalled"}
     for number in (1, 2):
@@ -403,25 +418,69 @@ def test_a_client_that_does_not_read_is_held_up_alone(setup):
 
 
 class Full:
-    """A ``send`` that refuses for some identities."""
+    """A broker's ``send`` that refuses for some identities."""
 
     def __init__(self, send):
         self.send, self.identities, self.refused = send, set(), 0
 
-    def __call__(self, frames):
-        if bytes(frames[0])[:-1] in self.identities:
+    def __call__(self, subject, frames):
+        if any(subject in (protocol.topic(identity), protocol.recent_topic(identity)) for identity in self.identities):
             self.refused += 1
             return False
-        return self.send(frames)
+        return self.send(subject, frames)
 
 
-def test_a_blocked_client_costs_other_steps_nothing(setup, monkeypatch):
+def test_a_result_that_cannot_be_kept_becomes_an_error_that_can(setup):
+    setup.outlet.max_client_bytes = 3000
+    client = setup.with_worker().client(b"late", subscribe=False)
+    client.ask(["x"] * 3)
+    setup.do(setup.next_job(), width=1000)
+    setup.until(lambda: setup.outlet.held, "the error")
+    client.receiver.subscribe(b"late")
+    assert isinstance(setup.reply(client).error, OverloadedError)
+    outcomes = setup.ventilator.statistics.outcomes
+    assert (outcomes["ok"][0], outcomes["overloaded"][0]) == (0, 1), "counted once, as what it came to"
+    assert setup.quiet(client) and not setup.ventilator.pending
+
+
+def test_a_result_that_is_held_counts_as_answered(setup):
+    client = setup.with_worker().client(b"late", subscribe=False)
+    client.ask(["x"])
+    setup.do(setup.next_job())
+    setup.until(lambda: setup.outlet.held, "the result")
+    assert setup.ventilator.statistics.outcomes["ok"][0] == 1
+
+
+def test_who_does_not_read_is_not_waited_for_when_it_asks_for_what_was_sent_lately(setup, full):
+    speaker = setup.with_worker().client(b"a")
+    for number in (1, 2, 3):
+        speaker.ask(["x"], number)
+        setup.do(setup.next_job())
+        setup.reply(speaker)
+    full.identities = {b"a"}
+    late = setup.client(b"a", subscribe=False)
+    late.receiver.subscribe(protocol.recent_subscription(b"a"))
+    setup.until(lambda: full.refused, "the refusal")
+    assert setup.quiet(late) and full.refused == 1 and not setup.outlet.blocked
+
+
+def test_who_comes_back_has_its_turn_again(setup, monkeypatch):
+    back = []
+    monkeypatch.setattr(setup.ventilator, "come_back", back.append)
+    setup.client(b"a").receiver.close(0)
+    setup.until(lambda: not setup.outlet.subscribers, "the end of the subscription")
+    assert not back
+    setup.client(b"a")
+    setup.client(b"a")
+    assert back == [b"a"]
+
+
+def test_a_blocked_client_costs_other_steps_nothing(setup, full, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    setup.outlet.send = full = Full(setup.broker.publish)
     setup.client(b"a")
     full.identities = {b"a"}
-    setup.outlet.publish(b"a", protocol.encode_status({}, b"1"), now[0])
+    setup.status(b"a", {}, now[0])
     setup.broker.step(0)
     refused, ticks = full.refused, len(setup.keeper.ticks)
     for _ in range(20):
@@ -469,59 +528,60 @@ class FakeAnnex:
 
 
 @pytest.fixture
-def annex(setup):
-    annex = FakeAnnex(setup.context)
-    setup.broker.join(setup.ventilator, setup.outlet, setup.keeper, annex)
-    slot = setup.fleet.add()
-    setup.fleet.started(slot)
-    setup.fleet.ready(slot)
-    return annex
+def annex(context):
+    return FakeAnnex(context)
 
 
-def test_jobs_of_workers_elsewhere_go_there_and_their_answers_count(setup, annex):
-    client = setup.client(b"a")
+@pytest.fixture
+def joined(context, annex):
+    """A broker that has a worker on another host."""
+    yield from running(Setup(context, annex), 1)
+
+
+def test_jobs_of_workers_elsewhere_go_there_and_their_answers_count(joined, annex):
+    client = joined.client(b"a")
     client.ask(["x"], 7)
-    setup.until(lambda: annex.given, "the job")
+    joined.until(lambda: annex.given, "the job")
     job, = annex.given
     annex.other.send_multipart(messages.encode_from_worker(
         Rows(job.slot, job.incarnation, job.job, vectors(["x"]), num_tokens=3, seconds={"compute": 0.1})))
-    assert setup.reply(client).request_id == 7 and annex.ticks
+    assert joined.reply(client).request_id == 7 and annex.ticks
 
 
-def test_a_fault_of_a_worker_elsewhere_counts_too(setup, annex):
-    client = setup.client(b"a")
+def test_a_fault_of_a_worker_elsewhere_counts_too(joined, annex):
+    client = joined.client(b"a")
     client.ask(["x"])
-    setup.until(lambda: annex.given, "the job")
+    joined.until(lambda: annex.given, "the job")
     job, = annex.given
     annex.other.send_multipart(messages.encode_from_worker(Fault(job.slot, 1, job.job, "internal", "it fails")))
-    assert isinstance(setup.reply(client).error, UnprocessableError)
+    assert isinstance(joined.reply(client).error, UnprocessableError)
 
 
-def test_a_job_that_cannot_be_handed_over_is_no_fault_of_its_text(setup, annex):
-    client = setup.client(b"a")
+def test_a_job_that_cannot_be_handed_over_is_no_fault_of_its_text(joined, annex):
+    client = joined.client(b"a")
     annex.is_there = False
     client.ask(["x"])
-    setup.until(lambda: annex.given, "the job")
-    flight, = setup.fleet.flights.values()
+    joined.until(lambda: annex.given, "the job")
+    flight, = joined.fleet.flights.values()
     assert not flight.alone
-    setup.fleet.lost(flight.slot)
-    setup.with_worker()
-    setup.do(setup.next_job())
-    assert setup.reply(client).request_id == 1
+    joined.fleet.lost(flight.slot)
+    joined.with_worker()
+    joined.do(joined.next_job())
+    assert joined.reply(client).request_id == 1
 
 
-def test_what_a_worker_of_this_host_has_proved_is_the_measure_elsewhere(setup, annex):
-    setup.say(Ready(0, 1, {"proof": "golden"}))
-    setup.until(lambda: annex.learned, "the news")
+def test_what_a_worker_of_this_host_has_proved_is_the_measure_elsewhere(joined, annex):
+    joined.say(Ready(0, 1, {"proof": "golden"}))
+    joined.until(lambda: annex.learned, "the news")
     assert annex.learned == [{"proof": "golden"}]
 
 
-def test_the_loop_looks_again_when_a_worker_elsewhere_has_little_left_to_do(setup, annex, monkeypatch):
+def test_the_loop_looks_again_when_a_worker_elsewhere_has_little_left_to_do(joined, annex, monkeypatch):
     waits = []
-    monkeypatch.setattr(setup.broker, "handle", waits.append)
-    monkeypatch.setattr(setup.fleet, "seconds_until_next", lambda now: due)
+    monkeypatch.setattr(joined.broker, "handle", waits.append)
+    monkeypatch.setattr(joined.fleet, "seconds_until_next", lambda now: due)
     for due in (None, 10.0, 0.0205, 0.0):
-        setup.broker.step(100)
+        joined.broker.step(100)
     assert waits == [100, 100, 21, 1]
 
 
@@ -553,8 +613,7 @@ def test_rows_of_an_earlier_process_count_if_its_job_is_still_awaited(setup):
     client.ask(["x"])
     job = setup.next_job()
     setup.do(job)
-    setup.broker.drain_results()                     # as is done before a worker is declared lost
-    setup.ventilator.lost(0, 0.0)
+    setup.broker.on_worker_lost(0)
     assert setup.reply(client).request_id == 1
     setup.do(job)
     assert setup.quiet(client)
@@ -578,7 +637,7 @@ def test_a_worker_that_is_just_gone_does_not_stop_the_loop(setup):
     assert not any(flight.alone for flight in setup.fleet.flights.values())
     client.command(b"SHOW_CONFIG", 9)
     assert setup.reply(client).request_id == 9
-    assert setup.broker.tell(0, [b"stop"]) is False
+    assert not setup.broker.give(Job(0, 1, 1, ["x"]))
 
 
 def test_many_jobs_in_one_go(setup):
@@ -704,7 +763,7 @@ def test_close_frees_the_ports_and_lets_the_last_replies_leave(setup):
     try:
         setup.client_context = elsewhere
         client = setup.client(b"a")
-        assert setup.outlet.publish(b"a", protocol.encode_status({"last": "words"}, b"1"), 0.0)
+        setup.status(b"a", {"last": "words"})
         for own in (setup.jobs, setup.to_results):
             own.close(0)
         setup.broker.close(setup.context)

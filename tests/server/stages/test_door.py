@@ -6,9 +6,10 @@ import pytest
 import zmq
 from bert_serving.client.curve import Keys, find
 from bert_serving.server import keys
+from bert_serving.server.keys import AllowList
 from bert_serving.server.stages import door as module
 from bert_serving.server.stages import endpoints
-from bert_serving.server.stages.door import SOMEBODY, Door
+from bert_serving.server.stages.door import SOMEBODY, Door, Guests
 
 
 class House:
@@ -84,7 +85,7 @@ def test_those_on_the_list_get_in_and_are_known(house, caplog, who):
 
 def test_the_proxy_gets_in_though_it_is_on_no_list(house):
     house.knock(house.keys.proxy)
-    assert house.door.clients.admission.admits(house.door.key_of(house.until(house.heard, "the message")))
+    assert house.door.clients.admits(house.door.key_of(house.until(house.heard, "the message")))
 
 
 def other_server(house):
@@ -101,7 +102,7 @@ def test_the_others_do_not_get_in_and_the_log_says_why(house, caplog, who, told)
     own = who(house)
     house.knock(own)
     house.until(lambda: caplog.records, "the line")
-    assert not house.heard() and house.door.clients.admission.num_refused
+    assert not house.heard() and house.door.clients.refusals.count
     line = caplog.records[0].getMessage()
     assert line.startswith(("refused 127.0.0.1: ", f"refused {SOMEBODY}: ")) and told in line
     if own is not None:
@@ -138,16 +139,16 @@ def test_who_is_put_on_the_list_gets_in_and_who_is_taken_off_does_not(house, cap
     keys.make(house.directory, ["bob"])
     bob = find(house.directory / "bob")
     house.door.tick(module.LOOK_SECONDS / 2)
-    assert not house.door.clients.admission.admits(bob.public.decode()), "not looked at yet"
+    assert not house.door.clients.admits(bob.public.decode()), "not looked at yet"
     house.door.tick(module.LOOK_SECONDS)
     house.knock(bob)
     frame = house.until(house.heard, "the message")
     (house.directory / "clients" / "bob.key").unlink()
     house.door.tick(2 * module.LOOK_SECONDS)
-    assert not house.door.clients.admission.admits(house.door.key_of(frame))
-    refused = house.door.clients.admission.num_refused
+    assert not house.door.clients.admits(house.door.key_of(frame))
+    refused = house.door.clients.refusals.count
     house.knock(bob)
-    house.until(lambda: house.door.clients.admission.num_refused > refused, "the refusal")
+    house.until(lambda: house.door.clients.refusals.count > refused, "the refusal")
     told = [record.getMessage() for record in caplog.records]
     assert told[:2] == ["client bob is let in from now on", "client bob is not let in any more"]
 
@@ -215,3 +216,11 @@ def test_an_address_that_is_gone_is_nobodys(house):
     with socket.socket() as closed:
         descriptor = closed.fileno()
     assert module._peer(descriptor) == SOMEBODY
+
+
+def test_those_on_the_list_and_our_own(tmp_path):
+    guests = Guests(AllowList(tmp_path), "client", "own")
+    assert guests.admits("own") and not guests.admits("alice") and not guests.admits("")
+    guests.listed = {"alice": "Alice"}
+    assert guests.admits("alice") and not guests.admits("bob") and guests.admits("own")
+    assert not Guests(AllowList(tmp_path), "client").admits(""), "nobody of ours is not whoever has no key"

@@ -4,7 +4,7 @@ import pytest
 import zmq
 from bert_serving.client.errors import UnprocessableError
 from bert_serving.server.core import messages
-from bert_serving.server.core.membership import decode_proof
+from bert_serving.server.core.remote_messages import decode_proof
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from bert_serving.server.engine.base import EngineSettings, features
 from bert_serving.server.golden import SENTENCES

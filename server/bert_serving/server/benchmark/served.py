@@ -145,12 +145,11 @@ def main() -> None:
     from ..service import Service, connectable
     from ..stages.broker import exit_now
     try:
-        service = Service(from_json(options))
+        service = Service(from_json(options), lambda service: report(
+            {"ready": {"ip": connectable(service.config.host), "port": service.port, "port_out": service.port_out,
+                       "curve_dir": service.config.curve_dir or ""}}))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.broker.on_signal)
-        service.on_ready = lambda: report(  # type: ignore[method-assign]
-            {"ready": {"ip": connectable(service.config.host), "port": service.port, "port_out": service.port_out,
-                       "curve_dir": service.config.curve_dir or ""}})
         service.run()
     except StartError as error:
         report({"error": type(error).__name__, "message": str(error)})

@@ -1,198 +1,57 @@
-"""What broker and remote hosts say to each other, and who of them is there.
-
-A **host** is a ``bert-serving-worker``: it has workers of its own, like a server without clients. It connects to one
-port, where it joins, says what its workers can do, gets jobs for them and brings their answers. Each frame sequence
-begins with a kind of one byte, below with what follows::
-
-    host -> broker    JOIN     {"host": its name for itself, "version", "protocol", "name", "pid"}
-                      ALIVE
-                      READY    {"worker": number, ... what the worker says of itself, see messages.Ready}
-                      GONE     {"worker": number, "how": in words}
-                      LEAVE                                         no more jobs, please
-                      ANSWER   head, meta[, rows]                   of a worker, see messages
-    broker -> host    WHO                                           join, if you want something
-                      WELCOME  the fields of Welcome
-                      REFUSED  {"reason": in words}
-                      ALIVE
-                      JOB      worker u32, head, sequences          see messages
-                      KILL     {"worker": number, "why": in words}  it hangs
-                      BYE      {"reason": in words}                 the server stops, or you have left
-
-A connection that breaks and comes back is another peer to the broker, and so the host joins again: what it had is given
-to others by then, or at once. Its workers stay as they are.
-"""
+"""Which hosts have brought workers, what each of these may do, and what is taken from them."""
 from __future__ import annotations
 
-import base64
-import json
 import math
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from enum import Enum, auto
+from typing import Any, NamedTuple
 
 import numpy as np
-from bert_serving.client.words import counted, json_kind
 
-from ..errors import ConfigError
 from ..golden import difference
-from ..orders import Orders
-from ..precision import PRECISIONS
-from .batching import Piece
-from .messages import HEAD, Fault, Job, Rows, decode_from_worker, encode_to_worker
+from .messages import Fault, Rows, decode_from_worker
 from .placement import CPU
 from .recovery import CREDIT, Fleet, WorkerState
-
-PROTOCOL = 1
-
-JOIN, ALIVE, READY, GONE, LEAVE, ANSWER, WHO, WELCOME, REFUSED, JOB, KILL, BYE = (bytes([code]) for code in range(12))
-
-WORKER = struct.Struct("<I")
-
-MAX_WORKERS = 4096
-"""Of all other hosts together; of one host, a number beyond this is a mistake."""
+from .remote_messages import (MAX_COUNT, MAX_WORKERS, PROTOCOL, MembershipError, count_or_none, decode_proof, readable,
+                              worker_number)
+from .remote_rows import Kind, check_rows
 
 MAX_HOSTS = 1024
 
 MAX_KEY = 64
 """Characters of a host's name for itself."""
 
-MAX_WORDS = 16_000_000
-"""Most bytes of a message that is no job and no answer; the vectors of the golden sentences need the most of it."""
 
-MAX_COUNT = 2 ** 31
-"""Of what a worker counts: a number beyond this is a mistake."""
+class Reason(Enum):
+    """Why a host may not join, or a worker is not taken."""
 
-ALIVE_SECONDS = 1.0
-"""How often each end says that it is there, if the timeout is not so short that it has to be more often."""
-
-
-class MembershipError(ValueError):
-    """A message that is none of those above."""
+    VERSION = auto()
+    TOO_MANY_HOSTS = auto()
+    TOO_MANY_WORKERS = auto()
+    OTHER_VECTORS = auto()
 
 
-def readable(value: Any, most: int = 64) -> str:
-    """What another host says, for the log and for people: short and printable, so that nobody writes our log for us."""
-    return (value if isinstance(value, str) else json_kind(value))[:most].encode("unicode_escape").decode()
+class Refusal(NamedTuple):
+    """
+    Attributes:
+        detail: of VERSION, the host's; of OTHER_VECTORS, how they differ; fit for people.
+    """
+
+    reason: Reason
+    detail: str = ""
 
 
-@dataclass(frozen=True)
-class Welcome(Orders):
-    """What a host is told when it has joined.
+class Reception(NamedTuple):
+    """What became of a worker that says it is ready; neither slot nor refusal: it is not taken, and need not be told.
 
     Attributes:
-        options: of the model; see ServerConfig.of_the_model.
-        largest_job: most bytes of a job.
-        timeout: seconds without a sign of life after which either end counts as lost.
+        slot: the one that it got.
+        refusal: why it got none.
     """
 
-    options: dict[str, Any]
-    largest_job: int
-    timeout: float
-
-    @classmethod
-    def read(cls, values: dict[str, Any]) -> Welcome:
-        """
-        Args:
-            values: contents of a WELCOME.
-        Raises:
-            MembershipError: they are not.
-        """
-        try:
-            welcome = cls.from_json(values)
-        except ConfigError as error:
-            raise MembershipError(f"a welcome that is none: {readable(error.message, 300)}") from error
-        if not welcome.timeout > 0:
-            raise MembershipError(f"a welcome without a timeout: {welcome.timeout!r}")
-        return welcome
-
-
-# ---- frames ----------------------------------------------------------------------------------------------------------
-
-
-def encode(kind: bytes, **values: Any) -> list[bytes]:
-    """A message whose contents, if any, are plain JSON values."""
-    return [kind, json.dumps(values).encode("ascii")] if values else [kind]
-
-
-def decode(frames: Sequence[bytes | memoryview]) -> tuple[bytes, dict[str, Any]]:
-    """Kind and contents of a message that is neither ANSWER nor JOB.
-
-    Raises:
-        MembershipError: it is no such message.
-    """
-    kind = bytes(frames[0]) if frames else b""
-    if kind not in (JOIN, ALIVE, READY, GONE, LEAVE, WHO, WELCOME, REFUSED, KILL, BYE) or len(frames) > 2:
-        raise MembershipError(f"a message of kind {kind[:8]!r} with {counted(len(frames), 'frame')}")
-    if len(frames) == 1:
-        return kind, {}
-    if len(frames[1]) > MAX_WORDS:
-        raise MembershipError(f"contents of {counted(len(frames[1]), 'byte')}; expected at most {MAX_WORDS}")
-    try:
-        values = json.loads(bytes(frames[1]))
-    except (ValueError, RecursionError) as error:
-        raise MembershipError(f"contents that are not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise MembershipError("contents that are no JSON object")
-    return kind, values
-
-
-def encode_job(worker: int, job: Job) -> list[bytes]:
-    return [JOB, WORKER.pack(worker), *encode_to_worker(job)]
-
-
-def decode_job(frames: Sequence[bytes]) -> tuple[int, bytes, list[bytes]]:
-    """
-    Returns:
-        Number of the worker, head of the message for it, and the rest of that.
-    Raises:
-        MembershipError: it is no job.
-    """
-    if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) != HEAD.size:
-        raise MembershipError(f"a job of {counted(len(frames), 'frame')}")
-    return WORKER.unpack(frames[1])[0], frames[2], list(frames[3:])
-
-
-def encode_proof(array: np.ndarray) -> dict[str, Any]:
-    """Vectors of the golden sentences, as part of what a worker says of itself."""
-    rows = np.ascontiguousarray(array, np.float32)
-    return {"shape": list(rows.shape), "rows": base64.b64encode(rows.tobytes()).decode("ascii")}
-
-
-def decode_proof(proof: Any) -> np.ndarray:
-    """
-    Returns:
-        float32 [n, D]
-    Raises:
-        MembershipError: it is no proof.
-    """
-    try:
-        rows = np.frombuffer(base64.b64decode(proof["rows"], validate=True), np.float32)
-        count, width = proof["shape"]
-        return rows.reshape(int(count), int(width))
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise MembershipError(f"no vectors of the golden sentences: {error}") from error
-
-
-# ---- who is there ----------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What the vectors of a server are like, so that others are not taken for them.
-
-    Attributes:
-        precision: of what computes them.
-        token_level: there is one for each token, and not for each sequence.
-        longest: tokens that a sequence can have.
-    """
-
-    precision: str = "fp32"
-    token_level: bool = False
-    longest: int = 512
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(PRECISIONS[self.precision].answer_dtype)
+    slot: int | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -257,8 +116,8 @@ class Members:
         self.golden, self.awaits_own = decode_proof(about.get("proof")), False
         return [host for host in self.hosts.values() if host.unheard]
 
-    def join(self, peer: bytes, values: dict[str, Any], now: float) -> str | None:
-        """A host wants to join; why it may not, or None.
+    def join(self, peer: bytes, values: dict[str, Any], now: float) -> Refusal | None:
+        """A host wants to join; None: it has.
 
         Raises:
             MembershipError: it does not say who it is.
@@ -271,10 +130,9 @@ class Members:
         for host in [host for host in self.hosts.values() if host.key == key or host.peer == peer]:
             self.forget(host.peer)
         if values.get("protocol") != PROTOCOL or values.get("version") != self.version:
-            return (f"it is bert-serving-server {readable(values.get('version'))}, this server is {self.version}; "
-                    "install the same on both")
+            return Refusal(Reason.VERSION, readable(values.get("version")))
         if len(self.hosts) >= MAX_HOSTS:
-            return f"the server has {MAX_HOSTS} hosts with workers, which is the most"
+            return Refusal(Reason.TOO_MANY_HOSTS)
         self.hosts[peer] = Host(peer, key, f"{readable(name)} (process {pid})", now)
         return None
 
@@ -285,8 +143,8 @@ class Members:
             host.heard = now
         return host
 
-    def ready(self, host: Host, values: dict[str, Any]) -> str | int | None:
-        """A worker there has proved itself; its slot, or why it is not taken. None: it is not, and that is no matter.
+    def ready(self, host: Host, values: dict[str, Any]) -> Reception:
+        """A worker there has proved itself.
 
         Raises:
             MembershipError: it says nothing of use.
@@ -296,28 +154,28 @@ class Members:
             self.gone(host, values)
         theirs = decode_proof(values.get("proof"))
         if host.leaving:
-            return None
+            return Reception()
         if self.awaits_own:
             host.unheard = True
-            return None
+            return Reception()
         found = None
         if self.golden is not None:
             found = difference(theirs, self.golden, self.kind.precision)
         elif not theirs.size or not np.isfinite(theirs).all():
             found = "they are no vectors"
         if found is not None:
-            return f"its vectors of the golden sentences are not this server's: {found}; has it the same model?"
+            return Reception(refusal=Refusal(Reason.OTHER_VECTORS, found))
         if len(self.places) >= MAX_WORKERS:
-            return f"the server has {MAX_WORKERS} workers of other hosts, which is the most"
+            return Reception(refusal=Refusal(Reason.TOO_MANY_WORKERS))
         self.golden = theirs if self.golden is None else self.golden
-        device, threads = (_count(values.get(what)) for what in ("device", "num_threads"))
+        device, threads = (count_or_none(values.get(what)) for what in ("device", "num_threads"))
         slot = self._slot(CREDIT if device is None else self.credit_on_gpu)
         host.slots[number] = slot
         self.places[slot] = host.peer, number
         self.about[slot] = {"device": CPU if device is None else device, "num_threads": threads}
         self.fleet.started(slot)
         self.fleet.ready(slot, _rate(values.get("tokens_per_second")))
-        return slot
+        return Reception(slot)
 
     def _slot(self, credit: int) -> int:
         """A place that nobody has any more, or a new one."""
@@ -399,82 +257,6 @@ class Members:
         return (host for host in list(self.hosts.values()) if now - host.heard > self.timeout)
 
 
-def worker_number(values: dict[str, Any]) -> int:
-    """
-    Raises:
-        MembershipError: there is none.
-    """
-    number = values.get("worker")
-    if type(number) is not int or not 0 <= number < MAX_WORKERS:
-        raise MembershipError(f"worker {str(number)[:20]}")
-    return number
-
-
-def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> None:
-    """
-    Args:
-        pieces: of the job.
-        width: numbers of a vector.
-    Raises:
-        MembershipError: what was computed elsewhere does not fit the job.
-    """
-    count = sum(piece.count for piece in pieces)
-    problem = ""
-    if not _are_counts(rows.counts, count):
-        problem = "the counts of tokens"
-    elif kind.token_level and not _are_lengths(rows, count, kind.longest):
-        problem = "the lengths"
-    elif rows.array.dtype != kind.dtype \
-            or rows.array.shape != (sum(rows.lengths or []) if kind.token_level else count, width):
-        problem = "the vectors"
-    elif not kind.token_level and (rows.lengths, rows.contents, rows.specials) != (None, None, None):
-        problem = "lengths, which are for the strategy NONE,"
-    elif (rows.tokens is not None or any(piece.request.show_tokens for piece in pieces)) \
-            and not _are_tokens(rows.tokens, count):
-        problem = "the tokens"
-    elif not isinstance(rows.bad, list) or any(type(at) is not int or not 0 <= at < count for at in rows.bad):
-        problem = "the places of vectors that are not finite"
-    elif not _marks_what_is_not_finite(rows, kind):
-        problem = "the vectors, of which some are not finite without its saying so,"
-    elif type(rows.num_tokens) is not int or not 0 <= rows.num_tokens <= count * kind.longest \
-            or not isinstance(rows.seconds, dict) or not all(
-                isinstance(value, float) and 0 <= value < MAX_COUNT for value in rows.seconds.values()):
-        problem = "the measurements"
-    if problem:
-        raise MembershipError(f"rows {rows.array.dtype} {list(rows.array.shape)} for a job of "
-                              f"{counted(count, 'sequence')}, where {problem} cannot be right")
-
-
-def _marks_what_is_not_finite(rows: Rows, kind: Kind) -> bool:
-    finite = np.isfinite(rows.array)
-    if finite.all():
-        return True
-    if kind.token_level:
-        return bool(rows.bad)
-    return set(rows.bad) >= set(np.flatnonzero(~finite.all(axis=1)).tolist())
-
-
-def _count(value: Any) -> int | None:
-    """A number of something, if it is one."""
-    return value if type(value) is int and 0 <= value < MAX_COUNT else None
-
-
 def _rate(value: Any) -> float:
     """What a worker says of its speed; 0 where that is nothing of use."""
     return value if isinstance(value, float) and 0 < value < math.inf else 0.0
-
-
-def _are_counts(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and None not in map(_count, values)
-
-
-def _are_lengths(rows: Rows, count: int, longest: int) -> bool:
-    """Whether they fit each other, so that the rows fit into an answer."""
-    return all(_are_counts(values, count) for values in (rows.lengths, rows.contents, rows.specials)) and all(
-        length <= min(content + special, longest) for length, content, special in
-        zip(rows.lengths or [], rows.contents or [], rows.specials or []))
-
-
-def _are_tokens(values: Any, count: int) -> bool:
-    return isinstance(values, list) and len(values) == count and all(
-        isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) for tokens in values)

@@ -1,17 +1,20 @@
 """The door to the clients: who is subscribed, what is held for whom, and for how long.
 
 A result waits here until its identity has subscribed and its socket has room; it is dropped only over a stated limit or
-after a stated time, and every drop is counted. The socket itself belongs to the broker: ``send`` hands frames to it.
+after a stated time, and every drop is counted. The socket itself belongs to the broker, which sends a reply if
+``open_topic`` allows it and reports back: ``sent``, or ``hold`` if the socket had no room. For replies that are held it
+asks ``next_held`` and reports ``delivered`` or ``block``.
 """
 from __future__ import annotations
 
 import heapq
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from bert_serving.client.protocol import MAX_IDENTITY, TERMINATOR, Buffer, recent_topic, topic
+from bert_serving.client.protocol import MAX_IDENTITY, TERMINATOR, Buffer, topic
 from bert_serving.client.words import counted
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,20 @@ MAX_RECENT = 12
 
 RECENT_SHARE, RECENT_SHARE_IN_ALL = 4, 8
 """They may be this part of what may be held for one identity, and in all."""
+
+
+class Change(NamedTuple):
+    """What a subscription message changes.
+
+    Attributes:
+        subscribe: whether the socket is to register the topic, or to remove it.
+        topic: of the identity.
+        is_back: the identity is subscribed again after its last subscriber had left.
+    """
+
+    subscribe: bool
+    topic: bytes
+    is_back: bool
 
 
 @dataclass(slots=True)
@@ -54,44 +71,39 @@ class _Recent:
 
 
 class Outlet:
-    """Publishes to identities.
+    """Decides what can be sent to which identity, and holds the rest.
 
     Attributes:
         subscribers: identity -> number of connections subscribed to it.
         blocked: identities whose connection refused a message for lack of room: retry from time to time, since an
             XPUB socket never tells when a subscriber can take more.
-        on_back: called with an identity that is subscribed again after its last subscriber had left.
     """
 
-    def __init__(self, send: Callable[[list[Buffer]], bool], max_client_bytes: int, max_bytes: int,
-                 hold_seconds: float) -> None:
+    def __init__(self, max_client_bytes: int, max_bytes: int, hold_seconds: float) -> None:
         """
         Args:
-            send: publishes frames, topic first; False if a subscriber's pipe is full and nothing was sent.
             max_client_bytes: most that is held for one identity.
             max_bytes: most that is held in all.
             hold_seconds: how long a result is held.
         """
-        self.send = send
         self.max_client_bytes, self.max_bytes, self.hold_seconds = max_client_bytes, max_bytes, hold_seconds
         self.subscribers: dict[bytes, int] = {}
         self.held: dict[bytes, _Held] = {}
         self.blocked: set[bytes] = set()
         self._left: OrderedDict[bytes, float] = OrderedDict()  # identity -> when its last subscriber left
         self._just_left: OrderedDict[bytes, float] = OrderedDict()  # those of them that ``left`` has not told
-        self.on_back: Callable[[bytes], None] = lambda identity: None
         self._due: list[tuple[float, bytes]] = []  # a heap of (when to look, identity)
         self._recent: OrderedDict[bytes, _Recent] = OrderedDict()  # the one that ends first comes first
         self._last_result: dict[bytes, float] = {}  # identity that is subscribed -> when it was sent a result
         self.held_bytes = self.recent_bytes = 0
         self.counts = {"sent": 0, "held": 0, "dropped": 0, "expired": 0}
 
-    def subscription(self, message: bytes, now: float) -> tuple[bool, bytes] | None:
+    def subscription(self, message: bytes, now: float) -> Change | None:
         """A subscription message from the socket.
 
         Returns:
-            (subscribe, topic) to register with the socket, or None if the message is refused: the empty identity
-            would hear everybody, and one with a terminator could hear another one's topic.
+            What to register with the socket, or None if the message is refused: the empty identity would hear
+            everybody, and one with a terminator could hear another one's topic.
         """
         if len(message) < 2 or len(message) - 1 > MAX_IDENTITY or message[0] > SUBSCRIBED:
             return None
@@ -104,12 +116,10 @@ class Outlet:
         had_left = self._left.pop(identity, None) is not None
         if count > 0:
             self.subscribers[identity] = count
-            if had_left:
-                self.on_back(identity)
         elif self.subscribers.pop(identity, None) is not None:
             self._left[identity] = self._just_left[identity] = now
             self._last_result.pop(identity, None)
-        return subscribe, topic(identity)
+        return Change(subscribe, topic(identity), had_left and count > 0)
 
     def gone(self, since: float) -> set[bytes]:
         """Identities whose last subscriber left at ``since`` or before, and none has come back; each is told once."""
@@ -119,20 +129,24 @@ class Outlet:
         """The same, independently of ``gone``, for who asks earlier."""
         return _until(self._just_left, since)
 
-    def publish(self, identity: bytes, frames: Sequence[Buffer], now: float, is_result: bool = False) -> bool:
-        """Send to ``identity``, or hold until it can be sent.
+    def open_topic(self, identity: bytes) -> bytes | None:
+        """The topic under which a reply may be sent at once; None: it has to be held, because ``identity`` is not
+        subscribed, or something waits before it."""
+        return identity + TERMINATOR if identity in self.subscribers and identity not in self.held else None
+
+    def sent(self, identity: bytes, frames: Sequence[Buffer], now: float, is_result: bool) -> None:
+        """The socket has taken a reply.
 
         Args:
             is_result: those who share the identity are to hear it, too.
-        Returns:
-            False if it was dropped, because too much is held.
         """
-        if identity in self.subscribers and identity not in self.held:
-            if self.send([topic(identity), *frames]):
-                self.counts["sent"] += 1
-                if is_result:
-                    self._keep(identity, frames, now)
-                return True
+        self.counts["sent"] += 1
+        if is_result:
+            self._keep(identity, frames, now)
+
+    def hold(self, identity: bytes, frames: Sequence[Buffer], now: float, is_result: bool) -> bool:
+        """Keep a reply that cannot be sent yet; False if it is dropped, because too much is held."""
+        if identity in self.subscribers:
             self.blocked.add(identity)
         nbytes = sum(map(len, frames)) + HELD_OVERHEAD
         held = self.held.get(identity)
@@ -151,35 +165,32 @@ class Outlet:
         self.counts["held"] += 1
         return True
 
-    def deliver(self, identity: bytes, now: float) -> None:
-        """Send what is held for ``identity``, as far as it is subscribed and has room."""
-        held = self.held.get(identity)
+    def next_held(self, identity: bytes) -> Sequence[Buffer] | None:
+        """Frames of the oldest reply that is held for ``identity``; None: there is none, or nobody is subscribed.
+
+        Try to send them, and report ``delivered`` or ``block`` before asking again.
+        """
         self.blocked.discard(identity)
-        if held is None or identity not in self.subscribers:
-            return
-        while held.queue:
-            _, _, frames, is_result = held.queue[0]
-            if not self.send([topic(identity), *frames]):
-                self.blocked.add(identity)
-                return
-            self.counts["sent"] += 1
-            if is_result:
-                self._keep(identity, frames, now)
-            self._forget_first(held)
-        del self.held[identity]
+        held = self.held.get(identity)
+        return held.queue[0][2] if held is not None and identity in self.subscribers else None
 
-    def retry(self, now: float) -> None:
-        """Try the blocked again; call every few milliseconds while there are any."""
-        for identity in list(self.blocked):
-            self.deliver(identity, now)
+    def delivered(self, identity: bytes, now: float) -> None:
+        """The socket has taken the oldest reply that was held for ``identity``."""
+        held = self.held[identity]
+        _, _, frames, is_result = held.queue[0]
+        self.sent(identity, frames, now, is_result)
+        self._forget_first(held)
+        if not held.queue:
+            del self.held[identity]
 
-    def send_again(self, identity: bytes) -> None:
-        """Send the results of an identity that is just beginning under the topic of :func:`recent_topic`, which only
-        the connection that asked for them is registered for meanwhile."""
+    def block(self, identity: bytes) -> None:
+        """The socket had no room for the oldest reply that is held for ``identity``."""
+        self.blocked.add(identity)
+
+    def recent(self, identity: bytes) -> Sequence[Sequence[Buffer]]:
+        """The frames of each result that an identity that is just beginning was sent, oldest first."""
         recent = self._recent.get(identity)
-        for frames in recent.results if recent is not None else ():
-            if not self.send([recent_topic(identity), *frames]):
-                return  # it does not read
+        return recent.results if recent is not None else ()
 
     def _keep(self, identity: bytes, frames: Sequence[Buffer], now: float) -> None:
         """Keep a result that was just sent, if its identity is just beginning."""

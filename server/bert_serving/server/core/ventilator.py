@@ -20,8 +20,9 @@ from bert_serving.client.words import counted
 from .assembly import Assembly
 from .batching import Backlog, Pending, Piece, estimate_tokens
 from .messages import Fault, Job, Rows
+from .outlet import Outlet
 from .recovery import Fleet
-from .sink import Sink, show
+from .sink import Reply, Sink, show
 from .statistics import Statistics
 
 logger = logging.getLogger(__name__)
@@ -95,17 +96,23 @@ class Share:
 
 
 class Ventilator:
-    """The requests' way from the wire to the workers, and back to the sink."""
+    """The requests' way from the wire to the workers, and back to the sink.
 
-    def __init__(self, limits: Limits, backlog: Backlog, fleet: Fleet, sink: Sink, statistics: Statistics,
-                 describe: Callable[[protocol.Command, bool], dict[str, Any]], show_tokens: bool = False) -> None:
+    Whoever tells it of something publishes the replies that it returns.
+    """
+
+    def __init__(self, limits: Limits, backlog: Backlog, fleet: Fleet, sink: Sink, outlet: Outlet,
+                 statistics: Statistics, describe: Callable[[protocol.Command, bool], dict[str, Any]],
+                 show_tokens: bool = False) -> None:
         """
         Args:
+            outlet: knows whose clients have left.
             describe: the values of the reply to a command, and whether who asks may know all of them.
             show_tokens: send every request's tokens, whether it asks for them or not.
         """
         self.limits, self.backlog, self.fleet = limits, backlog, fleet
-        self.sink, self.statistics, self.describe, self.show_tokens = sink, statistics, describe, show_tokens
+        self.sink, self.outlet, self.statistics = sink, outlet, statistics
+        self.describe, self.show_tokens = describe, show_tokens
         self.pending: dict[int, Pending] = {}
         self.outstanding: dict[tuple[bytes, bytes, int], Pending] = {}
         self.nbytes = self.size = 0
@@ -116,14 +123,11 @@ class Ventilator:
         self.counts = {"accepted": 0, "refused": 0, "expired": 0, "abandoned": 0, "condemned": 0}
         self._next_uid = 1
         self._deadlines: list[tuple[float, int]] = []  # a heap of (deadline, uid)
-        sink.on_finished = self._finished
-        sink.outlet.on_back = backlog.come_back
-        sink.on_ended, sink.on_answered = statistics.ended, statistics.answering.observe
 
     # ---- in ----------------------------------------------------------------------------------------------------------
 
-    def receive(self, frames: Sequence[bytes], now: float, caller: Caller = Caller()) -> None:
-        """One message from a client."""
+    def receive(self, frames: Sequence[bytes], now: float, caller: Caller = Caller()) -> Sequence[Reply]:
+        """One message from a client; what is to be published at once."""
         nbytes = sum(map(len, frames))
         try:
             if nbytes > self.limits.max_message_bytes and len(frames) > 2:
@@ -131,59 +135,55 @@ class Ventilator:
                                     f"{self.limits.max_message_bytes / 1e6:.1f} MB; send it in smaller pieces")
             message = protocol.decode_request(frames)
         except TooLargeError as error:
-            self._refuse(frames[0], frames[2][:protocol.MAX_IDENTITY], error, now)
-            return
+            return self._refuse(frames[0], frames[2][:protocol.MAX_IDENTITY], error)
         except ProtocolError as error:
             if error.identity:
-                self._refuse(error.identity, error.request_id, error, now)
-            else:
-                self.counts["refused"] += 1
-                self.statistics.ended(error.code, 0, 0)
-                logger.warning("ignored a message that cannot be answered: %s", error)
-            return
+                return self._refuse(error.identity, error.request_id, error)
+            self.counts["refused"] += 1
+            self.statistics.ended(error.code, 0, 0)
+            logger.warning("ignored a message that cannot be answered: %s", error)
+            return ()
         if caller.is_expelled:
-            self._refuse(message.identity, message.request_id,
-                         UnauthorizedError("this client's key is not on the server's list any more"), now)
-        elif isinstance(message, protocol.Command):
-            self._command(message, now, caller)
-        else:
-            self._request(message, hash(bytes(frames[1])), now)
+            return self._refuse(message.identity, message.request_id,
+                                UnauthorizedError("this client's key is not on the server's list any more"))
+        if isinstance(message, protocol.Command):
+            return self._command(message, caller)
+        return self._request(message, hash(bytes(frames[1])), now)
 
-    def _refuse(self, identity: bytes, request_id: bytes, error: BertServingError, now: float, size: int = 0) -> None:
+    def _refuse(self, identity: bytes, request_id: bytes, error: BertServingError, size: int = 0) -> Sequence[Reply]:
         self.counts["refused"] += 1
         self.statistics.ended(error.code, size, 0)
         if 0 < len(identity) <= protocol.MAX_IDENTITY and protocol.TERMINATOR not in identity:
-            self.sink.refuse(identity, request_id, error, now)
+            return (self.sink.refuse(identity, request_id, error),)
+        return ()
 
-    def _command(self, command: protocol.Command, now: float, caller: Caller) -> None:
+    def _command(self, command: protocol.Command, caller: Caller) -> Sequence[Reply]:
         if command.name != protocol.TERMINATION:
             self.statistics.command(command.identity)
-            self.sink.answer(command.identity, command.request_id,
-                             self.describe(command, caller.is_local or caller.has_key), now)
-        elif caller.is_local or self._knows_token(command):
+            return (self.sink.answer(command.identity, command.request_id,
+                                     self.describe(command, caller.is_local or caller.has_key)),)
+        if caller.is_local or self._knows_token(command):
             logger.info("asked to stop by a client %s", "on this host" if caller.is_local else "that knows the token")
             self.termination_wanted = True
-        else:
-            self._refuse(command.identity, command.request_id,
-                         UnauthorizedError("only clients on the server's own host, or with its -terminate_token, may "
-                                           "stop it"), now)
+            return ()
+        return self._refuse(command.identity, command.request_id, UnauthorizedError(
+            "only clients on the server's own host, or with its -terminate_token, may stop it"))
 
     def _knows_token(self, command: protocol.Command) -> bool:
         token = self.limits.terminate_token
         return bool(token) and hmac.compare_digest(command.token, token)
 
-    def _request(self, message: protocol.Request, payload_hash: int, now: float) -> None:
+    def _request(self, message: protocol.Request, payload_hash: int, now: float) -> Sequence[Reply]:
         self.statistics.request(message.identity, len(message.texts), now)
         # Two clients that share an identity may use one request id for different texts: those are two requests.
         key = (message.identity, message.request_id, payload_hash)
         if key in self.outstanding:
             # Sent again by a client that saw the connection go: the answer to the first answers both.
             logger.debug("repeated client=%s request=%s", show(message.identity), show(message.request_id))
-            return
+            return ()
         error = self._objection(message, now)
         if error is not None:
-            self._refuse(message.identity, message.request_id, error, now, len(message.texts))
-            return
+            return self._refuse(message.identity, message.request_id, error, len(message.texts))
         limit = self.backlog.sequence_limit
         request = Pending(
             self._next_uid, message.identity, message.request_id, list(message.texts), message.nbytes,
@@ -208,6 +208,7 @@ class Ventilator:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("accepted client=%s request=%s size=%d", show(request.identity), show(request.request_id),
                          request.size)
+        return ()
 
     def _objection(self, message: protocol.Request, now: float) -> BertServingError | None:
         """Why a well-formed request is not accepted; None if it is."""
@@ -238,7 +239,12 @@ class Ventilator:
         seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
         return OverloadedError(f"{reason}; try again in {counted(seconds, 'second')}", retry_after=seconds)
 
+    def come_back(self, identity: bytes) -> None:
+        """A client is there again after its last connection was gone."""
+        self.backlog.come_back(identity)
+
     def _finished(self, request: Pending) -> None:
+        """Forget a request that has had its answer, or that nobody waits for."""
         if self.pending.pop(request.uid, None) is not None:
             self.nbytes -= request.nbytes
             self.size -= request.size
@@ -262,81 +268,104 @@ class Ventilator:
                    [text for piece in flight.pieces for text in piece.texts],
                    any(piece.request.show_tokens for piece in flight.pieces))
 
-    def rows(self, rows: Rows, now: float) -> None:
-        """A job is done."""
+    def rows(self, rows: Rows, now: float) -> Sequence[Reply]:
+        """A job is done; the results of the requests that it completes."""
         flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0),
                                    sum(rows.seconds.values()), sum(rows.counts))
         if flight is None:
-            return
+            return ()
         self.statistics.job(rows.counts, rows.num_tokens, rows.seconds)
         for piece in flight.pieces:
             self.statistics.waiting.observe((flight.since or now) - piece.request.arrived)
         if not rows.bad:
-            self.sink.add(flight.pieces, rows, now)
-            return
+            return self._finish(self.sink.add(flight.pieces, rows))
         # Texts whose vectors are not finite: what stands beside them is fine, unless it is of the same piece.
+        replies: list[Reply] = []
         bad, sequence, good = set(rows.bad), 0, []
         for piece in flight.pieces:
             if bad.isdisjoint(range(sequence, sequence + piece.count)):
                 good.append((piece, sequence))
             elif not piece.request.finished and self.fleet.suspect(piece, flight):
-                self._condemn(piece, "its vector is not finite", now)
+                replies += self._condemn(piece, "its vector is not finite", now)
             sequence += piece.count
         for piece, sequence in good:
-            self.sink.add([piece], _cut(rows, sequence, piece.count), now)
+            replies += self._finish(self.sink.add([piece], _cut(rows, sequence, piece.count)))
+        return replies
 
-    def fault(self, fault: Fault, now: float) -> None:
-        """A worker could not do a job."""
+    def _finish(self, replies: list[Reply]) -> list[Reply]:
+        """Forget the requests whose results these are."""
+        for reply in replies:
+            if reply.request is not None:
+                self._finished(reply.request)
+        return replies
+
+    def fault(self, fault: Fault, now: float) -> Sequence[Reply]:
+        """A worker could not do a job; an error for each text that is to blame."""
         flight = self.fleet.landed(fault.job, now)
-        if flight is not None:
-            logger.warning("job %d of %s failed on worker %d: %s", fault.job,
-                           counted(sum(piece.count for piece in flight.pieces), "sequence"), fault.slot, fault.message)
-            for piece in self.fleet.failed(flight):
-                self._condemn(piece, fault.message, now)
+        if flight is None:
+            return ()
+        logger.warning("job %d of %s failed on worker %d: %s", fault.job,
+                       counted(sum(piece.count for piece in flight.pieces), "sequence"), fault.slot, fault.message)
+        return [reply for piece in self.fleet.failed(flight) for reply in self._condemn(piece, fault.message, now)]
 
-    def lost(self, slot: int, now: float) -> None:
-        """A worker is gone."""
-        for piece in self.fleet.lost(slot):
-            self._condemn(piece, f"it ended {counted(piece.strikes, 'worker')}, each time alone", now)
+    def lost(self, slot: int, now: float) -> Sequence[Reply]:
+        """A worker is gone; an error for each text that is to blame."""
+        return [reply for piece in self.fleet.lost(slot) for reply in self._condemn(
+            piece, f"it ended {counted(piece.strikes, 'worker')}, each time alone", now)]
 
-    def _condemn(self, piece: Piece, reason: str, now: float) -> None:
+    def _condemn(self, piece: Piece, reason: str, now: float) -> Sequence[Reply]:
         self.condemned[_digest(piece.texts[0])] = now + CONDEMNED_SECONDS
         while len(self.condemned) > MAX_CONDEMNED:
             self.condemned.popitem(last=False)
-        self.sink.fail(piece.request, UnprocessableError(
-            f"text {piece.offset} cannot be encoded: {reason}", index=piece.offset), now)
+        return self._fail(piece.request, UnprocessableError(
+            f"text {piece.offset} cannot be encoded: {reason}", index=piece.offset))
+
+    def _fail(self, request: Pending, error: BertServingError) -> Sequence[Reply]:
+        reply = self.sink.fail(request, error)
+        if reply is None:
+            return ()
+        self._finished(request)
+        return (reply,)
 
     # ---- time --------------------------------------------------------------------------------------------------------
 
-    def expire(self, now: float) -> None:
-        """Forget requests whose clients have stopped waiting or have gone, before they are computed."""
+    def expire(self, now: float) -> Sequence[Reply]:
+        """Forget requests whose clients have stopped waiting or have gone, before they are computed.
+
+        Returns:
+            An error for each whose deadline has passed.
+        """
+        replies: list[Reply] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             request = self.pending.get(heapq.heappop(self._deadlines)[1])
             if request is not None:
                 self.counts["expired"] += 1
-                self.sink.fail(request, DeadlineError("the request's own deadline passed before it was computed"), now)
+                replies += self._fail(request, DeadlineError("the request's own deadline passed before it was "
+                                                             "computed"))
         if len(self._deadlines) > 2 * len(self.pending) + 1000:  # most are of requests that were answered in time
             self._deadlines = [(deadline, uid) for deadline, uid in self._deadlines if uid in self.pending]
             heapq.heapify(self._deadlines)
-        for identity in self.sink.outlet.left(now - LEFT_SECONDS):
+        for identity in self.outlet.left(now - LEFT_SECONDS):
             self.backlog.leave(identity)
-        gone = self.sink.outlet.gone(now - ABANDONED_SECONDS)
+        gone = self.outlet.gone(now - ABANDONED_SECONDS)
         if gone:
             for request in [request for request in self.pending.values() if request.identity in gone]:
                 self.counts["abandoned"] += 1
                 self.sink.abandon(request)
+                self._finished(request)
         while self.condemned and next(iter(self.condemned.values())) <= now:
             self.condemned.popitem(last=False)
+        return replies
 
-    def fail_all(self, error: BertServingError, now: float) -> None:
+    def fail_all(self, error: BertServingError) -> Sequence[Reply]:
         """End every request with ``error``."""
-        for request in list(self.pending.values()):
-            self.sink.fail(request, error, now)
+        replies = [reply for request in list(self.pending.values()) for reply in self._fail(request, error)]
         self.fleet.suspects.clear()
+        return replies
 
-    def no_worker(self, reason: str, now: float) -> None:
+    def no_worker(self, reason: str) -> Sequence[Reply]:
         """No worker will come back."""
-        self.fail_all(WorkerLostError(f"no worker is left: {reason}"), now)
+        return self.fail_all(WorkerLostError(f"no worker is left: {reason}"))
 
 
 def _deadline(timeout_ms: Any, now: float) -> float | None:

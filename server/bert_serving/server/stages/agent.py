@@ -11,8 +11,8 @@ import zmq
 from bert_serving.client.link import Link
 from bert_serving.client.words import counted
 
-from ..core import membership
-from ..core.membership import MembershipError, Welcome, readable
+from ..core import remote_messages
+from ..core.remote_messages import MembershipError, Welcome, readable
 from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker
 from ..core.recovery import Fleet, WorkerState
 from ..errors import StartError
@@ -94,7 +94,7 @@ class Agent(Loop):
             if self.joined and not self.done and self._stop_asked < 2:
                 logger.info("leaving: finishing %s first", counted(sum(map(len, self.outstanding)), "job"))
                 self._leaving = True
-                self.say(membership.LEAVE)
+                self.say(remote_messages.LEAVE)
                 end = time.monotonic() + drain_seconds
                 while not self.done and self.joined and self._stop_asked < 2 and time.monotonic() < end:
                     self.step()
@@ -133,11 +133,11 @@ class Agent(Loop):
                              f"{counted(self.patience, 'second')} ({self.link.describe()}); is that its -worker_port? "
                              "-patience sets how long to wait")
         if now >= self._next_alive:
-            self._next_alive = now + min(membership.ALIVE_SECONDS, self.timeout / 4)
+            self._next_alive = now + min(remote_messages.ALIVE_SECONDS, self.timeout / 4)
             if self.joined:
-                self.say(membership.ALIVE)
+                self.say(remote_messages.ALIVE)
             elif self.link.connected and not self._leaving:
-                self.say(membership.JOIN, **self.who)
+                self.say(remote_messages.JOIN, **self.who)
         if self.staff is not None:
             self.staff.keeper.tick(now)
             if self.staff.keeper.failure is not None:
@@ -149,7 +149,7 @@ class Agent(Loop):
 
     def say(self, kind: bytes, **values: Any) -> bool:
         """Send to the server without waiting; False if there is none."""
-        return self.link.send(membership.encode(kind, **values))
+        return self.link.send(remote_messages.encode(kind, **values))
 
     def _look_again(self, now: float) -> None:
         """Nothing was heard: take another connection, since this one may go on waiting for what the network lost."""
@@ -185,26 +185,26 @@ class Agent(Loop):
                               f"{error}") from error
 
     def _on_message(self, frames: list[bytes]) -> None:
-        if frames[0] == membership.JOB:
-            self._pass_on(*membership.decode_job(frames))
+        if frames[0] == remote_messages.JOB:
+            self._pass_on(*remote_messages.decode_job(frames))
         else:
-            self._on_word(*membership.decode(frames))
+            self._on_word(*remote_messages.decode(frames))
 
     def _on_word(self, kind: bytes, values: dict[str, Any]) -> None:
-        if kind == membership.WHO:
+        if kind == remote_messages.WHO:
             self._outside()
             self._next_alive = 0.0
-        elif kind == membership.WELCOME:
+        elif kind == remote_messages.WELCOME:
             self._on_welcome(Welcome.read(values))
-        elif kind == membership.REFUSED:
+        elif kind == remote_messages.REFUSED:
             raise Refused(f"the server does not want this host's workers: {readable(values.get('reason'), 500)}")
-        elif kind == membership.KILL and self.staff is not None:
-            worker = membership.worker_number(values)
+        elif kind == remote_messages.KILL and self.staff is not None:
+            worker = remote_messages.worker_number(values)
             logger.warning("worker %d hangs, as the server says (%s); it is replaced", worker,
                            readable(values.get("why"), 200))
             if worker < len(self.staff.pipes):
                 self.staff.kill(worker)
-        elif kind == membership.BYE:
+        elif kind == remote_messages.BYE:
             logger.info("goodbye from the server: %s", readable(values.get("reason"), 200))
             self.done = self._leaving
             self._outside()
@@ -242,7 +242,7 @@ class Agent(Loop):
 
     def _announce(self, worker: int) -> None:
         assert self.staff is not None
-        self.say(membership.READY, worker=worker, **self.staff.about[worker])
+        self.say(remote_messages.READY, worker=worker, **self.staff.about[worker])
 
     # ---- its workers -------------------------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class Agent(Loop):
 
     def _bring(self, head: bytes, rest: list[zmq.Frame]) -> None:
         # There is always room: what workers may have out is limited, and a server that does not read is given up.
-        self.link.socket.send(membership.ANSWER, zmq.SNDMORE)
+        self.link.socket.send(remote_messages.ANSWER, zmq.SNDMORE)
         self.link.socket.send(head, zmq.SNDMORE)
         self.link.socket.send_multipart(rest, copy=False)
 
@@ -295,4 +295,4 @@ class Agent(Loop):
         self.outstanding[worker].clear()
         self.staff.fleet.lost(worker)
         if self.joined:
-            self.say(membership.GONE, worker=worker, how=f"it {how}")
+            self.say(remote_messages.GONE, worker=worker, how=f"it {how}")

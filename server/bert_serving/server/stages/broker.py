@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
@@ -22,6 +22,7 @@ from bert_serving.client.words import counted
 from ..core import messages
 from ..core.messages import Fault, Job, Ready, Rows
 from ..core.outlet import Outlet
+from ..core.sink import Reply
 from ..core.ventilator import Caller, Ventilator
 from ..errors import StartError
 from .annex import Annex
@@ -67,14 +68,15 @@ class Broker(Loop):
     """
 
     def __init__(self, front: zmq.Socket[Any], outlet_socket: zmq.Socket[Any], results: zmq.Socket[Any],
-                 pipes: list[zmq.Socket[Any]], door: Door | None = None) -> None:
+                 pipes: list[zmq.Socket[Any]], ventilator: Ventilator, outlet: Outlet, keeper: Keeper,
+                 annex: Annex | None = None, door: Door | None = None) -> None:
         """
         Args:
+            annex: for workers of other hosts; None: there are none.
             door: guards the clients' sockets; None: they are open to all who reach them.
         """
         super().__init__()
-        self.door = door
-        self.annex: Annex | None = None
+        self.ventilator, self.outlet, self.keeper, self.annex, self.door = ventilator, outlet, keeper, annex, door
         self.front, self.outlet_socket, self.results, self.pipes = front, outlet_socket, results, pipes
         self._last_tick = self._last_retry = 0.0
         self._crossed = False
@@ -83,14 +85,6 @@ class Broker(Loop):
             self.watch(source, handler)
         for source, handler in door.sources() if door is not None else ():
             self.watch(source, handler)
-
-    def join(self, ventilator: Ventilator, outlet: Outlet, keeper: Keeper, annex: Annex | None = None) -> None:
-        """Give the loop its rooms.
-
-        Args:
-            annex: for workers of other hosts; None: there are none.
-        """
-        self.ventilator, self.outlet, self.keeper, self.annex = ventilator, outlet, keeper, annex
         if annex is not None:
             self.watch(annex.socket, partial(annex.on_message, self.on_answer))
 
@@ -108,13 +102,14 @@ class Broker(Loop):
         now = time.monotonic()
         if self.outlet.blocked and now - self._last_retry >= RETRY_MS / 1e3:
             self._last_retry = now
-            self.outlet.retry(now)
+            for identity in list(self.outlet.blocked):
+                self.deliver(identity, now)
         if now - self._last_tick >= TICK_MS / 1e3:
             if self._last_tick and now - self._last_tick > STOPPED_SECONDS:
                 self.ventilator.fleet.excuse(now - self._last_tick)
             self._last_tick = now
             self.outlet.expire(now)
-            self.ventilator.expire(now)
+            self.publish(self.ventilator.expire(now), now)
             self.keeper.tick(now)
             if self.door is not None:
                 self.door.tick(now)
@@ -155,9 +150,10 @@ class Broker(Loop):
         now = time.monotonic()
         left = len(self.ventilator.pending)
         if failure is not None:
-            self.ventilator.no_worker(str(failure), now)
+            self.publish(self.ventilator.no_worker(str(failure)), now)
         else:
-            self.ventilator.fail_all(UnavailableError("the server stopped before it got to this request"), now)
+            self.publish(self.ventilator.fail_all(UnavailableError("the server stopped before it got to this request")),
+                         now)
         if left:
             logger.warning("%s ended with an error", counted(left, "request"))
         if self._stop_asked > 1:
@@ -200,7 +196,9 @@ class Broker(Loop):
             if received is None:
                 return
             frames = [frame.bytes for frame in received]
-            self.ventilator.receive(frames, now, self._caller(received[0], frames))
+            replies = self.ventilator.receive(frames, now, self._caller(received[0], frames))
+            if replies:
+                self.publish(replies, now)
 
     def _caller(self, first: zmq.Frame, frames: list[bytes]) -> Caller:
         """Who sent a message; where somebody is matters for commands only."""
@@ -230,6 +228,8 @@ class Broker(Loop):
                 continue
             now = time.monotonic()
             change = self.outlet.subscription(message, now)
+            if change is not None and change.is_back:
+                self.ventilator.come_back(message[1:])
             if self._crossed:
                 continue
             if change is None:
@@ -237,10 +237,9 @@ class Broker(Loop):
                 if identity is not None and message[0]:
                     self._send_again(identity)
                 continue
-            subscribe, registered = change
-            socket.setsockopt(zmq.SUBSCRIBE if subscribe else zmq.UNSUBSCRIBE, registered)
-            if subscribe:
-                self.outlet.deliver(message[1:], now)
+            socket.setsockopt(zmq.SUBSCRIBE if change.subscribe else zmq.UNSUBSCRIBE, change.topic)
+            if change.subscribe:
+                self.deliver(message[1:], now)
 
     def _send_again(self, identity: bytes) -> None:
         """Give the connection that the last message came from what its identity was sent lately, and nobody else.
@@ -250,16 +249,41 @@ class Broker(Loop):
         socket, own = self.outlet_socket, recent_topic(identity)
         socket.setsockopt(zmq.SUBSCRIBE, topic(identity))
         socket.setsockopt(zmq.SUBSCRIBE, own)
-        self.outlet.send_again(identity)
+        for frames in self.outlet.recent(identity):
+            if not self.send(own, frames):
+                break  # it does not read
         socket.setsockopt(zmq.UNSUBSCRIBE, own)
 
-    def publish(self, frames: list[Buffer]) -> bool:
-        """The outlet's ``send``: False if a subscriber's pipe is full."""
+    def publish(self, replies: Iterable[Reply], now: float) -> None:
+        """Send replies; the outlet holds what cannot be sent yet, and the sink hears what became of a result."""
+        outlet, sink = self.outlet, self.ventilator.sink
+        for identity, frames, request in replies:
+            is_result = request is not None
+            subject = outlet.open_topic(identity)
+            if subject is not None and self.send(subject, frames):
+                outlet.sent(identity, frames, now, is_result)
+            elif not outlet.hold(identity, frames, now, is_result):
+                if request is not None:
+                    self.publish([sink.dropped(request, sum(map(len, frames)))], now)
+                continue
+            if request is not None:
+                sink.answered(request, now)
+
+    def deliver(self, identity: bytes, now: float) -> None:
+        """Send what is held for a client, as far as it has room."""
+        while (frames := self.outlet.next_held(identity)) is not None:
+            if not self.send(topic(identity), frames):
+                self.outlet.block(identity)
+                return
+            self.outlet.delivered(identity, now)
+
+    def send(self, subject: bytes, frames: Sequence[Buffer]) -> bool:
+        """Publish frames under a topic; False if a subscriber's pipe is full, and nothing was sent."""
         try:
-            self.outlet_socket.send(frames[0], NOBLOCK | SNDMORE)
+            self.outlet_socket.send(subject, NOBLOCK | SNDMORE)
         except zmq.Again:
             return False
-        for frame in frames[1:-1]:
+        for frame in frames[:-1]:
             self.outlet_socket.send(frame, SNDMORE, copy=len(frame) < COPY_BELOW)
         self.outlet_socket.send(frames[-1])
         return True
@@ -275,7 +299,7 @@ class Broker(Loop):
             self.on_message(messages.decode_from_worker([frame.buffer for frame in received]))
 
     def drain_results(self) -> None:
-        """Take what has arrived from workers; before one is declared lost, so that its last rows count."""
+        """Take what has arrived from workers, before one is declared lost."""
         while int(self.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self.on_result()
 
@@ -283,10 +307,16 @@ class Broker(Loop):
         """What a job came to."""
         now = time.monotonic()
         if isinstance(answer, Rows):
-            self.ventilator.rows(answer, now)
+            self.publish(self.ventilator.rows(answer, now), now)
             self.ventilator.statistics.publishing.observe(time.monotonic() - now)
         else:
-            self.ventilator.fault(answer, now)
+            self.publish(self.ventilator.fault(answer, now), now)
+
+    def on_worker_lost(self, slot: int) -> None:
+        """A worker is gone; what it has sent before counts."""
+        self.drain_results()
+        now = time.monotonic()
+        self.publish(self.ventilator.lost(slot, now), now)
 
     def on_message(self, message: messages.FromWorker) -> None:
         if isinstance(message, Rows):
@@ -316,12 +346,8 @@ class Broker(Loop):
     def give(self, job: Job) -> bool:
         """Hand a job to its worker, wherever that is; False if nobody is there."""
         if job.slot < len(self.pipes):
-            return self.tell(job.slot, messages.encode_to_worker(job))
+            return hand(self.pipes[job.slot], messages.encode_to_worker(job))
         return self.annex is not None and self.annex.give(job)
-
-    def tell(self, slot: int, frames: list[bytes]) -> bool:
-        """Send to a worker of this host without waiting; False if nobody is there."""
-        return hand(self.pipes[slot], frames)
 
 
 def _is_loopback(frame: zmq.Frame) -> bool:

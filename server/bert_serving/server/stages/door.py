@@ -17,10 +17,10 @@ from typing import Any
 import zmq
 from zmq.utils import z85
 
-from ..core.admission import Admission
 from ..keys import WORKERS, AllowList, ServerKeys
 from . import endpoints
 from .endpoints import MOST_AT_ONCE, NOBLOCK, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS
+from .refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class Guests:
 
     Attributes:
         kind: what they are, for the log.
+        listed: public key -> name; replaced as a whole when it changes.
+        refusals: those who were not let in.
     """
 
     def __init__(self, allow_list: AllowList, kind: str, own_key: str = "") -> None:
@@ -53,17 +55,18 @@ class Guests:
         Args:
             own_key: public key of somebody of ours who is on no list.
         """
-        self.allow_list, self.kind = allow_list, kind
-        self.admission = Admission(own_key)
+        self.allow_list, self.kind, self.own_key = allow_list, kind, own_key
+        self.listed: Mapping[str, str] = {}
+        self.refusals = Refusals()
 
     def admits(self, key: str) -> bool:
-        return self.admission.admits(key)
+        return key in self.listed or bool(key) and key == self.own_key
 
     def look(self) -> Mapping[str, str]:
         """Read the list again; who was on it before."""
-        before = self.admission.listed
+        before = self.listed
         if self.allow_list.refresh():
-            self.admission.listed = self.allow_list.names
+            self.listed = self.allow_list.names
         return before
 
 
@@ -138,7 +141,7 @@ class Door:
                 why = None
 
     def _refused(self, address: str, why: str, room: Guests | None = None) -> None:
-        line = (room or self.clients).admission.refused(address, why, time.monotonic())
+        line = (room or self.clients).refusals.line(address, why, time.monotonic())
         if line is not None:
             logger.warning("%s", line)
 
@@ -153,7 +156,7 @@ class Door:
         self._next_look = now + LOOK_SECONDS
         for room in self.rooms.values():
             before = room.look()
-            now_listed = room.admission.listed
+            now_listed = room.listed
             for key, name in now_listed.items():
                 if key not in before:
                     logger.info("%s %s is let in from now on", room.kind, name)

@@ -20,7 +20,7 @@ from bert_serving.client.errors import BertServingError
 
 from .. import log
 from ..core import messages
-from ..core.membership import encode_proof
+from ..core.remote_messages import encode_proof
 from ..core.messages import Fault, Job, Ready, Rows, Stop, Text
 from ..core.placement import CPU
 from ..engine.backends import create
