@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from bert_serving.server.core import membership as module
 from bert_serving.server.core.batching import Backlog, Piece
+from bert_serving.client.options import RequestOptions
 from bert_serving.server.core.membership import (ALIVE, BYE, GONE, JOB, JOIN, KILL, LEAVE, PROTOCOL, READY, REFUSED,
                                                  WELCOME, WHO, Kind, Members, MembershipError, check_rows, decode,
                                                  decode_job, decode_proof, encode, encode_job, encode_proof,
                                                  readable)
-from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows, encode_from_worker
+from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows, decode_to_worker, encode_from_worker
 from bert_serving.server.core.placement import CPU
 from bert_serving.server.core.recovery import CREDIT, MAX_TOKENS_PER_SECOND, Fleet, Flight, WorkerState
 from hypothesis import settings
@@ -87,10 +88,10 @@ def test_what_is_no_word(frames):
 
 
 def test_a_job_arrives_as_it_was_sent():
-    frames = encode_job(3, Job(9, 2, 17, ["a", "b"], show_tokens=True))
+    frames = encode_job(3, Job(9, 2, 17, ["a", "b"], RequestOptions(tokens=True)))
     assert frames[0] == JOB
     number, head, rest = decode_job(frames)
-    assert (number, HEAD.unpack(head)[1:], [json.loads(frame) for frame in rest]) == (3, (9, 2, 17), [["a", "b"]])
+    assert (number, decode_to_worker([head, *rest])) == (3, Job(9, 2, 17, ["a", "b"], RequestOptions(tokens=True)))
 
 
 @pytest.mark.parametrize("place, frame", [(1, b""), (1, b"\0" * 5), (2, b""), (2, b"\0" * 20), (3, None), (4, b"")])
@@ -428,7 +429,7 @@ def test_what_is_no_answer(room, frames):
 
 
 PIECE = [Piece(make_pending(1, 2), 0, 2, 6)]
-PIECE_WITH_TOKENS = [Piece(replace(make_pending(1, 2), show_tokens=True), 0, 2, 6)]
+PIECE_WITH_TOKENS = [Piece(replace(make_pending(1, 2), options=RequestOptions(tokens=True)), 0, 2, 6)]
 FLIGHT = Flight(1, 0, PIECE, 6, False)
 TOKEN_LEVEL = Kind(token_level=True, longest=4)
 

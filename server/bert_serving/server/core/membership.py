@@ -41,7 +41,7 @@ from .messages import HEAD, Fault, Job, Rows, decode_from_worker, encode_to_work
 from .placement import CPU
 from .recovery import CREDIT, Fleet, WorkerState
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 JOIN, ALIVE, READY, GONE, LEAVE, ANSWER, WHO, WELCOME, REFUSED, JOB, KILL, BYE = (bytes([code]) for code in range(12))
 
@@ -115,7 +115,7 @@ def decode_job(frames: Sequence[bytes]) -> tuple[int, bytes, list[bytes]]:
     Raises:
         MembershipError: it is no job.
     """
-    if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) != HEAD.size:
+    if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) < HEAD.size:
         raise MembershipError(f"a job of {counted(len(frames), 'frame')}")
     return WORKER.unpack(frames[1])[0], frames[2], list(frames[3:])
 
@@ -396,7 +396,7 @@ def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> N
         problem = "the vectors"
     elif not kind.token_level and (rows.lengths, rows.contents, rows.specials) != (None, None, None):
         problem = "lengths, which are for the strategy NONE,"
-    elif (rows.tokens is not None or any(piece.request.show_tokens for piece in pieces)) \
+    elif (rows.tokens is not None or any(piece.request.options.tokens for piece in pieces)) \
             and not _are_tokens(rows.tokens, count):
         problem = "the tokens"
     elif not isinstance(rows.bad, list) or any(type(at) is not int or not 0 <= at < count for at in rows.bad):

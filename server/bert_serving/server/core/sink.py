@@ -60,7 +60,7 @@ class Sink:
         self._finish(request)
         if not self.outlet.publish(request.identity, protocol.encode_result(
                 dtype_name(array.dtype), array.shape, array.data.cast("B"), request.request_id,
-                request.assembly.tokens() if request.show_tokens else None), now, is_result=True):
+                request.assembly.tokens() if request.options.tokens else None), now, is_result=True):
             self._say(request, OverloadedError(
                 f"the result of {array.nbytes / 1e6:.1f} MB was dropped; too much is waiting for clients that do not "
                 f"read; read results as they come, or ask for less at a time"), now)
