@@ -10,6 +10,8 @@ import zmq
 from bert_serving.client import protocol
 from bert_serving.client.curve import Keys
 from bert_serving.client.errors import BertServingError
+from bert_serving.client.options import DEFAULT, decode_options
+from bert_serving.client.pairs import Pair
 from zmq.auth.thread import ThreadAuthenticator
 
 STATISTIC = {"num_data_request": 0, "num_sys_request": 1}
@@ -26,7 +28,7 @@ CONFIGS: Dict[str, Dict[str, Any]] = {
 
 def vector(text: Any) -> List[float]:
     """What this server makes of a text: three numbers that tell texts apart."""
-    words = text if isinstance(text, list) else [text]
+    words = ["".join(half) for half in text] if isinstance(text, Pair) else text if isinstance(text, list) else [text]
     return [float(len(words)), float(len(words[0])), float(sum(map(ord, words[0])))]
 
 
@@ -42,7 +44,10 @@ class Received:
         self.frames = frames
         self.identity, self.payload, self.request_id = frames[:3]
         self.command = self.payload.decode() if self.payload in protocol.COMMANDS else None
-        self.texts = None if self.command else protocol.decode_texts(self.payload)
+        self.texts = None
+        if not self.command:
+            options = decode_options(frames[4]) if frames[4:] else DEFAULT
+            self.texts = protocol.decode_texts(self.payload, options.input)
 
 
 class Door:
@@ -191,7 +196,7 @@ class FakeServer:
         rows = vectors(request.texts or [])
         header = dict({"dtype": "float32", "shape": list(rows.shape)}, **changes)
         if self.style != "1.7.5":
-            words = [text if isinstance(text, list) else text.split() for text in request.texts or []]
+            words = [text.split() if isinstance(text, str) else list(text) for text in request.texts or []]
             shown = self.config.get("show_tokens_to_client") or self._asked(request)
             header.setdefault("tokens", words if shown else "")
         return [protocol.json.dumps(header).encode(), rows.tobytes(), request.request_id]

@@ -13,9 +13,10 @@ import pytest
 from bert_serving.client import BertClient, Response, __version__, calls, protocol
 from bert_serving.client.channel import Patience
 from bert_serving.client.curve import Certificate, as_text
-from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, UnauthorizedError,
-                                        UnavailableError, UnprocessableError)
+from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, RequestError,
+                                        UnauthorizedError, UnavailableError, UnprocessableError)
 from bert_serving.client.link import context
+from bert_serving.client.pairs import Pair
 from fake_server import CONFIGS, FakeServer, vectors
 
 STYLES = list(CONFIGS)
@@ -83,7 +84,7 @@ def test_methods_take_what_they_always_took():
     assert arguments("fetch") == "(self, delay: 'float' = 0.0)"
     assert arguments("fetch_all") == "(self, sort: 'bool' = True, concat: 'bool' = False)"
     assert list(inspect.signature(BertClient.encode).parameters) == [
-        "self", "texts", "blocking", "is_tokenized", "show_tokens"]
+        "self", "texts", "blocking", "is_tokenized", "show_tokens", "input"]
     assert list(inspect.signature(BertClient.encode_async).parameters) == [
         "self", "batch_generator", "max_num_batch", "delay", "kwargs"]
 
@@ -339,6 +340,71 @@ def test_clients_of_a_server_that_matches_by_prefix(connect):
             server.answer(request)
         for bc in (short, long):
             assert np.array_equal(bc.fetch_all(concat=True), vectors([bc.identity.decode()]))
+
+
+# ---- what the texts are ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("texts, arguments, payload, options", [
+    ([("a", "b\nc"), Pair("d", "e")], {}, [["a", "b\nc"], ["d", "e"]], {"input": "pairs"}),
+    ([("a", "b")], {"input": "pairs"}, [["a", "b"]], {"input": "pairs"}),
+    ([(["a"], ["b", "c"])], {"is_tokenized": True}, [[["a"], ["b", "c"]]], {"input": "pairs"}),
+    (["a ||| b"], {"input": "texts"}, ["a ||| b"], {"input": "texts"}),
+    ([["a", "|||"]], {"input": "tokens"}, [["a", "|||"]], {"input": "tokens"}),
+    (["a ||| b"], {}, ["a ||| b"], None),
+    ([["a", "|||"]], {"is_tokenized": True}, [["a", "|||"]], None),
+])
+def test_what_the_texts_are_is_said(connect, texts, arguments, payload, options):
+    with FakeServer(request_options=["input"]) as server:
+        bc = connect(server)
+        bc.encode(texts, blocking=False, **arguments)
+        next(iter(bc.encode_async([texts], **arguments)))
+        for message in server.wait_for(2):
+            assert json.loads(message.payload) == payload
+            assert [json.loads(frame) for frame in message.frames[4:]] == ([options] if options else [])
+
+
+@pytest.mark.parametrize("texts, arguments, complaint", [
+    ([("a", "b")], {}, "takes no pairs"), (["a", "b ||| c"], {"input": "texts"}, "element 1 holds"),
+    ([["|||"]], {"input": "tokens"}, "element 0 holds")])
+def test_what_an_older_server_would_misunderstand_is_not_sent(connect, texts, arguments, complaint):
+    for style in ("1.10.0", "2.0"):
+        with FakeServer(style) as server:
+            with pytest.raises(RequestError, match=complaint):
+                connect(server).encode(texts, **arguments)
+            assert not server.ids()
+
+
+def test_what_an_older_server_understands_anyway_is_sent_without_options(connect):
+    with FakeServer("1.10.0") as server:
+        assert connect(server).encode(["a"], input="texts").shape == (1, 3)
+        assert len(server.wait_for(1)[0].frames) == 4
+
+
+@pytest.mark.parametrize("texts, arguments, complaint", [
+    (["a"], {"input": "files"}, "expected None or one of: texts, tokens, pairs"),
+    (["a"], {"input": "pairs"}, "the texts are no tuples"), (7, {"input": "pairs"}, "the texts are no tuples"),
+    ([("a", "b")], {"input": "texts"}, "the texts are tuples"),
+    (["a"], {"input": "texts", "is_tokenized": True}, "leave one of them out"),
+    ([("a", "b"), "c"], {}, "element 1 is a str, but element 0 is a pair"),
+    (["c", ("a", "b")], {}, "element 1 is a tuple; expected a str"),
+    ([("a", "b", "c")], {}, "element 0 is a tuple of 3"), ([("a", " ")], {}, "element 0 is empty or blank"),
+    ([("a", 7)], {}, "element 0 is an int"), ([(["a"], ["b"])], {}, "element 0 is a list; expected a str"),
+    ([(["a"], [])], {"is_tokenized": True}, "element 0 is an empty list")])
+def test_what_is_no_pair_is_not_sent(server, connect, texts, arguments, complaint):
+    with pytest.raises((TypeError, ValueError), match=complaint):
+        connect(server).encode(texts, **arguments)
+    assert not server.ids()
+
+
+def test_a_long_pair_is_warned_of(connect):
+    with FakeServer(request_options=["input"]) as server:
+        bc = connect(server)
+        bc.encode([("a " * 12, "b " * 13)], blocking=False)  # a warning would be an error here
+        with pytest.warns(UserWarning, match="max_seq_len=25"):
+            bc.encode([("a " * 13, "b " * 13)], blocking=False)
+        with pytest.warns(UserWarning, match="max_seq_len=25"):
+            bc.encode([(["a"] * 13, ["b"] * 13)], blocking=False, is_tokenized=True)
+        server.wait_for(3)
 
 
 # ---- warnings --------------------------------------------------------------------------------------------------------

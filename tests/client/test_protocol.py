@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from bert_serving.client import protocol
 from bert_serving.client.errors import OverloadedError, RequestError
+from bert_serving.client.options import DEFAULT, RequestOptions
+from bert_serving.client.pairs import Pair
 from bert_serving.client.protocol import Command, Failure, ProtocolError, Request, Result, Status
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -19,13 +21,13 @@ json_values = st.recursive(
 
 # ---- client to server ------------------------------------------------------------------------------------------------
 
-@given(identities, ids, texts, st.none() | st.just({"timeout": 5}))
+@given(identities, ids, texts, st.sampled_from([DEFAULT, RequestOptions(timeout=5), RequestOptions(tokens=True)]))
 def test_request_round_trip(identity, request_id, texts, options):
     frames = protocol.encode_request(identity, request_id, texts, options)
     request = protocol.decode_request(frames)
     assert isinstance(request, Request)
     assert (request.identity, int(request.request_id), request.texts) == (identity, request_id, texts)
-    assert request.options == (options or {})
+    assert request.options == options and len(frames) == 4 + (options != DEFAULT)
     assert request.nbytes == len(frames[1])
 
 
@@ -59,6 +61,29 @@ def test_termination_of_all_ages(frames):
     assert protocol.decode_request(frames).name == protocol.TERMINATION
 
 
+@given(identities, ids, st.sampled_from([st.text(), st.lists(st.text(), max_size=3)]).flatmap(
+    lambda half: st.lists(st.builds(Pair, half, half), min_size=1, max_size=3)))
+def test_pairs_round_trip(identity, request_id, pairs):
+    frames = protocol.encode_request(identity, request_id, pairs, RequestOptions(input="pairs"))
+    request = protocol.decode_request(frames)
+    assert request.texts == pairs and request.options.input == "pairs"
+
+
+@given(st.lists(st.text(st.sampled_from("a |\n\\u07c")), min_size=1, max_size=3), st.sampled_from([str, list]))
+def test_text_is_text_if_it_is_said_to_be(words, kind):
+    texts, name = (words, "texts") if kind is str else ([words], "tokens")
+    assert protocol.decode_texts(json.dumps(texts).encode(), name) == texts
+
+
+@pytest.mark.parametrize("payload, texts", [
+    (b'["a ||| b", "c"]', [Pair("a", "b"), "c"]), (b'["a ||| b\\nc"]', ["a ||| b\nc"]),
+    (b'[["a", "|||", "b"], ["c"]]', [Pair(["a"], ["b"]), ["c"]]),
+    (b'["a |\\u007c| b"]', [Pair("a", "b")]), (b'["a \\u007C\\u007C\\u007C b"]', [Pair("a", "b")]),
+    (b'["a \\\\u007c|| b"]', ["a \\u007c|| b"])])
+def test_pairs_among_the_texts_of_original_clients(payload, texts):
+    assert protocol.decode_texts(payload) == texts
+
+
 def test_lone_surrogate_survives():
     assert protocol.decode_request(protocol.encode_request(b"i", 1, ["\ud800"])).texts == ["\ud800"]
 
@@ -83,6 +108,16 @@ def test_lone_surrogate_survives():
     ([b"a", b'[["a"], ["b", 1]]', b"1", b"2"], "element 1 holds an integer"),
     ([b"a", b'["x"]', b"1", b"1", b"[]"], "options frame is an array"),
     ([b"a", b'["x"]', b"1", b"1", b"{"], "options frame is not JSON"),
+    ([b"a", b'["x"]', b"1", b"1", b""], "options frame is not JSON"),
+    ([b"a", b'["x"]', b"1", b"1", b'{"normalise": 1}'], 'unknown option "normalise"'),
+    ([b"a", b'["x"]', b"1", b"1", b'{"input": "tokens"}'], "element 0 is a string; .* tokens, an array"),
+    ([b"a", b'[["x"]]', b"1", b"1", b'{"input": "texts"}'], "element 0 is an array; .* texts, a string"),
+    ([b"a", b"{}", b"1", b"1", b'{"input": "pairs"}'], "payload is an object; expected an array of pairs"),
+    ([b"a", b"[]", b"1", b"0", b'{"input": "pairs"}'], "payload is an empty array; expected an array of pairs"),
+    ([b"a", b'["x"]', b"1", b"1", b'{"input": "pairs"}'], "element 0 is a string; expected a pair"),
+    ([b"a", b'[["x", "y"], ["x"]]', b"1", b"2", b'{"input": "pairs"}'], "element 1 is an array of 1; expected a pair"),
+    ([b"a", b'[["x", "y"], ["x", 1]]', b"1", b"2", b'{"input": "pairs"}'], "pair 1: element 3 is an integer"),
+    ([b"a", b'[["x", "y"], ["x", ["y"]]]', b"1", b"2", b'{"input": "pairs"}'], "pair 1: element 3 is an array"),
 ])
 def test_what_is_no_request_says_why(frames, complaint):
     with pytest.raises(ProtocolError, match=complaint):

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from bert_serving.client import protocol
 from bert_serving.client.errors import BY_CODE
+from bert_serving.client.options import RequestOptions
+from bert_serving.client.pairs import Pair, Text
 from bert_serving.server import __version__
 from bert_serving.server.core import messages, remote_messages
 
@@ -28,7 +30,9 @@ NUMBERS = [b"0", b"1", b"-1", b"+1", b" 1", b"1 ", b"01", b"1.0", b"1e3", b"0x1"
 
 PIECES = [b"", b"\0", b"\xff", b"\xff\xfe", b"\xef\xbb\xbf[]", b"[]", b"{}", b"[[]]", b"null", b"true", b"NaN", b"-0",
           b"1e999", b"[1]", b'["a"]', b'["a",]', b'[["a"],"b"]', b'["a" "b"]', b'{"a":1}', b'{"timeout":-1}',
-          b'{"tokens":2}', b'{"timeout":1e400}', b'{"timeout":NaN}', b'{"timeout":true}', b"SHOW_CONFIG",
+          b'{"tokens":2}', b'{"input":"pairs"}', b'{"input":"tokens"}', b'{"input":[]}', b'[["a","b"]]',
+          b'[["a","b"],["a"]]', b'[["a",["b"]]]', b'[[["a"],["b"]]]', b'["a |\\u007c| b"]', b'["a ||| b"]',
+          b'{"timeout":1e400}', b'{"timeout":NaN}', b'{"timeout":true}', b"SHOW_CONFIG",
           b"SHOW_STATUS", b"show_config", b"REGISTER", b'["\\ud800"]', b'["\\u0000"]', '["\u00fc"]'.encode("utf-16"),
           '["\u00fc"]'.encode("latin-1"), b"\x80\x04\x95cos\nsystem\n", b"(lp0\n.", b"%s%n%x", b"../../etc/passwd"]
 
@@ -55,6 +59,23 @@ def texts(rng: Random, is_tokenized: bool | None = None) -> Any:
     return rng.choices(WORDS, k=size)
 
 
+def options(rng: Random) -> RequestOptions:
+    """What a right request may say."""
+    return RequestOptions(timeout=rng.choice((None, 1, 50, 1000.5, 10 ** 6)), tokens=rng.random() < 0.5,
+                          input=rng.choice((None, "texts", "tokens", "pairs")))
+
+
+def pairs(rng: Random) -> list[Pair]:
+    is_tokenized = rng.random() < 0.3
+    halves = [texts(rng, is_tokenized)[0] for _ in range(2 + 2 * int(3 * rng.random() ** 2))]
+    return [Pair(*two) for two in zip(halves[::2], halves[1::2])]
+
+
+def sequences(rng: Random) -> list[Text]:
+    """What is in a job."""
+    return [*texts(rng, False), *texts(rng, True), *pairs(rng)]
+
+
 def value(rng: Random, depth: int = 0) -> Any:
     """Any JSON value, mostly small."""
     kind = rng.random()
@@ -66,7 +87,8 @@ def value(rng: Random, depth: int = 0) -> Any:
 
 
 KEYS = ["dtype", "shape", "tokens", "error", "code", "message", "index", "retry_after", "timeout", "", "a", "lengths",
-        "seconds", "num_tokens", "bad", "counts", "statistic", "contents", "specials", "worker", "proof"]
+        "seconds", "num_tokens", "bad", "counts", "statistic", "contents", "specials", "worker", "proof", "input",
+        "first", "second"]
 SCALARS = [None, True, False, 0, 1, -1, 2 ** 31, 2 ** 63, 2 ** 64, -2 ** 63, 0.5, -0.0, 1e308, float("inf"),
            float("nan"), "", "a", "float32", "<f4", "O", "object", "V8", "U1000000000", "M8[ns]", "f4,f4",
            "1000000000f4", "bad_request", "no_such_code", "\ud800", "x" * 500]
@@ -90,8 +112,11 @@ def request(rng: Random) -> Frames:
     if kind < 0.03:
         return protocol.encode_command(identity(rng), rng.choice((protocol.SHOW_CONFIG, protocol.SHOW_STATUS)),
                                        rng.randrange(10 ** 6))
-    options = {"timeout": rng.choice((1, 50, 1000.5, 10 ** 6)), "tokens": rng.random() < 0.5} if kind > 0.7 else None
-    return protocol.encode_request(identity(rng), rng.randrange(10 ** 6), texts(rng), options)
+    if kind < 0.7:
+        return protocol.encode_request(identity(rng), rng.randrange(10 ** 6), texts(rng))
+    said = options(rng)
+    content = pairs(rng) if said.input == "pairs" else texts(rng, said.input and said.input == "tokens")
+    return protocol.encode_request(identity(rng), rng.randrange(10 ** 6), content, said)
 
 
 def reply(rng: Random) -> Frames:
@@ -122,7 +147,7 @@ def to_worker(rng: Random) -> messages.ToWorker:
     slot, incarnation = rng.randrange(2 ** 32), rng.randrange(2 ** 64)
     if rng.random() < 0.1:
         return messages.Stop(slot, incarnation)
-    return messages.Job(slot, incarnation, rng.randrange(2 ** 64), texts(rng), rng.random() < 0.3)
+    return messages.Job(slot, incarnation, rng.randrange(2 ** 64), sequences(rng), options(rng))
 
 
 GOLDEN = np.arange(1, 9, dtype=np.float32).reshape(2, 4)

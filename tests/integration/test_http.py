@@ -150,6 +150,24 @@ def test_vectors_over_http_are_those_over_zeromq(echo_server):
     np.testing.assert_allclose([one["embedding"] for one in body["data"]], unit, atol=1e-6)
 
 
+def test_bars_make_a_pair_where_the_original_had_them_and_nowhere_else(echo_server):
+    pair, breaks = "hello world ||| good day", ("hello\nworld", "good ||| day")
+    with echo_server.client() as client:
+        vectors = client.encode([pair])
+        np.testing.assert_array_equal(client.encode([("hello world", "good day")]), vectors)
+        literal, tokens = client.encode([pair], input="texts", show_tokens=True)
+        assert tokens == [["[CLS]", "hello", "world", "|||", "good", "day", "[SEP]"]]
+        assert not np.array_equal(literal, vectors)
+        assert client.encode([breaks], show_tokens=True)[1] \
+            == [["[CLS]", "hello", "world", "[SEP]", "good", "|||", "day", "[SEP]"]]
+        assert client.encode([(["a"], ["|||", "b"])], is_tokenized=True, show_tokens=True)[1] \
+            == [["[CLS]", "a", "[SEP]", "|||", "b", "[SEP]"]]
+    _, _, body = ask(echo_server, "/encode", {"id": 1, "texts": [pair]})
+    np.testing.assert_array_equal(np.array(body["result"], np.float32), vectors)
+    _, _, body = ask(echo_server, "/v1/embeddings", {"input": pair})
+    np.testing.assert_allclose(body["data"][0]["embedding"], literal[0] / np.linalg.norm(literal[0]), atol=1e-6)
+
+
 # ---- crowds, and callers that behave badly ---------------------------------------------------------------------------
 
 def test_256_connections_are_all_answered(echo_server):

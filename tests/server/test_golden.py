@@ -1,8 +1,11 @@
 """Golden sentences: how far their vectors may differ, on one machine and between two."""
+import json
+
 import numpy as np
 import pytest
 
-from bert_serving.server.golden import SENTENCES, difference
+from bert_serving.client.protocol import decode_texts
+from bert_serving.server.golden import SENTENCES, TEXTS, difference
 from bert_serving.server.precision import PRECISIONS
 
 GOLDEN = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.float32)
@@ -12,6 +15,7 @@ def test_sentences_are_of_many_lengths_and_one_is_a_pair():
     lengths = {len(sentence.split()) for sentence in SENTENCES}
     assert len(lengths) > 3
     assert sum(" ||| " in sentence for sentence in SENTENCES) == 1 and " ||| " not in SENTENCES[0]
+    assert list(TEXTS) == decode_texts(json.dumps(SENTENCES).encode()), "engines get what a server makes of them"
 
 
 # ---- between two engines ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import weakref
 from typing import (Any, AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Dict, Iterable, List, Optional, Set,
                     Union)
 
-from .calls import Calls, Response, Stream, T
+from .calls import Calls, Inputs, Response, Stream, T
 from .channel import Channel, Patience
 from .errors import UnavailableError
 
@@ -38,10 +38,10 @@ class AsyncBertClient(Calls):
 
     _max_unsent = 0
 
-    async def encode(self, texts: Union[List[str], List[List[str]]], blocking: bool = True, is_tokenized: bool = False,
-                     show_tokens: bool = False) -> Any:
+    async def encode(self, texts: Inputs, blocking: bool = True, is_tokenized: bool = False,
+                     show_tokens: bool = False, *, input: Optional[str] = None) -> Any:
         """As :meth:`.BertClient.encode`."""
-        return await self._encode(texts, blocking, is_tokenized, show_tokens)
+        return await self._encode(texts, blocking, is_tokenized, show_tokens, input)
 
     def fetch(self, delay: float = .0) -> AsyncGenerator[Response, None]:
         """As :meth:`.BertClient.fetch`, for ``async for``."""

@@ -18,17 +18,22 @@ import numpy as np
 
 from . import __version__
 from .channel import Channel, Patience
-from .checks import (Address, check_input, check_ports, check_timeout, check_version as check_server, is_ours, is_short,
-                     server_addresses, valid_identity)
+from .checks import (Address, check_input, check_kind, check_ports, check_timeout, check_version as check_server,
+                     is_ours, is_short, server_addresses, valid_identity)
 from .curve import CurveDir, find
 from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
 from .fleet import Fleet
 from .hosts import check_host
+from .options import PAIRS, TOKENS, RequestOptions, announced
+from .pairs import SEPARATOR, Pair
 from .protocol import SHOW_CONFIG, SHOW_STATUS, Failure, Result, Status, encode_command, encode_request
 from .words import counted
 
 T = TypeVar("T")
+
+Inputs = Union[List[str], List[List[str]], List[Pair], List[Tuple[str, str]], List[Tuple[List[str], List[str]]]]
+"""What ``encode`` takes."""
 
 Servers = Optional[Sequence[Union[str, Sequence[Any]]]]
 
@@ -90,7 +95,7 @@ class Stream:
     """What the two ends of an ``encode_async`` know of each other."""
 
     def __init__(self, channel: Channel, max_num_batch: Optional[int], is_tokenized: bool = False,
-                 show_tokens: bool = False, **unused: Any) -> None:
+                 show_tokens: bool = False, input: Optional[str] = None, **unused: Any) -> None:
         unknown = set(unused) - {"blocking"}
         if unknown:
             raise TypeError("encode_async got unknown arguments: %s" % ", ".join(sorted(unknown)))
@@ -98,6 +103,7 @@ class Stream:
         self.max_num_batch = max_num_batch or None
         self.is_tokenized = is_tokenized
         self.show_tokens = show_tokens
+        self.input = input
         self.ids: Set[int] = set()  # sent, and not yet taken
         self.stopped = False        # the reader is gone
         self.finished = False       # nothing more will be sent
@@ -199,9 +205,11 @@ class Calls:
         if self._checks:
             await self._ask(SHOW_CONFIG, Patience(self.timeout))
 
-    async def _encode(self, texts: Any, blocking: bool, is_tokenized: bool, show_tokens: bool) -> Any:
+    async def _encode(self, texts: Any, blocking: bool, is_tokenized: bool, show_tokens: bool,
+                      input: Optional[str]) -> Any:
         channel, patience = self._channel, Patience(self.timeout)
-        request_id = await self._submit(texts, is_tokenized, patience, collect=not blocking, show_tokens=show_tokens)
+        request_id = await self._submit(texts, is_tokenized, patience, collect=not blocking, show_tokens=show_tokens,
+                                        input=input)
         shown = self.token_info_available or _shows_on_request(self._server)
         try:
             if show_tokens and not shown:
@@ -304,7 +312,7 @@ class Calls:
                 if stream.stopped:
                     return
                 await self._submit(batch, stream.is_tokenized, Patience(self.timeout), collect=True, group=stream.ids,
-                                   show_tokens=stream.show_tokens)
+                                   show_tokens=stream.show_tokens, input=stream.input)
         except BaseException as error:  # raised again where the results are read
             stream.error = error
         finally:
@@ -415,8 +423,11 @@ class Calls:
             raise ValueError("; ".join(objections))
 
     async def _submit(self, texts: Any, is_tokenized: bool, patience: Patience, collect: bool,
-                      group: Optional[Set[int]] = None, show_tokens: bool = False) -> int:
+                      group: Optional[Set[int]] = None, show_tokens: bool = False,
+                      input: Optional[str] = None) -> int:
         """Send an encode request; its id."""
+        kind = check_kind(texts, is_tokenized, input)
+        is_tokenized = is_tokenized or kind == TOKENS
         check_input(texts, is_tokenized)
         server = await self._known_server(patience)
         self._warn_of_servers()
@@ -424,18 +435,34 @@ class Calls:
         if not is_ours(server) and set(b"#@") & set(self.identity):
             raise RequestError("identity %r would stop this server; one before 2.0 needs an identity without # and @"
                                % self.identity)
-        options: Dict[str, Any] = {}
-        # Requests that nobody waits for have no deadline: fetch() times from one result to the next.
-        if not collect and self.timeout is not None and self.timeout >= 0:
-            if "timeout" in (server.get("request_options") or ()):
-                options["timeout"] = self.timeout
-        if show_tokens and _shows_on_request(server):
-            options["tokens"] = True
+        options = self._options(server, texts, kind, has_deadline=not collect, show_tokens=show_tokens)
         with self._channel.changing() as exchange:
             request_id = exchange.number()
         self._channel.post(request_id, encode_request(exchange.identity, request_id, texts, options), patience,
                            size=len(texts), collect=collect, group=group)
         return request_id
+
+    def _options(self, server: Dict[str, Any], texts: Any, kind: Optional[str], has_deadline: bool,
+                 show_tokens: bool) -> RequestOptions:
+        """What a server is told of a request, of the options that it knows.
+
+        Raises:
+            RequestError: it does not know one without which the vectors would be others.
+        """
+        known = announced(server)
+        # Requests that nobody waits for have no deadline: fetch() times from one result to the next.
+        has_deadline = has_deadline and self.timeout is not None and self.timeout >= 0
+        if kind is not None and "input" not in known:
+            if kind == PAIRS:
+                raise RequestError("this server takes no pairs as (first, second); send \"first ||| second\", or "
+                                   "upgrade it")
+            for index, text in enumerate(texts):
+                if SEPARATOR in text:
+                    raise RequestError("element %d holds ||| and this server would take it for a pair; upgrade it"
+                                       % index, index=index)
+            kind = None
+        return RequestOptions(timeout=self.timeout if has_deadline and "timeout" in known else None,
+                              tokens=show_tokens and "tokens" in known, input=kind)
 
     async def _ask(self, command: bytes, patience: Patience) -> Dict[str, Any]:
         """The answer to a command.
@@ -544,7 +571,7 @@ def iterate(generator: AsyncGenerator[T, None]) -> Iterator[T]:
 
 def _shows_on_request(config: Optional[Dict[str, Any]]) -> bool:
     """Whether a server with that configuration sends tokens to whoever asks for them."""
-    return "tokens" in ((config or {}).get("request_options") or ())
+    return "tokens" in announced(config)
 
 
 def _warn(message: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from . import __version__
 from .errors import RequestError
 from .hosts import check_host
+from .options import INPUTS, PAIRS, TEXTS
+from .pairs import Pair
 from .protocol import MAX_IDENTITY, PROTOCOL_VERSION, TERMINATOR
 from .words import Kind, counted, python_kind
 
@@ -103,11 +105,34 @@ def difference(config: Dict[str, Any], other: Dict[str, Any]) -> Optional[str]:
                      if key in config and key in other and config[key] != other[key]) or None
 
 
-def check_input(texts: Any, is_tokenized: bool, kind: Kind = python_kind) -> None:
-    """Raises TypeError or ValueError if ``texts`` is not what ``encode`` takes; never shows the texts themselves.
+def check_kind(texts: Any, is_tokenized: bool, kind: Optional[str]) -> Optional[str]:
+    """What a request's ``input`` is: what the user says, or that its elements are pairs; None: he leaves it open.
 
+    Raises:
+        ValueError: he says what there is not, or two things that do not go together.
+    """
+    if kind is not None and kind not in INPUTS:
+        raise ValueError("input is %r; expected None or one of: %s" % (kind, ", ".join(INPUTS)))
+    if is_tokenized and kind == TEXTS:
+        raise ValueError("input is 'texts', but is_tokenized is true; leave one of them out")
+    has_pairs = isinstance(texts, list) and bool(texts) and _is_pair(texts[0])
+    if kind is not None and has_pairs != (kind == PAIRS):
+        raise ValueError("input is %r, but the texts are %s" % (kind, "tuples" if has_pairs else "no tuples"))
+    return PAIRS if has_pairs else kind
+
+
+def _is_pair(text: Any) -> bool:
+    return isinstance(text, (tuple, Pair))
+
+
+def check_input(texts: Any, is_tokenized: bool, kind: Kind = python_kind) -> None:
+    """
     Args:
-        kind: names types in the language of whoever reads the message.
+        texts: what the user wants encoded: a list of strings, of lists of strings, or of pairs of either.
+        is_tokenized: each text, or each half of a pair, is a list of tokens.
+        kind: names a value's type for whoever reads the message.
+    Raises:
+        TypeError, ValueError: it cannot be encoded; the message says why, and at which index.
     """
     sequence, string = kind([]), kind("")
     inside = "%s of tokens" % sequence if is_tokenized else string
@@ -115,23 +140,42 @@ def check_input(texts: Any, is_tokenized: bool, kind: Kind = python_kind) -> Non
         raise TypeError("texts is %s; expected %s, each element %s" % (kind(texts), sequence, inside))
     if not texts:
         raise RequestError("texts is an empty %s; expected at least one element" % _bare(sequence))
-    for index, text in enumerate(texts):
-        if not is_tokenized:
-            if not isinstance(text, str):
-                raise TypeError("element %d is %s; expected %s" % (index, kind(text), inside))
-            if not text or text.isspace():
-                raise RequestError("element %d is empty or blank; expected a sentence" % index, index=index)
-            continue
-        if not isinstance(text, list):
-            raise TypeError("element %d is %s; expected %s" % (index, kind(text), inside))
-        if not text:
-            raise RequestError("element %d is an empty %s; expected at least one token" % (index, _bare(sequence)),
+    check = _check_tokens if is_tokenized else _check_text
+    if not _is_pair(texts[0]):
+        for index, text in enumerate(texts):
+            check(index, text, kind)
+        return
+    for index, pair in enumerate(texts):
+        if not _is_pair(pair):
+            raise TypeError("element %d is %s, but element 0 is a pair; expected all pairs, or none"
+                            % (index, kind(pair)))
+        halves = tuple(pair)
+        if len(halves) != 2:
+            raise RequestError("element %d is a tuple of %d; expected a pair: (first, second)" % (index, len(halves)),
                                index=index)
-        for token in text:
-            if not isinstance(token, str):
-                raise TypeError("element %d holds %s; expected each token to be %s" % (index, kind(token), string))
-            if not token or token.isspace():
-                raise RequestError("element %d holds an empty or blank token" % index, index=index)
+        for half in halves:
+            check(index, half, kind)
+
+
+def _check_text(index: int, text: Any, kind: Kind) -> None:
+    if not isinstance(text, str):
+        raise TypeError("element %d is %s; expected %s" % (index, kind(text), kind("")))
+    if not text or text.isspace():
+        raise RequestError("element %d is empty or blank; expected a sentence" % index, index=index)
+
+
+def _check_tokens(index: int, tokens: Any, kind: Kind) -> None:
+    sequence = kind([])
+    if not isinstance(tokens, list):
+        raise TypeError("element %d is %s; expected %s of tokens" % (index, kind(tokens), sequence))
+    if not tokens:
+        raise RequestError("element %d is an empty %s; expected at least one token" % (index, _bare(sequence)),
+                           index=index)
+    for token in tokens:
+        if not isinstance(token, str):
+            raise TypeError("element %d holds %s; expected each token to be %s" % (index, kind(token), kind("")))
+        if not token or token.isspace():
+            raise RequestError("element %d holds an empty or blank token" % index, index=index)
 
 
 def _bare(noun: str) -> str:
@@ -140,7 +184,10 @@ def _bare(noun: str) -> str:
 
 
 def is_short(text: Any, limit: int, is_tokenized: bool) -> bool:
-    """Whether a text has at most ``limit`` words (or given tokens)."""
+    """Whether a text, or a pair, has at most ``limit`` words (or given tokens)."""
+    if _is_pair(text):
+        first, second = text
+        return is_short(first + second if is_tokenized else "%s %s" % (first, second), limit, is_tokenized)
     if is_tokenized:
         return len(text) <= limit
     return len(text) < 2 * limit or len(text.split()) <= limit  # n words have at least 2n - 1 characters

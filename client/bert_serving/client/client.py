@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, AsyncGenerator, Callable, Dict, Iterable, Iterator, List, Optional, Union
+from typing import Any, AsyncGenerator, Callable, Dict, Iterable, Iterator, Optional, Union
 
 import zmq
 
-from .calls import Calls, Response, Servers, Stream, T, iterate, run
+from .calls import Calls, Inputs, Response, Servers, Stream, T, iterate, run
 from .channel import Channel, Patience
 from .curve import CurveDir
 from .link import context
@@ -81,15 +81,18 @@ class BertClient(Calls):
 
     # ---- what can be asked of a client -------------------------------------------------------------------------------
 
-    def encode(self, texts: Union[List[str], List[List[str]]], blocking: bool = True, is_tokenized: bool = False,
-               show_tokens: bool = False) -> Any:
+    def encode(self, texts: Inputs, blocking: bool = True, is_tokenized: bool = False,
+               show_tokens: bool = False, *, input: Optional[str] = None) -> Any:
         """Vectors of sentences.
 
         Args:
-            texts: the sentences; with ``is_tokenized`` a list of tokens for each.
+            texts: the sentences; with ``is_tokenized`` a list of tokens for each. ``(first, second)`` in a tuple is a
+                pair: two sentences (or two lists of tokens) that become one vector; all elements are pairs, or none.
             blocking: wait for the vectors; otherwise only send, and :meth:`fetch` or :meth:`fetch_all` gives them.
             is_tokenized: the sentences are already split into tokens.
             show_tokens: give ``(vectors, tokens)``, if the server shows its tokens.
+            input: 'texts' or 'tokens': take them literally; by default ``"first ||| second"`` on one line, or a token
+                ``"|||"``, makes a pair, as it did in 1.x. 'pairs' is what tuples say by themselves.
         Returns:
             An array (or nested list) with one row per sentence, in their order; None if not ``blocking``.
         Raises:
@@ -98,7 +101,7 @@ class BertClient(Calls):
             UnauthorizedError: the server does not let this client in.
             BertServingError: the server answered that it cannot; see :mod:`.errors`.
         """
-        return run(self._encode(texts, blocking, is_tokenized, show_tokens))
+        return run(self._encode(texts, blocking, is_tokenized, show_tokens, input))
 
     def fetch(self, delay: float = .0) -> Iterator[Response]:
         """Results of earlier ``encode(..., blocking=False)`` calls, as they arrive.

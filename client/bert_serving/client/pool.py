@@ -5,6 +5,7 @@ import contextlib
 import threading
 from typing import Any, Iterator, List, Optional, Union
 
+from .calls import Inputs
 from .client import BertClient
 from .errors import PoolExhaustedError, UnavailableError
 from .words import every
@@ -53,8 +54,8 @@ class ConcurrentBertClient(BertClient):
             self.close()
             raise
 
-    def encode(self, texts: Union[List[str], List[List[str]]], blocking: bool = True, is_tokenized: bool = False,
-               show_tokens: bool = False) -> Any:
+    def encode(self, texts: Inputs, blocking: bool = True, is_tokenized: bool = False,
+               show_tokens: bool = False, *, input: Optional[str] = None) -> Any:
         """As :meth:`BertClient.encode`, once it is this call's turn. With ``blocking=False`` it takes no turn.
 
         Raises:
@@ -62,9 +63,9 @@ class ConcurrentBertClient(BertClient):
             UnavailableError: the client was closed.
         """
         if not blocking:
-            return super().encode(texts, blocking, is_tokenized, show_tokens)
+            return super().encode(texts, blocking, is_tokenized, show_tokens, input=input)
         with self._borrow() as client:
-            return BertClient.encode(client, texts, blocking, is_tokenized, show_tokens)
+            return BertClient.encode(client, texts, blocking, is_tokenized, show_tokens, input=input)
 
     def close(self) -> None:
         """End all connections; one that a call of ``encode`` has is ended when that call returns."""

@@ -5,6 +5,7 @@ One list for everybody who asks, and one function that compares.
 from __future__ import annotations
 
 import numpy as np
+from bert_serving.client.pairs import Text, split_text
 
 from .precision import PRECISIONS
 
@@ -12,6 +13,9 @@ SENTENCES = ("First do it", "then do it right, then do it better, and then write
              "hello world ||| good day",
              "Whoever exchanges the model of a server gets vectors that do not belong together, unless somebody looks.")
 """Short and long, one token and a pair. The first goes along with each request of a bulk job, so it is short."""
+
+TEXTS: tuple[Text, ...] = tuple(map(split_text, SENTENCES))
+"""The same as an engine reads them: the pair as a pair."""
 
 SCALE_SLACK = 0.1
 """How much longer or shorter a vector from elsewhere may be, beside what its precision allows in direction."""

@@ -21,6 +21,7 @@ from bert_serving.client import curve, protocol
 from bert_serving.client.errors import DeadlineError, UnauthorizedError
 from bert_serving.client.hosts import check_host
 from bert_serving.client.link import sending
+from bert_serving.client.options import NAMES as REQUEST_OPTIONS
 from bert_serving.client.words import counted
 
 from . import __version__, api_keys, keys
@@ -35,7 +36,7 @@ from .core.remote_rows import Kind
 from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics
-from .core.ventilator import REQUEST_OPTIONS, Limits, Ventilator
+from .core.ventilator import Limits, Ventilator
 from .crew import Crew, largest_job, largest_result, place
 from .engine import backends
 from .engine.base import EngineSettings

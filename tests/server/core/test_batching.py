@@ -2,6 +2,7 @@
 from collections import Counter
 
 import pytest
+from bert_serving.client.pairs import Pair
 from bert_serving.server.core.batching import FAST_SHARE, TURNS_PER_JOB, Backlog, Piece, estimate_tokens
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,3 +257,11 @@ def test_requests_that_are_over_leave_nothing_behind():
     ("", 3), ("abcd", 4), ("a" * 40, 13), ("a" * 1000, LIMIT), ([], 3), (["a", "b"], 5), (["a"] * 100, LIMIT)])
 def test_estimated_tokens(text, tokens):
     assert estimate_tokens([text, text], LIMIT) == [tokens, tokens]
+
+
+@pytest.mark.parametrize("texts, expected", [
+    (["x" * 40, "x" * 400], [13, 100]), ([["x"] * 10, ["x"] * 400], [13, 100]), ([], []),
+    ([Pair("x" * 20, "x" * 20), "x" * 40], [13, 13]), (["x" * 40, Pair("x" * 20, "x" * 20)], [13, 13]),
+    ([Pair(["x"] * 4, ["x"] * 6), ["x"] * 10], [13, 13]), ([["x"] * 10, Pair(["x"] * 4, ["x"] * 6)], [13, 13])])
+def test_a_pair_is_as_long_as_its_halves(texts, expected):
+    assert estimate_tokens(texts, 100) == expected

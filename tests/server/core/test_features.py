@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_serving.server.core.features import build_features, split_text, split_tokens, truncate_pair
+from bert_serving.client.pairs import Pair
+from bert_serving.server.core.features import build_features, truncate_pair
 from bert_serving.server.core.tokenization import WordHashTokenizer
 
 TOKENIZER = WordHashTokenizer()
@@ -29,7 +30,7 @@ def test_single():
     assert features.num_special == 2
 
 
-@pytest.mark.parametrize("text", ["a b ||| c", ["a", "b", "|||", "c"]])
+@pytest.mark.parametrize("text", [Pair("a b", "c"), Pair(["a", "b"], ["c"])])
 def test_pair(text):
     features = build(text)
     assert features.tokens == [CLS, "a", "b", SEP, "c", SEP]
@@ -37,40 +38,20 @@ def test_pair(text):
     assert features.num_special == 3
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("x ||| y ||| z", ["x ||| y", "z"]),               # the last one
-    (" a ||| b ", ["a", "b"]),
-    ("||| b", ["||| b"]),                              # a space is needed on both sides, and the text is stripped
-    ("a |||", ["a |||"]),
-    ("a|||b", ["a|||b"]),
-    ("a ||| b\nc", ["a ||| b\nc"]),                    # a line break makes it ordinary text
-    ("a ||| b\n", ["a", "b"]),                         # ... unless it is stripped
-    ("x ||| ||| y", ["x |||", "y"]),
-    ("", [""]),
-])
-def test_pairs_of_text(text, expected):
-    assert split_text(text) == expected
+def test_a_pair_is_taken_literally():
+    features = build(Pair("a ||| b\nc", "d ||| e"))
+    assert features.tokens == [CLS, "a", "|||", "b", "c", SEP, "d", "|||", "e", SEP]
+    assert build("a ||| b").tokens == [CLS, "a", "|||", "b", SEP]
+    assert build(["a", "|||", "b"]).num_special == 2
 
 
-@given(text=st.text(st.sampled_from("a |\n"), max_size=30))
-def test_pairs_of_text_equal_the_regular_expression(text):
-    import re
-    match = re.match(r"^(.*) \|\|\| (.*)$", text.strip())
-    assert split_text(text) == (list(match.groups()) if match else [text.strip()])
-
-
-def test_pairs_of_tokens_split_at_the_first():
-    assert split_tokens(["a", "|||", "b", "|||", "c"]) == [["a"], ["b", "|||", "c"]]
-    assert split_tokens(["a"]) == [["a"]]
-
-
-@pytest.mark.parametrize("text", ["a |||", ["a", "|||"]])
+@pytest.mark.parametrize("text", [Pair("a", " "), Pair(["a"], [])])
 def test_a_pair_without_its_second_half_is_single(text):
     assert build(text).num_special == 2
 
 
 def test_a_pair_without_its_first_half():
-    assert build(["|||", "b"]).tokens == [CLS, SEP, "b", SEP]
+    assert build(Pair([], ["b"])).tokens == [CLS, SEP, "b", SEP]
 
 
 @pytest.mark.parametrize("options", [{}, {"no_special_token": True}])
@@ -107,10 +88,10 @@ def test_sequences(data):
     first, second = data.draw(words), data.draw(words)
     raw, masked, bare = (data.draw(st.booleans()) for _ in range(3))
     room = data.draw(st.integers(4, 30))
-    text = " ||| ".join([" ".join(first), " ".join(second)]) if raw else [*first, "|||", *second]
+    text = Pair(" ".join(first), " ".join(second)) if raw else Pair(first, second)
     features = build(text, room, mask_cls_sep=masked, no_special_token=bare)
     assert 1 <= len(features) <= room
-    a, b = [half.split() for half in [*split_text(text), ""][:2]] if raw else (first, second)
+    a, b = first, second
     if b:
         kept_a, kept_b = drop_one_by_one(len(a), len(b), room - 3)
         assert features.tokens == [CLS, *a[:kept_a], SEP, *b[:kept_b], SEP]
@@ -131,7 +112,7 @@ def test_no_special_token():
     assert features.input_mask.tolist() == [1, 1]
     assert features.num_special == 2
     assert build("a b", no_special_token=True).tokens == [CLS, "a", "b", SEP]
-    assert build(["a", "|||", "b"], no_special_token=True).tokens == [CLS, "a", SEP, "b", SEP]
+    assert build(Pair(["a"], ["b"]), no_special_token=True).tokens == [CLS, "a", SEP, "b", SEP]
 
 
 def test_no_special_token_with_long_raw_text():
@@ -140,7 +121,7 @@ def test_no_special_token_with_long_raw_text():
 
 
 def test_batches_keep_their_order():
-    texts = ["a b", ["c"], "d ||| e", "", ["f", "|||", "g"], "h"]
+    texts = ["a b", ["c"], Pair("d", "e"), "", Pair(["f"], ["g"]), "h"]
     together = build_features(texts, TOKENIZER, max_length=25)
     assert [features.tokens for features in together] == [build(text).tokens for text in texts]
     assert build_features([], TOKENIZER, max_length=25) == []
@@ -157,5 +138,5 @@ def test_the_shared_arrays_cannot_be_written_to():
 
 def test_a_megabyte_takes_no_time():
     start = time.process_time()
-    assert len(build("a " * 500_000 + "||| " + "b " * 500_000)) == 25
+    assert len(build(Pair("a " * 500_000, "b " * 500_000))) == 25
     assert time.process_time() - start < 1

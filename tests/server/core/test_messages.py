@@ -4,6 +4,9 @@ import struct
 
 import numpy as np
 import pytest
+from bert_serving.client.errors import RequestError
+from bert_serving.client.options import RequestOptions
+from bert_serving.client.pairs import Pair
 from bert_serving.server.core import messages
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from hypothesis import given
@@ -13,12 +16,36 @@ from hypothesis.extra import numpy as npst
 slots = st.integers(0, 2**32 - 1)
 longs = st.integers(0, 2**64 - 1)
 any_text = st.text(st.characters())  # lone surrogates too: json.loads lets them through
-texts = st.one_of(any_text, st.lists(any_text))
+texts = st.one_of(any_text, st.lists(any_text), st.builds(Pair, any_text, any_text),
+                  st.builds(Pair, st.lists(any_text), st.lists(any_text)))
+options = st.builds(RequestOptions, timeout=st.none() | st.integers(0, 10**6), tokens=st.booleans())
 
 
-@given(st.builds(Job, slots, longs, longs, st.lists(texts), st.booleans()) | st.builds(Stop, slots, longs))
+@given(st.builds(Job, slots, longs, longs, st.lists(texts), options) | st.builds(Stop, slots, longs))
 def test_to_worker(message):
     assert messages.decode_to_worker(messages.encode_to_worker(message)) == message
+
+
+@given(slots, longs, longs, options)
+def test_a_message_for_another_worker_keeps_the_rest(slot, incarnation, job, options):
+    head, *rest = messages.encode_to_worker(Job(1, 2, 3, ["a"], options))
+    assert messages.decode_to_worker([messages.readdress(head, slot, incarnation, job), *rest]) \
+        == Job(slot, incarnation, job, ["a"], options)
+
+
+@given(texts, texts)
+def test_only_equal_texts_are_equal_bytes(one, other):
+    assert (messages.dump(one) == messages.dump(other)) == (one == other)
+    assert messages.dump(Pair("a", "b")) != messages.dump(["a", "b"])
+
+
+@pytest.mark.parametrize("frames", [
+    [], [b""], [messages.HEAD.pack(9, 0, 0, 0), b"[]"], [messages.HEAD.pack(1, 0, 0, 0) + b"{", b"[]"],
+    [messages.HEAD.pack(1, 0, 0, 0) + b'{"x":1}', b"[]"], [messages.HEAD.pack(1, 0, 0, 0), b"["],
+    [messages.HEAD.pack(1, 0, 0, 0), b'[{"first": "a"}]']], ids=range(7))
+def test_what_is_no_message_to_a_worker(frames):
+    with pytest.raises((ValueError, KeyError, IndexError, RequestError, struct.error)):
+        messages.decode_to_worker(frames)
 
 
 @given(st.builds(Ready, slots, longs, st.dictionaries(any_text, st.integers() | any_text))

@@ -3,8 +3,9 @@ import json
 
 import numpy as np
 import pytest
+from bert_serving.client.options import RequestOptions
 from bert_serving.server.core import remote_messages
-from bert_serving.server.core.messages import HEAD, Job
+from bert_serving.server.core.messages import Job, decode_to_worker
 from bert_serving.server.core.remote_messages import (ALIVE, ANSWER, BYE, GONE, JOB, JOIN, KILL, LEAVE, READY, REFUSED,
                                                       WELCOME, WHO, MembershipError, Welcome, decode, decode_job,
                                                       decode_proof, encode, encode_job, encode_proof,
@@ -43,10 +44,10 @@ def test_what_is_no_welcome(values, told):
 
 
 def test_a_job_arrives_as_it_was_sent():
-    frames = encode_job(3, Job(9, 2, 17, ["a", "b"], show_tokens=True))
+    frames = encode_job(3, Job(9, 2, 17, ["a", "b"], RequestOptions(tokens=True)))
     assert frames[0] == JOB
     number, head, rest = decode_job(frames)
-    assert (number, HEAD.unpack(head)[1:], [json.loads(frame) for frame in rest]) == (3, (9, 2, 17), [["a", "b"]])
+    assert (number, decode_to_worker([head, *rest])) == (3, Job(9, 2, 17, ["a", "b"], RequestOptions(tokens=True)))
 
 
 @pytest.mark.parametrize("place, frame", [(1, b""), (1, b"\0" * 5), (2, b""), (2, b"\0" * 20), (3, None), (4, b"")])

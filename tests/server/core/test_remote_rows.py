@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bert_serving.client.options import RequestOptions
 from bert_serving.server.core.batching import Piece
 from bert_serving.server.core.recovery import Flight
 from bert_serving.server.core.remote_messages import MembershipError
@@ -11,7 +12,7 @@ from bert_serving.server.core.remote_rows import Kind, check_rows
 from .conftest import WIDTH, make_pending, rows
 
 PIECE = [Piece(make_pending(1, 2), 0, 2, 6)]
-PIECE_WITH_TOKENS = [Piece(replace(make_pending(1, 2), show_tokens=True), 0, 2, 6)]
+PIECE_WITH_TOKENS = [Piece(replace(make_pending(1, 2), options=RequestOptions(tokens=True)), 0, 2, 6)]
 FLIGHT = Flight(1, 0, PIECE, 6, False)
 TOKEN_LEVEL = Kind(token_level=True, longest=4)
 

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 from bert_serving.client.errors import BertServingError, OverloadedError, UnprocessableError
+from bert_serving.client.options import RequestOptions
 from bert_serving.client.protocol import Failure, Result, Status
 from bert_serving.server.core.batching import Piece
 from bert_serving.server.core.messages import Rows
@@ -104,7 +105,7 @@ def test_rows_after_the_answer_are_not_sent(sink):
 
 def test_token_level_rows_and_tokens_find_their_requests(sink):
     one, two = make_pending(1, 1, b"a"), make_pending(2, 2, b"b")
-    one.show_tokens = True
+    one.options = RequestOptions(tokens=True)
     array = np.arange(14, dtype=np.float32).reshape(7, 2)
     replies = sink.add([*pieces_of(one, 1), *pieces_of(two, 2)], Rows(
         0, 1, 1, array, [2, 3, 2], [0, 1, 0], [2, 2, 2], [["t"], ["u", "v"], ["w"]]))

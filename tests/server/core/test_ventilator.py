@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, RequestError, TooLargeError,
                                         UnauthorizedError, UnavailableError, UnprocessableError, WorkerLostError)
+from bert_serving.client.pairs import Pair
 from bert_serving.client.protocol import Failure, Result, Status
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Rows
@@ -152,6 +153,9 @@ MALFORMED = {
     "six frames": [b'["a"]', b"1", b"1", b"{}", b"{}"],
     "options that are not JSON": [b'["a"]', b"1", b"1", b"{"],
     "options that are no object": [b'["a"]', b"1", b"1", b"[1]"],
+    "options that there are not": [b'["a"]', b"1", b"1", b'{"normalise": true}'],
+    "a timeout that has passed": [b'["a"]', b"1", b"1", b'{"timeout": -1}'],
+    "pairs that are none": [b'["a"]', b"1", b"1", b'{"input": "pairs"}'],
 }
 
 
@@ -298,6 +302,13 @@ def test_one_id_for_different_texts_is_two_requests(server):
     assert sorted(reply.embedding[0, 0] for reply in server.replies()) == [1, 2]
 
 
+def test_one_id_for_different_options_is_two_requests(server):
+    server.ask([["1", "0"]])
+    server.ask([["1", "0"]], input="pairs")
+    assert [text for job in iter(lambda: server.ventilator.next_job(0.0), None) for text in job.sequences] \
+        == [["1", "0"], Pair("1", "0")]
+
+
 def test_one_id_of_different_clients_is_two_requests(server):
     server.ask(["1/0"], identity=b"a")
     server.ask(["1/0"], identity=b"b")
@@ -325,8 +336,8 @@ def test_a_request_that_expires_while_it_is_computed_has_one_answer(server):
     assert isinstance(server.error(), DeadlineError) and server.is_empty()
 
 
-@pytest.mark.parametrize("timeout", [None, -1, "soon", True, [], float("nan"), float("inf"), MAX_TIMEOUT_MS * 2,
-                                     10 ** 400], ids=lambda timeout: str(timeout)[:8])
+@pytest.mark.parametrize("timeout", [None, float("inf"), MAX_TIMEOUT_MS * 2, 10 ** 400],
+                         ids=lambda timeout: str(timeout)[:8])
 def test_timeouts_that_are_none(server, timeout):
     server.ask(["1/0"], timeout=timeout)
     server.expire(1e12)
@@ -588,6 +599,17 @@ def test_a_text_that_is_a_list_is_condemned_as_a_list(server):
     assert isinstance(server.error(b"b"), UnprocessableError)
 
 
+@pytest.mark.parametrize("again, is_the_same", [
+    ({"texts": [["1 x", "0\n"]], "input": "pairs"}, True), ({"texts": [["1 x", "0\n"]]}, False),
+    ({"texts": ["1 x ||| 0\n"], "input": "texts"}, False), ({"texts": [["1 x", "0"]], "input": "pairs"}, False)])
+def test_a_pair_is_condemned_as_a_pair(server, again, is_the_same):
+    server.ask([["1 x", "0\n"]], input="pairs")
+    job = server.ventilator.next_job(0.0)
+    server.ventilator.fault(Fault(0, 1, job.job, "internal", "it raises"), 0.0)
+    server.ask(identity=b"b", **again)
+    assert bool(server.replies(b"b")) is is_the_same
+
+
 def test_memory_for_condemned_texts_is_bounded_in_number_and_time(server):
     for number in range(MAX_CONDEMNED + 10):
         server.ventilator.condemned[b"%d" % number] = float(number)
@@ -623,20 +645,35 @@ def test_statistics_count_what_came(server):
     assert (values["num_data_request"], values["num_total_seq"], values["num_sys_request"]) == (1, 2, 1)
 
 
+# ---- what the texts are ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("texts, kind, expected", [
+    (["a ||| b", "c", "a ||| b\nc"], None, [Pair("a", "b"), "c", "a ||| b\nc"]),
+    ([["a", "|||", "b"], ["c"]], None, [Pair(["a"], ["b"]), ["c"]]),
+    (["a ||| b", "c"], "texts", ["a ||| b", "c"]),
+    ([["a", "|||", "b"], ["c"]], "tokens", [["a", "|||", "b"], ["c"]]),
+    ([["a ||| b", "c\n"]], "pairs", [Pair("a ||| b", "c\n")]),
+    ([[["a"], ["b", "|||"]]], "pairs", [Pair(["a"], ["b", "|||"])]),
+])
+def test_workers_get_what_the_client_said(server, texts, kind, expected):
+    server.ask(texts, **({"input": kind} if kind else {}))
+    assert server.ventilator.next_job(0.0).sequences == expected
+
+
 # ---- what is told of it ----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("wanted, shown", [(True, True), (False, False), ("yes", False), (None, False)])
+@pytest.mark.parametrize("wanted, shown", [(True, True), (False, False)])
 def test_tokens_for_who_asks_for_them(server, wanted, shown):
     server.ask(["1/0"], tokens=wanted)
     job = server.ventilator.next_job(0.0)
-    assert job.show_tokens is shown
+    assert job.options.tokens is shown
 
 
 def test_a_job_shows_tokens_if_one_of_its_requests_wants_them_and_only_that_one_gets_them(server):
     server.ask(["1/0"], b"a", tokens=True)
     server.ask(["2/0"], b"b")
     job = server.ventilator.next_job(0.0)
-    assert job.show_tokens and len(job.sequences) == 2
+    assert job.options.tokens and len(job.sequences) == 2
     server.answer(job, tokens=[[text] for text in job.sequences])
     assert server.replies(b"a")[0].tokens == [["1/0"]]
     assert server.replies(b"b")[0].tokens is None
@@ -645,7 +682,7 @@ def test_a_job_shows_tokens_if_one_of_its_requests_wants_them_and_only_that_one_
 def test_a_server_that_shows_tokens_shows_them_to_all(server):
     server.ventilator.show_tokens = True
     server.ask(["1/0"], tokens=False)
-    assert server.ventilator.next_job(0.0).show_tokens
+    assert server.ventilator.next_job(0.0).options.tokens
 
 
 def test_waiting_is_from_the_arrival_until_the_worker_has_it(server):

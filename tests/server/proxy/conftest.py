@@ -26,8 +26,8 @@ class FakeClient:
 
     error: Exception | None = None
 
-    def encode(self, texts, *, is_tokenized=False, show_tokens=False):
-        self.call = {"texts": texts, "is_tokenized": is_tokenized}
+    def encode(self, texts, *, is_tokenized=False, show_tokens=False, input=None):
+        self.call = {"texts": texts, "is_tokenized": is_tokenized, **({"input": input} if input else {})}
         if self.error:
             raise self.error
         check_input(texts, is_tokenized)

@@ -26,7 +26,7 @@ def vectors_of(response):
 
 def test_one_text(embed, fake):
     response = embed("hello you", model="whatever")
-    assert fake.call == {"texts": ["hello you"], "is_tokenized": False}
+    assert fake.call == {"texts": ["hello you"], "is_tokenized": False, "input": "texts"}
     assert strict(response) == {
         "object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [1.0, 0.0]}], "model": "echo",
         "usage": {"prompt_tokens": 4, "total_tokens": 4}}
@@ -48,7 +48,7 @@ def test_base64_is_the_same_in_little_endian_float32(embed):
 
 @pytest.mark.parametrize("dimensions, expected", [(1, [[1], [1]]), (2, [[1, 0], [.6, .8]]), (None, [[1, 0], [.6, .8]])])
 def test_dimensions(embed, fake, dimensions, expected):
-    fake.encode = lambda texts, is_tokenized, show_tokens: (np.array([[5, 0], [3, 4]], np.float32), [["a"], ["b"]])
+    fake.encode = lambda texts, input=None, **_: (np.array([[5, 0], [3, 4]], np.float32), [["a"], ["b"]])
     np.testing.assert_allclose(vectors_of(embed(["a", "b"], dimensions=dimensions)), expected, rtol=1e-6)
 
 

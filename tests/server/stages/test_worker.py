@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 import zmq
 from bert_serving.client.errors import UnprocessableError
+from bert_serving.client.options import RequestOptions
+from bert_serving.client.pairs import Pair
+from bert_serving.server import golden
 from bert_serving.server.core import messages
 from bert_serving.server.core.remote_messages import decode_proof
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows, Stop
 from bert_serving.server.engine.base import EngineSettings, features
-from bert_serving.server.golden import SENTENCES
 from bert_serving.server.engine.backends.echo import EchoEngine
 from bert_serving.server.errors import EngineError
 from bert_serving.server.stages import worker as module
@@ -46,7 +48,8 @@ class Bench:
         return messages.decode_from_worker(self.results.recv_multipart())
 
     def give(self, sequences, incarnation=7, job=11, show_tokens=False):
-        self.pipe.send_multipart(messages.encode_to_worker(Job(3, incarnation, job, sequences, show_tokens)))
+        job = Job(3, incarnation, job, sequences, RequestOptions(tokens=show_tokens))
+        self.pipe.send_multipart(messages.encode_to_worker(job))
         assert self.worker.step() is True
 
     def answer(self, sequences, show_tokens=False):
@@ -67,7 +70,7 @@ def bench(context):
     return lambda **settings: Bench(context, **settings)
 
 
-TEXTS = ["first do it", "then do it right", "hello ||| world", "", ["already", "cut"], "then do it better " * 20]
+TEXTS = ["first do it", "then do it right", Pair("hello", "world"), "", ["already", "cut"], "then do it better " * 20]
 
 
 def test_it_says_when_it_is_ready_and_what_it_is(bench):
@@ -84,7 +87,7 @@ def test_its_vectors_of_the_golden_sentences_are_its_proof(bench):
     one = bench(load=False)
     one.worker.load()
     about = one.heard().about
-    np.testing.assert_array_equal(decode_proof(about["proof"]), one.expected(SENTENCES))
+    np.testing.assert_array_equal(decode_proof(about["proof"]), one.expected(golden.TEXTS))
     assert (about["device"], about["num_threads"]) == (one.settings.device, one.settings.num_threads)
 
 
@@ -98,13 +101,13 @@ def test_rows_in_the_jobs_order(bench):
 
 def test_identical_texts_are_computed_once(bench):
     one = bench()
-    texts = ["a", "b", "a", ["a"], "a", ["a"], "b"]
+    texts = ["a", "b", "a", ["a"], "a", ["a"], "b", Pair("a", "b"), ["a", "b"], Pair("a", "b"), Pair(["a"], ["b"]), "b"]
     rows = one.answer(texts)
-    assert one.computed == [3], "a text and a list of one token are different things"
+    assert one.computed == [6], "a text, a list of tokens and a pair are different things"
     np.testing.assert_array_equal(rows.array, one.expected(texts))
 
 
-@given(st.lists(st.sampled_from(["a", "b", "c", ["a"], ["a", "b"]]), max_size=12))
+@given(st.lists(st.sampled_from(["a", "b", "c", ["a"], ["a", "b"], Pair("a", "b"), Pair(["a"], ["b"])]), max_size=12))
 def test_distinct(texts):
     distinct, places = module._distinct(texts)
     assert [distinct[place] for place in (range(len(texts)) if places is None else places)] == texts
@@ -126,7 +129,7 @@ def test_tokens_are_counted_for_each_sequence_and_computed_once_for_equal_ones(b
 
 def test_token_level_rows_lie_end_to_end(bench):
     one = bench(pooling_strategy="NONE")
-    texts = ["hello world", "a", "hello world", "one ||| two"]
+    texts = ["hello world", "a", "hello world", Pair("one", "two")]
     rows = one.answer(texts)
     assert one.computed == [3]
     assert (rows.lengths, rows.contents, rows.specials) == ([4, 3, 4, 5], [2, 1, 2, 2], [2, 2, 2, 3])
@@ -135,7 +138,7 @@ def test_token_level_rows_lie_end_to_end(bench):
 
 def test_token_level_without_special_tokens(bench):
     one = bench(pooling_strategy="NONE", no_special_token=True)
-    rows = one.answer([["hello", "world"], "hello world", [], ["a", "|||", "b"]])
+    rows = one.answer([["hello", "world"], "hello world", [], Pair(["a"], ["b"])])
     assert (rows.lengths, rows.contents, rows.specials) == ([2, 4, 2, 5], [2, 2, 0, 2], [2, 2, 2, 3])
     assert len(rows.array) == 13
 

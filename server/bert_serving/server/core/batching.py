@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from bert_serving.client.options import DEFAULT, RequestOptions
+from bert_serving.client.pairs import Pair, Text
+
 from .assembly import Assembly
-from .messages import Text
 
 FAST_SHARE = 4
 """While both classes wait, fast gets this many times the tokens of bulk."""
@@ -32,9 +34,10 @@ def estimate_tokens(texts: Sequence[Text], limit: int) -> list[int]:
     """About how many tokens each sequence will be, special tokens included, at most ``limit``.
 
     Args:
-        texts: all strings, or all lists.
+        texts: all strings, or all lists; or pairs of these, or among these.
     """
-    each = CHARACTERS_PER_TOKEN if texts and isinstance(texts[0], str) else 1
+    sample = texts[0] if texts else ""
+    each = CHARACTERS_PER_TOKEN if isinstance(sample.first if isinstance(sample, Pair) else sample, str) else 1
     tokens = [len(text) // each + 3 for text in texts]
     return [number if number < limit else limit for number in tokens]
 
@@ -50,7 +53,7 @@ class Pending:
         tokens: estimated, of all its sequences.
         arrived: when, on the broker's monotonic clock, in seconds.
         deadline: when its client stops waiting, on that clock; None: never.
-        show_tokens: its client wants its sequences' tokens, too.
+        options: what its client wants beside the vectors; ``tokens`` is set, too, if the server shows them to all.
         taken, tokens_taken: sequences that have been cut into pieces so far, and their estimated tokens.
         num_tokens: of its sequences that have been computed so far.
         left: its client has gone, and may come back.
@@ -67,7 +70,7 @@ class Pending:
     deadline: float | None
     assembly: Assembly
     key: tuple[bytes, bytes, int] | None = None
-    show_tokens: bool = False
+    options: RequestOptions = DEFAULT
     taken: int = 0
     tokens_taken: int = 0
     num_tokens: int = 0

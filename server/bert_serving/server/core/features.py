@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tokenization import BaseTokenizer
+from bert_serving.client.pairs import Pair
 
-SEPARATOR = "|||"
-"""Between the two sentences of a pair."""
+from .tokenization import BaseTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,48 +40,29 @@ class Features:
         return self.tokenizer.tokens(self.input_ids.tolist())
 
 
-def build_features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer, *, max_length: int,
+def build_features(texts: Sequence[str | Sequence[str] | Pair], tokenizer: BaseTokenizer, *, max_length: int,
                    mask_cls_sep: bool = False, no_special_token: bool = False) -> list[Features]:
     """The sequences of a batch, in its order.
 
     Args:
-        texts: each a text, or the tokens of one that the user cut himself; either may be a pair, see ``split_text``
-            and ``split_tokens``. Nothing at all gives the special tokens alone.
+        texts: each a text, or the tokens of one that the user cut himself, or a pair of either. All are taken
+            literally: a bar is a bar. Nothing at all gives the special tokens alone.
         max_length: longest sequence in tokens, special ones included, at least 4; the right end is cut off.
         mask_cls_sep: hide special tokens from attention and pooling.
         no_special_token: add no special tokens to those that the user cut himself; pairs keep theirs.
     """
-    raw = {i: split_text(text) for i, text in enumerate(texts) if isinstance(text, str)}
-    encoded = iter(tokenizer.encode([half for halves in raw.values() for half in halves], max_length))
+    parts = [(text.first, text.second) if isinstance(text, Pair) else (text,) for text in texts]
+    encoded = iter(tokenizer.encode([half for halves in parts for half in halves if isinstance(half, str)], max_length))
     result = []
-    for i, text in enumerate(texts):
-        if isinstance(text, str):
-            ids = [next(encoded) for _ in raw[i]]
-        else:
-            ids = [tokenizer.lookup(half) for half in split_tokens(text)]
+    for halves in parts:
+        ids = [next(encoded) if isinstance(half, str) else tokenizer.lookup(half) for half in halves]
         if len(ids) == 2 and ids[1]:
             result.append(_pair(ids[0], ids[1], tokenizer, max_length, mask_cls_sep))
-        elif no_special_token and not isinstance(text, str) and ids[0]:
+        elif no_special_token and not isinstance(halves[0], str) and ids[0]:
             result.append(_bare(ids[0], tokenizer, max_length))
         else:
             result.append(_single(ids[0], tokenizer, max_length, mask_cls_sep))
     return result
-
-
-def split_text(text: str) -> list[str]:
-    """The text, or the two of a pair: cut at the last " ||| ", unless a line break makes it ordinary text."""
-    text = text.strip()
-    if f" {SEPARATOR} " in text and "\n" not in text:
-        return text.rsplit(f" {SEPARATOR} ", 1)
-    return [text]
-
-
-def split_tokens(tokens: Sequence[str]) -> list[Sequence[str]]:
-    """The tokens, or the two sentences of a pair: cut at the first "|||"."""
-    if SEPARATOR in tokens:
-        middle = tokens.index(SEPARATOR)
-        return [tokens[:middle], tokens[middle + 1:]]
-    return [tokens]
 
 
 def truncate_pair(first: int, second: int, room: int) -> tuple[int, int]:

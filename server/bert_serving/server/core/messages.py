@@ -5,8 +5,9 @@ multipart with a large inner frame is half sent.
 
 ::
 
-    broker -> worker   [head, sequences]            Job     sequences: JSON list, each a string or a list of strings;
-                                                            with show_tokens the head's kind is another one
+    broker -> worker   [head options, sequences]    Job     options: JSON object after the head, or nothing if all
+                                                            are the defaults; sequences: JSON list, each a string, a
+                                                            list of strings, or {"first", "second"} for a pair
                        [head]                       Stop
     worker -> broker   [head, meta]                 Ready, Fault            meta: JSON object
                        [head, meta, rows]           Rows
@@ -23,11 +24,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from bert_serving.client.options import DEFAULT, RequestOptions, decode_options, encode_options
+from bert_serving.client.pairs import Pair, Text
 
 HEAD = struct.Struct("<BIQQ")
-JOB, STOP, READY, FAULT, ROWS, JOB_WITH_TOKENS = range(1, 7)
-
-Text = str | list[str]
+JOB, STOP, READY, FAULT, ROWS = range(1, 6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,14 @@ class Job:
     """The mini-batch that one worker gets; its sequences may stem from many requests.
 
     Attributes:
-        show_tokens: the rows are to have the sequences' tokens.
+        options: what holds for all of its sequences. With ``tokens`` the rows are to have the sequences' tokens.
     """
 
     slot: int
     incarnation: int
     job: int
     sequences: list[Text]
-    show_tokens: bool = False
+    options: RequestOptions = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +117,44 @@ FromWorker = Ready | Fault | Rows
 def encode_to_worker(message: ToWorker) -> list[bytes]:
     if isinstance(message, Stop):
         return [HEAD.pack(STOP, message.slot, message.incarnation, 0)]
-    kind = JOB_WITH_TOKENS if message.show_tokens else JOB
-    head = HEAD.pack(kind, message.slot, message.incarnation, message.job)
-    return [head, json.dumps(message.sequences).encode("ascii")]
+    head = HEAD.pack(JOB, message.slot, message.incarnation, message.job)
+    return [head + encode_options(message.options), dump(message.sequences)]
 
 
 def decode_to_worker(frames: Sequence[bytes]) -> ToWorker:
-    kind, slot, incarnation, job = HEAD.unpack(frames[0])
+    """What the broker says.
+
+    Raises:
+        ValueError, KeyError, struct.error: it is no such message, which would be our own mistake.
+    """
+    kind, slot, incarnation, job = HEAD.unpack_from(frames[0])
     if kind == STOP:
         return Stop(slot, incarnation)
-    return Job(slot, incarnation, job, json.loads(frames[1]), kind == JOB_WITH_TOKENS)
+    if kind != JOB:
+        raise ValueError(f"message of kind {kind} to a worker")
+    rest = bytes(frames[0][HEAD.size:])
+    return Job(slot, incarnation, job, _read(frames[1].decode("ascii")), decode_options(rest) if rest else DEFAULT)
+
+
+def readdress(head: bytes, slot: int, incarnation: int, job: int) -> bytes:
+    """The first frame of a message to a worker, for another worker; its kind and its options stay."""
+    return HEAD.pack(HEAD.unpack_from(head)[0], slot, incarnation, job) + head[HEAD.size:]
+
+
+def dump(sequences: Text | list[Text]) -> bytes:
+    """Sequences, or one of them, as JSON: equal ones, and no others, become equal bytes."""
+    return _write(sequences).encode("ascii")
+
+
+def _pair_to_json(pair: Any) -> dict[str, Any]:
+    if not isinstance(pair, Pair):
+        raise TypeError(f"{type(pair).__name__} among the sequences of a job")
+    return {"first": pair.first, "second": pair.second}
+
+
+# Made once: json.dumps and json.loads make a new one for each call that has a hook. Text alone never gets to the hooks.
+_write = json.JSONEncoder(default=_pair_to_json).encode
+_read = json.JSONDecoder(object_hook=lambda values: Pair(values["first"], values["second"])).decode
 
 
 def encode_from_worker(message: FromWorker) -> list[bytes | memoryview]:

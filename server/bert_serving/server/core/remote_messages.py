@@ -37,7 +37,7 @@ from ..errors import ConfigError
 from ..orders import Orders
 from .messages import HEAD, Job, encode_to_worker
 
-PROTOCOL = 1
+PROTOCOL = 2
 
 JOIN, ALIVE, READY, GONE, LEAVE, ANSWER, WHO, WELCOME, REFUSED, JOB, KILL, BYE = (bytes([code]) for code in range(12))
 
@@ -134,7 +134,7 @@ def decode_job(frames: Sequence[bytes]) -> tuple[int, bytes, list[bytes]]:
     Raises:
         MembershipError: it is no job.
     """
-    if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) != HEAD.size:
+    if len(frames) != 4 or len(frames[1]) != WORKER.size or len(frames[2]) < HEAD.size:
         raise MembershipError(f"a job of {counted(len(frames), 'frame')}")
     return WORKER.unpack(frames[1])[0], frames[2], list(frames[3:])
 

@@ -52,7 +52,7 @@ def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> N
         problem = "the vectors"
     elif not kind.token_level and (rows.lengths, rows.contents, rows.specials) != (None, None, None):
         problem = "lengths, which are for the strategy NONE,"
-    elif (rows.tokens is not None or any(piece.request.show_tokens for piece in pieces)) \
+    elif (rows.tokens is not None or any(piece.request.options.tokens for piece in pieces)) \
             and not _are_tokens(rows.tokens, count):
         problem = "the tokens"
     elif not isinstance(rows.bad, list) or any(type(at) is not int or not 0 <= at < count for at in rows.bad):

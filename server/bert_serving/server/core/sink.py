@@ -74,7 +74,7 @@ class Sink:
         array = np.ascontiguousarray(request.assembly.result(self.width, self.max_width))
         return Reply(request.identity, protocol.encode_result(
             dtype_name(array.dtype), array.shape, array.data.cast("B"), request.request_id,
-            request.assembly.tokens() if request.show_tokens else None), request)
+            request.assembly.tokens() if request.options.tokens else None), request)
 
     def answered(self, request: Pending, now: float) -> None:
         """A request's result was sent, or is held for its client."""

@@ -4,28 +4,32 @@ from __future__ import annotations
 import hashlib
 import hmac
 import heapq
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from bert_serving.client import protocol
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, TooLargeError,
                                         UnauthorizedError, UnavailableError, UnprocessableError, WorkerLostError)
+from bert_serving.client.options import DEFAULT, RequestOptions
+from bert_serving.client.pairs import Text
 from bert_serving.client.protocol import ProtocolError
 from bert_serving.client.words import counted
 
 from .assembly import Assembly
 from .batching import Backlog, Pending, Piece, estimate_tokens
-from .messages import Fault, Job, Rows
+from .messages import Fault, Job, Rows, dump
 from .outlet import Outlet
 from .recovery import Fleet
 from .sink import Reply, Sink, show
 from .statistics import Statistics
 
 logger = logging.getLogger(__name__)
+
+WITH_TOKENS = RequestOptions(tokens=True)
+"""Of a job in which somebody wants the tokens: the vectors are the same, so the others' sequences may be in it."""
 
 CONDEMNED_SECONDS = 600.0
 MAX_CONDEMNED = 10_000
@@ -42,10 +46,6 @@ that was cut comes back sooner."""
 
 MOST_INTERACTIVE = 32
 """Who has more fast requests than so many out does not wait for each of them, but for all."""
-
-REQUEST_OPTIONS = ("timeout", "tokens")
-"""What the options frame of a request may hold: ``timeout``, milliseconds that its client waits for the answer;
-``tokens``, true if it wants its sentences' tokens, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class Ventilator:
                                 UnauthorizedError("this client's key is not on the server's list any more"))
         if isinstance(message, protocol.Command):
             return self._command(message, caller)
-        return self._request(message, hash(bytes(frames[1])), now)
+        return self._request(message, hash(tuple(map(bytes, frames[1::3]))), now)
 
     def _refuse(self, identity: bytes, request_id: bytes, error: BertServingError, size: int = 0) -> Sequence[Reply]:
         self.counts["refused"] += 1
@@ -173,10 +173,14 @@ class Ventilator:
         token = self.limits.terminate_token
         return bool(token) and hmac.compare_digest(command.token, token)
 
-    def _request(self, message: protocol.Request, payload_hash: int, now: float) -> Sequence[Reply]:
+    def _request(self, message: protocol.Request, content_hash: int, now: float) -> Sequence[Reply]:
+        """
+        Args:
+            content_hash: of the request's payload and options, as they came.
+        """
         self.statistics.request(message.identity, len(message.texts), now)
         # Two clients that share an identity may use one request id for different texts: those are two requests.
-        key = (message.identity, message.request_id, payload_hash)
+        key = (message.identity, message.request_id, content_hash)
         if key in self.outstanding:
             # Sent again by a client that saw the connection go: the answer to the first answers both.
             logger.debug("repeated client=%s request=%s", show(message.identity), show(message.request_id))
@@ -184,12 +188,14 @@ class Ventilator:
         error = self._objection(message, now)
         if error is not None:
             return self._refuse(message.identity, message.request_id, error, len(message.texts))
+        options = message.options
+        if self.show_tokens and not options.tokens:
+            options = replace(options, tokens=True)
         limit = self.backlog.sequence_limit
         request = Pending(
-            self._next_uid, message.identity, message.request_id, list(message.texts), message.nbytes,
-            sum(estimate_tokens(message.texts, limit)), now,
-            _deadline(message.options.get("timeout"), now), Assembly(len(message.texts)), key,
-            self.show_tokens or message.options.get("tokens") is True)
+            self._next_uid, message.identity, message.request_id, message.texts, message.nbytes,
+            sum(estimate_tokens(message.texts, limit)), now, _deadline(options.timeout, now),
+            Assembly(len(message.texts)), key, options)
         self._next_uid += 1
         if request.deadline is not None:
             heapq.heappush(self._deadlines, (request.deadline, request.uid))
@@ -266,7 +272,7 @@ class Ventilator:
         worker = self.fleet.workers[flight.slot]
         return Job(flight.slot, worker.incarnation, flight.job,
                    [text for piece in flight.pieces for text in piece.texts],
-                   any(piece.request.show_tokens for piece in flight.pieces))
+                   WITH_TOKENS if any(piece.request.options.tokens for piece in flight.pieces) else DEFAULT)
 
     def rows(self, rows: Rows, now: float) -> Sequence[Reply]:
         """A job is done; the results of the requests that it completes."""
@@ -368,15 +374,15 @@ class Ventilator:
         return self.fail_all(WorkerLostError(f"no worker is left: {reason}"))
 
 
-def _deadline(timeout_ms: Any, now: float) -> float | None:
-    """When a client that waits for ``timeout_ms`` stops waiting; None: never, or it did not say so in a usable way."""
-    if type(timeout_ms) not in (int, float) or not 0 <= timeout_ms <= MAX_TIMEOUT_MS:
+def _deadline(timeout_ms: float | None, now: float) -> float | None:
+    """When a client that waits for ``timeout_ms`` stops waiting; None: never."""
+    if timeout_ms is None or timeout_ms > MAX_TIMEOUT_MS:
         return None
-    return now + float(timeout_ms) / 1e3
+    return now + timeout_ms / 1e3
 
 
-def _digest(text: Any) -> bytes:
-    return hashlib.blake2b(json.dumps(text).encode("ascii"), digest_size=16).digest()
+def _digest(text: Text) -> bytes:
+    return hashlib.blake2b(dump(text), digest_size=16).digest()
 
 
 def _cut(rows: Rows, start: int, count: int) -> Rows:

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import numpy as np
+from bert_serving.client.pairs import Pair
 
 from .. import golden
 from ..core.features import Features, build_features
@@ -127,9 +128,9 @@ def create_tokenizer(settings: EngineSettings) -> BaseTokenizer:
     return Tokenizer(settings.vocabulary, settings.do_lower_case, template)
 
 
-def features(texts: Sequence[str | Sequence[str]], tokenizer: BaseTokenizer,
+def features(texts: Sequence[str | Sequence[str] | Pair], tokenizer: BaseTokenizer,
              settings: EngineSettings) -> list[Features]:
-    """Texts, or token lists, as the engine with these settings reads them."""
+    """Texts, token lists and pairs of either, as the engine with these settings reads them."""
     return build_features(texts, tokenizer, max_length=settings.max_length, mask_cls_sep=settings.mask_cls_sep,
                           no_special_token=settings.no_special_token)
 
@@ -144,7 +145,7 @@ def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) ->
     Raises:
         EngineError: what comes out is not finite, of the wrong shape, or depends on the other sentences of the batch.
     """
-    batch = features(golden.SENTENCES, tokenizer, settings)
+    batch = features(golden.TEXTS, tokenizer, settings)
     together = engine.encode(batch)
     lengths = [len(sequence) for sequence in batch] if engine.token_level else [1] * len(batch)
     dtype = settings.answer_dtype
@@ -163,6 +164,6 @@ def prove(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) ->
 def speed(engine: Engine, tokenizer: BaseTokenizer, settings: EngineSettings) -> float:
     """Tokens per second, from the sentences of the self-test once more; longer batches go faster."""
     started = time.perf_counter()
-    batch = features(golden.SENTENCES, tokenizer, settings)
+    batch = features(golden.TEXTS, tokenizer, settings)
     engine.encode(batch)
     return sum(map(len, batch)) / max(time.perf_counter() - started, 1e-9)

@@ -22,7 +22,8 @@ class ClientGoneError(Exception):
 class PooledClient(Protocol):
     """What the routes need of a ConcurrentBertClient made with ``output_fmt='ndarray'``."""
 
-    def encode(self, texts: Any, *, is_tokenized: bool = False, show_tokens: bool = False) -> Any: ...
+    def encode(self, texts: Any, *, is_tokenized: bool = False, show_tokens: bool = False,
+               input: str | None = None) -> Any: ...
 
     @property
     def status(self) -> dict[str, Any]: ...
@@ -74,11 +75,16 @@ class Gate:
             vectors: np.ndarray = client.encode(texts, is_tokenized=is_tokenized)
             return vectors
 
-    def encode_with_tokens(self, texts: Any, is_tokenized: bool,
-                           param: str = "texts") -> tuple[np.ndarray, list[list[str]]]:
-        """The texts' vectors and their tokens, special ones included."""
+    def encode_with_tokens(self, texts: Any, is_tokenized: bool, param: str = "texts",
+                           input: str | None = None) -> tuple[np.ndarray, list[list[str]]]:
+        """The texts' vectors and their tokens, special ones included.
+
+        Args:
+            param: what the texts are called in the request.
+            input: as RequestOptions.input; None: bars in a text make it a pair.
+        """
         with self.turn() as client, _refusals(param, texts, is_tokenized):
-            vectors, tokens = client.encode(texts, is_tokenized=is_tokenized, show_tokens=True)
+            vectors, tokens = client.encode(texts, is_tokenized=is_tokenized, show_tokens=True, input=input)
             return vectors, tokens
 
 

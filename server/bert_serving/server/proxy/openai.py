@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from bert_serving.client.options import TEXTS
 from bert_serving.client.words import json_kind
 from flask import Blueprint, Response
 
@@ -34,7 +35,9 @@ def blueprint(gate: Gate, model: Model, vocabulary: Vocabulary | None) -> Bluepr
     @routes.post("/v1/embeddings")
     def embeddings() -> Response:
         call = read_call(read_object("a JSON object with input and model"), model, vocabulary)
-        vectors, tokens = gate.encode_with_tokens(call.texts, call.is_tokenized, "input")
+        # Text is text here, bars and all. Token ids name no bar: one among the tokens is the pair's that they were.
+        vectors, tokens = gate.encode_with_tokens(call.texts, call.is_tokenized, "input",
+                                                  None if call.is_tokenized else TEXTS)
         rows = unit(plain(vectors), call.dimensions)
         num_tokens = sum(map(len, tokens))
         return answer(dump({

@@ -4,9 +4,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bert_serving.client.pairs import SEPARATOR
+
 from .answers import WrongBody
 
-CLS, SEP, PAIR = "[CLS]", "[SEP]", "|||"
+CLS, SEP, PAIR = "[CLS]", "[SEP]", SEPARATOR
 
 
 class Vocabulary:

@@ -13,7 +13,7 @@ from bert_serving.client.words import counted
 
 from ..core import remote_messages
 from ..core.remote_messages import MembershipError, Welcome, readable
-from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker
+from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker, readdress
 from ..core.recovery import Fleet, WorkerState
 from ..errors import StartError
 from ..process import Ending
@@ -253,9 +253,9 @@ class Agent(Loop):
         if number >= len(self.staff.pipes):
             raise MembershipError(f"a job for worker {number} of {len(self.staff.pipes)}")
         job, self._next_job = self._next_job, self._next_job + 1
-        kind, incarnation = HEAD.unpack(head)[0], self.staff.fleet.workers[number].incarnation
+        incarnation = self.staff.fleet.workers[number].incarnation
         # Else the worker has just gone, and the server is told so.
-        if hand(self.staff.pipes[number], [HEAD.pack(kind, number, incarnation, job), *rest]):
+        if hand(self.staff.pipes[number], [readdress(head, number, incarnation, job), *rest]):
             self.outstanding[number][job] = head
 
     def on_answer(self) -> None:
@@ -267,7 +267,7 @@ class Agent(Loop):
             kind, number, incarnation, job = HEAD.unpack(received[0].buffer)
             head = self.outstanding[number].pop(job, None) if job else None
             if head is not None:
-                self._bring(HEAD.pack(kind, *HEAD.unpack(head)[1:]), received[1:])
+                self._bring(HEAD.pack(kind, *HEAD.unpack_from(head)[1:]), received[1:])
             elif not job and self.staff.fleet.is_current(number, incarnation):
                 self._on_own_word(decode_from_worker([frame.buffer for frame in received]))
 

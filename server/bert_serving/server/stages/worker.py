@@ -17,11 +17,12 @@ import numpy as np
 import zmq
 
 from bert_serving.client.errors import BertServingError
+from bert_serving.client.pairs import Pair, Text
 
 from .. import log
 from ..core import messages
+from ..core.messages import Fault, Job, Ready, Rows, Stop
 from ..core.remote_messages import encode_proof
-from ..core.messages import Fault, Job, Ready, Rows, Stop, Text
 from ..core.placement import CPU
 from ..engine.backends import create
 from ..engine.base import Engine, EngineSettings, create_tokenizer, features, prove, speed
@@ -152,7 +153,7 @@ class Worker:
             contents = [length if sequence.is_bare else length - sequence.num_special
                         for sequence, length in zip(batch, lengths)]
         return Rows(self.slot, self.incarnation, job.job, array, lengths, contents, specials,
-                    [sequence.tokens for sequence in batch] if job.show_tokens else None,
+                    [sequence.tokens for sequence in batch] if job.options.tokens else None,
                     num_tokens, seconds, bad, counts)
 
     def send(self, message: messages.FromWorker) -> None:
@@ -162,11 +163,18 @@ class Worker:
 
 def _distinct(texts: Sequence[Text]) -> tuple[list[Text], list[int] | None]:
     """Each text once, and for each of ``texts`` its place among them; None if all are distinct anyway."""
-    places: dict[str | tuple[str, ...], int] = {}
-    order = [places.setdefault(text if isinstance(text, str) else tuple(text), len(places)) for text in texts]
+    places: dict[str | tuple[str, ...] | Pair, int] = {}
+    order = [places.setdefault(text if isinstance(text, str) else _hashable(text), len(places)) for text in texts]
     if len(places) == len(texts):
         return list(texts), None
-    return [key if isinstance(key, str) else list(key) for key in places], order
+    return list(dict(zip(order, texts)).values()), order
+
+
+def _hashable(text: list[str] | Pair) -> tuple[str, ...] | Pair:
+    """A stand-in for what cannot be hashed; no two different texts have the same."""
+    if isinstance(text, Pair):
+        return Pair(*(half if isinstance(half, str) else tuple(half) for half in text))
+    return tuple(text)
 
 
 def _bad_sequences(array: np.ndarray, lengths: Sequence[int]) -> list[int]:

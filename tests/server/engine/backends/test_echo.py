@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_serving.client.pairs import Pair
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.engine import backends, base
 from bert_serving.server.engine.backends.echo import echo_vector
@@ -30,7 +31,7 @@ def start(**options):
 def test_a_checker_can_know_the_answer(name, masked, fp16, layers):
     engine, features = start(pooling_strategy=name, mask_cls_sep=masked, pooling_layer=layers,
                              precision="fp16" if fp16 else "fp32", hidden_size=16, num_labels=3)
-    batch = features(["a", "a b c", "x ||| y", ["p", "q"], ""])
+    batch = features(["a", "a b c", Pair("x", "y"), ["p", "q"], ""])
     rows = engine.encode(batch)
     assert rows.dtype == (np.float16 if fp16 else np.float32) and np.isfinite(rows).all()
     expected = [echo_vector(sequence.input_ids, sequence.input_mask, strategy=PoolingStrategy[name], layers=layers,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_serving.client.pairs import Pair
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.features import Features
 from bert_serving.server.engine.command import convert
@@ -24,8 +25,8 @@ from bert_serving.server.errors import EngineError
 
 from ..conftest import labels
 
-TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
-         ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
+TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", Pair("the fox", "quick, brown"),
+         ["the", "##ing", "fox"], Pair(["[MASK]"], ["fox"]), "", "the quick brown fox " * 9]
 NAMES = [strategy.name for strategy in PoolingStrategy]
 ALL = bool(os.environ.get("BERT_SERVING_TEST_ALL"))
 """Test every combination of what hardly knows of each other, which takes minutes more."""

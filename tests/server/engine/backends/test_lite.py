@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bert_serving.client.words import counted
+from bert_serving.client.pairs import Pair
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.packing import LONG, Run, lay_out
 from bert_serving.server.engine import artefact, backends, base
@@ -18,8 +19,8 @@ from bert_serving.server.errors import EngineError
 
 from ..conftest import labels
 
-TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", "the fox ||| quick, brown",
-         ["the", "##ing", "fox"], ["[MASK]", "|||", "fox"], "", "the quick brown fox " * 9]
+TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", Pair("the fox", "quick, brown"),
+         ["the", "##ing", "fox"], Pair(["[MASK]"], ["fox"]), "", "the quick brown fox " * 9]
 NAMES = [strategy.name for strategy in PoolingStrategy]
 
 

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from bert_serving.client.pairs import Pair
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.packing import LONG
 from bert_serving.server.engine import base
@@ -13,7 +14,7 @@ from ..conftest import labels
 
 pytest.importorskip("onnxruntime")
 
-TEXTS = ["the quick brown fox", "unwanted running", "a", "the, the ||| quick fox.", "fox " * 30]
+TEXTS = ["the quick brown fox", "unwanted running", "a", Pair("the, the", "quick fox."), "fox " * 30]
 
 
 @pytest.fixture
