@@ -40,7 +40,7 @@ CURL = ("curl -s http://localhost:8125/tokenize -H 'Content-Type: application/js
 
 COLUMNS, FONT, LEADING = 124, 12, 17
 ADVANCE = FONT * 0.6
-LONGEST_PAUSE, TYPING = 0.8, 0.02       # seconds, and seconds a character
+MAX_PAUSE, TYPING = 0.8, 0.02       # seconds, and seconds a character
 COLOURS = {"30": "#6e7681", "31": "#ff7b72", "32": "#7ee787", "33": "#e3b341", "34": "#79c0ff", "35": "#d2a8ff",
            "36": "#76e3ea", "37": "#e6edf3"}
 SEQUENCE = re.compile(r"\x1b\[([0-9;]*)m|\x1b\[[0-9;?]*[A-Za-z]|\r|\x07")
@@ -129,7 +129,7 @@ def paced(terminals: Iterable[list[Line]]) -> list[list[Line]]:
     terminals = [list(lines) for lines in terminals]
     late = before = 0.0
     for line in sorted((line for lines in terminals for line in lines), key=lambda line: line.at):
-        late -= max(0.0, line.at - before - LONGEST_PAUSE)
+        late -= max(0.0, line.at - before - MAX_PAUSE)
         before, line.at = line.at, line.at + late
         if line.typed:
             late += len(line.text) * TYPING + 0.4

@@ -30,7 +30,7 @@ from server import TICKS, Server, serving
 
 from bert_serving.client import BertClient
 
-MOST_FOREIGN = 0.05
+MAX_FOREIGN = 0.05
 """Share of the machine's processors that others may take before a measurement is made again."""
 
 CORES = sorted(os.sched_getaffinity(0))[:2]
@@ -166,7 +166,7 @@ def rounds(cases: Sequence[Case], number: int, seconds: float, num_tries: int = 
         for turn in range(number):
             for case in cases:
                 tries: list[Seen] = []
-                while not tries or tries[-1].foreign > MOST_FOREIGN and len(tries) < num_tries:
+                while not tries or tries[-1].foreign > MAX_FOREIGN and len(tries) < num_tries:
                     tries.append(measure(case, servers[case.options()], seconds))
                 seen.append(min(tries, key=lambda each: each.foreign))
                 tell(f"round {turn + 1} of {number}: {case}: {seen[-1].speed:.0f} sentences/s; others took "

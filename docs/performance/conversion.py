@@ -14,11 +14,11 @@ import tempfile
 
 from bert_serving.server.config import ServerConfig, get_args_parser
 from bert_serving.server.engine.artefact import ArtefactOrders
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 
 
 def main() -> None:
-    model = settle(ServerConfig.from_args(get_args_parser().parse_args()))
+    model = resolve(ServerConfig.from_args(get_args_parser().parse_args()))
     with tempfile.TemporaryDirectory() as directory:
         orders = json.dumps(ArtefactOrders(model.settings, directory).to_json()) + "\n"
         done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.artefact"], input=orders, text=True,

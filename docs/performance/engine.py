@@ -28,7 +28,7 @@ from bert_serving.server.engine import artefact, backends, base
 from bert_serving.server.engine.architectures import from_file
 from bert_serving.server.engine.backends import graph
 from bert_serving.server.engine.cache import user_cache
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.engine.pooling import POOLER_STRATEGIES
 from bert_serving.server.engine.spec import EncoderSpec
 
@@ -41,7 +41,7 @@ ROWS, REPEAT = 512, 20
 def load(model_dir: str | None, max_seq_len: int, threads: int, engine: str,
          precision: str) -> tuple[base.EngineSettings, base.Engine]:
     config = ServerConfig(model_dir=model_dir, max_seq_len=max_seq_len, engine=engine, precision=precision)
-    settings = settle(config).settings
+    settings = resolve(config).settings
     path = artefact.cached(settings, user_cache("graphs")) or artefact.make(settings, user_cache("graphs"))["path"]
     settings = replace(settings, artefact=str(path), num_threads=threads)
     return settings, backends.create(settings)

@@ -24,7 +24,7 @@ MORE, LONG, COMMAND = 1, 2, 4
 
 PING = b"\x04PING"
 
-LONGEST_WAIT = 60.0
+MAX_WAIT = 60.0
 """Seconds without any answer after which something is wrong."""
 
 
@@ -76,7 +76,7 @@ def connect(port: int, kind: bytes) -> socket.socket:
     about = b"\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
     connection.sendall(frame(b"\x05READY" + about, COMMAND))
     read_exactly(connection, read_exactly(connection, 2)[1])
-    connection.settimeout(LONGEST_WAIT)
+    connection.settimeout(MAX_WAIT)
     return connection
 
 
@@ -173,9 +173,9 @@ def run(port: int, port_out: int, requests: Sequence[Sequence[Sequence[str]]], s
         for caller in callers:
             caller.ask(time.perf_counter())
         while now < begin + seconds:
-            ready = poll.poll(LONGEST_WAIT)
+            ready = poll.poll(MAX_WAIT)
             if not ready:
-                raise RuntimeError(f"no answer for {LONGEST_WAIT:.0f} seconds")
+                raise RuntimeError(f"no answer for {MAX_WAIT:.0f} seconds")
             for number, _ in ready:
                 caller = waiting[number]
                 if not caller.hear():

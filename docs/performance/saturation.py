@@ -7,7 +7,7 @@ for a while, event by event. There are no processes or clocks here; capacity.py 
 
 A server has two threads that can be full: the loop, where ventilator, sink and supervisor are, and ZeroMQ's, which
 carries bytes. Each does one thing after the other. Workers and clients are somewhere else, on other cores.
-The server's own Backlog and Fleet decide which worker gets which job, by the simulated clock.
+The server's own Backlog and Scheduler decide which worker gets which job, by the simulated clock.
 """
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from bert_serving.client.words import counted
 from bert_serving.server.config import positive
 from bert_serving.server.core.assembly import Assembly
 from bert_serving.server.core.batching import CHARACTERS_PER_TOKEN, Backlog, Pending, estimate_tokens
-from bert_serving.server.core.recovery import Fleet, Flight
-from bert_serving.server.stages.endpoints import MOST_AT_ONCE
+from bert_serving.server.core.scheduler import Scheduler, Flight
+from bert_serving.server.stages.endpoints import MAX_AT_ONCE
 
 LEAST_TOKENS, = estimate_tokens([""], sys.maxsize)
 """Of a sentence without any characters."""
@@ -266,11 +266,11 @@ class _Life:
         self.loop, self.io = _Thread(self, own), _Thread(self, own)
         self.workers = [_Worker(_Thread(self, other)) for _ in range(plan.workers)]
         self.backlog = Backlog(plan.max_batch_size, plan.priority_batch_size, plan.tokens)
-        self.fleet = Fleet(plan.workers, self.backlog, math.inf)
+        self.scheduler = Scheduler(plan.workers, self.backlog, math.inf)
         each = 1 / plan.speed + costs.worker.sentence + plan.bytes_out * costs.worker.byte_out + 1e-9
         for slot in range(plan.workers):
-            self.fleet.started(slot)
-            self.fleet.ready(slot, plan.tokens / each)
+            self.scheduler.started(slot)
+            self.scheduler.ready(slot, plan.tokens / each)
         self.requests: dict[int, _Request] = {}
         self.texts = ["x" * (CHARACTERS_PER_TOKEN * (plan.tokens - LEAST_TOKENS))] * plan.size
         self.arrived = self.due = 0    # messages for the loop; those of them that it takes before it makes jobs
@@ -316,7 +316,7 @@ class _Life:
                           deadline=None, assembly=Assembly(self.plan.size))
         self.requests[pending.uid] = _Request(client, self.plan.size)
         if self.backlog.is_fast(pending):
-            self.fleet.interactive(self.now)
+            self.scheduler.interactive(self.now)
         self.backlog.add(pending)
         self._hand_out()
 
@@ -326,8 +326,8 @@ class _Life:
         self.due -= 1
         if self.due > 0:
             return
-        self.due = min(self.arrived, MOST_AT_ONCE)
-        flights = iter(partial(self.fleet.next_flight, self.now), None)
+        self.due = min(self.arrived, MAX_AT_ONCE)
+        flights = iter(partial(self.scheduler.next_flight, self.now), None)
         self.loop.do_next([(self.costs.loop.job / 2, partial(self._send, flight)) for flight in flights])
 
     def _send(self, flight: Flight) -> None:
@@ -355,7 +355,7 @@ class _Life:
 
     def _collect(self, flight: Flight, size: int, seconds: float) -> None:
         tokens = size * self.plan.tokens
-        self.fleet.landed(flight.job, self.now, tokens, seconds, seconds, tokens)
+        self.scheduler.landed(flight.job, self.now, tokens, seconds, seconds, tokens)
         whole = []
         for piece in flight.pieces:
             request = self.requests[piece.request.uid]

@@ -34,7 +34,7 @@ from bert_serving.server.config import ServerConfig
 from bert_serving.server.core.placement import share_out
 from bert_serving.server.engine import artefact, backends, base
 from bert_serving.server.engine.cache import user_cache
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 
 TICKS = os.sysconf("SC_CLK_TCK")
 """A second's."""
@@ -137,7 +137,7 @@ def case(text: str) -> tuple[int, int]:
 
 def load_engine(args: argparse.Namespace) -> tuple[base.EngineSettings, base.Engine]:
     config = ServerConfig(model_dir=args.model_dir, max_seq_len=args.max_seq_len, precision=args.precision)
-    settings = settle(config).settings
+    settings = resolve(config).settings
     cache = user_cache("graphs")
     path = artefact.cached(settings, cache) or artefact.make(settings, cache)["path"]
     settings = replace(settings, artefact=str(path),

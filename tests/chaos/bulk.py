@@ -26,7 +26,7 @@ from bert_serving.server.service import BertServer
 POISON = "__raise__ number"
 """Begins a text that the echo engine refuses."""
 
-MOST_BYTES = 300_000_000
+MAX_BYTES = 300_000_000
 """More memory than this no job's process may take, however long its input is."""
 
 
@@ -134,8 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # the server's own have not ended
         print(f"{args.lines} lines undisturbed: {seconds:.0f} s, {args.lines / seconds:.0f} a second, at most "
               f"{most / 1e6:.0f} MB of memory", flush=True)
-        if most > MOST_BYTES:
-            raise SystemExit(f"the job's process took {most / 1e6:.0f} MB of memory; {MOST_BYTES / 1e6:.0f} MB are "
+        if most > MAX_BYTES:
+            raise SystemExit(f"the job's process took {most / 1e6:.0f} MB of memory; {MAX_BYTES / 1e6:.0f} MB are "
                              "the most that it may take")
         begun = time.monotonic()
         killed, ended = kill_until(source, disturbed / args.output, ports, args.kills, seconds,

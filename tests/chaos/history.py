@@ -21,7 +21,7 @@ DIGITS = 16
 EXCUSED = {"unavailable", "worker_lost", "unsent"}
 """Errors that a stopping server may answer, and that of a client whose socket is full while the server is away."""
 
-MOST_EXAMPLES = 5
+MAX_EXAMPLES = 5
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Verdict:
 
     def blame(self, what: str, example: str) -> None:
         setattr(self, what, getattr(self, what) + 1)
-        if sum(line.startswith(what) for line in self.examples) < MOST_EXAMPLES:
+        if sum(line.startswith(what) for line in self.examples) < MAX_EXAMPLES:
             self.examples.append(f"{what}: {example}")
 
 

@@ -24,7 +24,7 @@ def test_a_killed_job_makes_the_same_files(echo_server, tmp_path):
 
 
 def test_a_job_that_takes_too_much_memory_fails(monkeypatch, capsys):
-    monkeypatch.setattr(bulk, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(bulk, "MAX_BYTES", 1_000_000)
     with pytest.raises(SystemExit, match="MB of memory; 1 MB are the most that it may take"):
         bulk.main(["--lines", "10", "--kills", "0"])
     assert "10 lines undisturbed" in capsys.readouterr().out

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 from bert_serving.client import channel as channel_module, protocol
-from bert_serving.client.channel import Channel, Patience
+from bert_serving.client.channel import Channel, Deadline
 from bert_serving.client.errors import DeadlineError, UnauthorizedError, UnavailableError
 from bert_serving.client.exchange import Exchange
 
@@ -21,21 +21,21 @@ def ask(channel, text="a", patience_ms=PATIENCE_MS):
     with channel.changing() as exchange:
         request_id = exchange.number()
     frames = protocol.encode_request(b"me", request_id, [text])
-    channel.post(request_id, frames, Patience(patience_ms), size=1)
+    channel.post(request_id, frames, Deadline(patience_ms), size=1)
     return request_id
 
 
 def answer(channel, request_id, patience_ms=PATIENCE_MS):
-    return channel.wait(lambda: channel.exchange.take(request_id), Patience(patience_ms))
+    return channel.wait(lambda: channel.exchange.take(request_id), Deadline(patience_ms))
 
 
 def test_patience():
-    assert Patience(-1).left() == Patience(None).left() == float("inf")
-    assert Patience(0).left() == 0
-    assert 0 < Patience(PATIENCE_MS).left() <= PATIENCE_MS / 1000
-    patience = Patience(0.001)
-    patience.restart()
-    assert patience.left() <= 0.001
+    assert Deadline(-1).left() == Deadline(None).left() == float("inf")
+    assert Deadline(0).left() == 0
+    assert 0 < Deadline(PATIENCE_MS).left() <= PATIENCE_MS / 1000
+    deadline = Deadline(0.001)
+    deadline.restart()
+    assert deadline.left() <= 0.001
 
 
 def test_nothing_is_opened_before_it_is_needed(server):
@@ -104,7 +104,7 @@ def test_closed_for_good(channel):
     with pytest.raises(UnavailableError, match="closed"):
         ask(channel)
     with pytest.raises(UnavailableError, match="closed"):
-        channel.wait(lambda: None, Patience(-1))
+        channel.wait(lambda: None, Deadline(-1))
 
 
 def test_full_socket_runs_into_the_deadline_and_the_request_is_forgotten(channel, monkeypatch):
@@ -193,7 +193,7 @@ def test_the_steadfast_wait_on(guarded, guarded_channel):
     channel = guarded_channel(guarded.door.stranger)
     with pytest.raises(UnauthorizedError):
         answer(channel, ask(channel), patience_ms=-1)
-    assert channel.wait(lambda: None, Patience(1), steadfast=True) is None
+    assert channel.wait(lambda: None, Deadline(1), steadfast=True) is None
 
 
 # ---- a connection that was lost and is there again -------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_a_server_that_stays_away_for_long(channel, server):
     server.stop()
     unanswered.append(ask(channel))
     assert answer(channel, unanswered[0], patience_ms=5) is None
-    assert "lost the connection" in str(channel.late("do it", Patience(5)))
+    assert "lost the connection" in str(channel.timeout_error("do it", Deadline(5)))
     server.start()
     assert [answer(channel, request_id).request_id for request_id in unanswered] == unanswered
 
@@ -363,7 +363,7 @@ def test_what_is_new_is_sent_once(channel, server):
     while any(link.connections < 2 for link in links):
         for link in links:
             link._monitor.poll(1)
-            link.look()
+            link.update()
     new = ask(channel)
     for request_id in unanswered + [new]:
         assert answer(channel, request_id)
@@ -418,12 +418,12 @@ def test_the_late_double_is_dropped(channel, server):
 
 def test_late_says_what_was_seen(channel):
     answer(channel, ask(channel))
-    message = str(channel.late("do it", Patience(7)))
+    message = str(channel.timeout_error("do it", Deadline(7)))
     sender, receiver = channel.links()
     assert "did not do it within 7 ms" in message
     assert f"connected to port {sender.port} and connected to port {receiver.port}; no answer" in message
     channel.close()
-    assert "the client was closed" in str(channel.late("do it", Patience(7)))
+    assert "the client was closed" in str(channel.timeout_error("do it", Deadline(7)))
 
 
 def test_disowned_channel_is_closed_but_its_sockets_are_not(channel):

@@ -11,7 +11,7 @@ import bert_serving.client
 import numpy as np
 import pytest
 from bert_serving.client import BertClient, Response, __version__, calls, protocol
-from bert_serving.client.channel import Patience
+from bert_serving.client.channel import Deadline
 from bert_serving.client.curve import Certificate, as_text
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnauthorizedError, UnavailableError, UnprocessableError)
@@ -197,10 +197,10 @@ def test_who_waits_for_a_server_that_is_not_there_is_told_so(monkeypatch, where)
 
 def test_exchanged_ports_are_guessed(server):
     with BertClient("127.0.0.1", server.port_out, server.port, ignore_all_checks=True) as bc:
-        patience = Patience(20_000)
+        deadline = Deadline(20_000)
         while "are port and port_out exchanged?" not in bc._channel.waits():
-            bc._channel.wait(lambda: None, Patience(10))
-            assert patience.left()
+            bc._channel.wait(lambda: None, Deadline(10))
+            assert deadline.left()
 
 
 @pytest.mark.parametrize("option, message", [
@@ -903,7 +903,7 @@ def test_the_server_that_comes_back_may_be_another_one(server, connect):
     server.config = CONFIGS["1.10.0"]
     server.start()
     while not bc._channel.reconnections():
-        bc._channel.wait(lambda: None, Patience(5))
+        bc._channel.wait(lambda: None, Deadline(5))
     server.received.clear()
     bc.encode(["b"])
     assert server.commands() == ["SHOW_CONFIG", None] and len(server.received[-1].frames) == 4

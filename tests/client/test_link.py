@@ -25,7 +25,7 @@ def look_until(link, condition):
     end = time.monotonic() + 20
     while not condition() and time.monotonic() < end:
         link._monitor.poll(10)
-        link.look()
+        link.update()
     assert condition()
 
 
@@ -57,7 +57,7 @@ def test_connected_lost_and_back(pull):
 def test_nobody_there():
     port = free_port()
     link = sending("127.0.0.1", port)
-    link.look()
+    link.update()
     assert link.describe() == f"never connected to port {port}"
     link.close()
 
@@ -144,7 +144,7 @@ def test_wait_for_a_message_or_for_room(pull):
             while not receiver.socket.poll(0):
                 wait_for(20, [sender], [receiver])
                 for link in (sender, receiver):
-                    link.look()
+                    link.update()
             assert receiver.receive(1) == [[b"me", b"hello"]]
         finally:
             stop.set()
@@ -161,7 +161,7 @@ def test_wait_for_news_of_the_connection(pull):
         pull.bind(f"tcp://127.0.0.1:{sender.port}")
         while not sender.connected:
             assert wait_for(20, [sender], [receiver]) and is_news(sender) and not is_news(receiver)
-            sender.look()
+            sender.update()
         assert not is_news(sender, receiver)  # the handshake's end was the last there is
         sender.close()
         receiver.close()
@@ -354,10 +354,10 @@ def test_a_zeromq_without_curve_is_named(door, monkeypatch):
 def test_meet(pull, guarded, door):
     for keys, is_let_in in ((door.keys, True), (door.stranger, False)):
         link = sending("127.0.0.1", guarded, keys=keys)
-        link.meet(20)
+        link.wait_connected(20)
         assert link.connected == is_let_in and bool(link.unauthorized) != is_let_in
         link.close()
     link = sending("127.0.0.1", free_port())
-    link.meet(0.01)
+    link.wait_connected(0.01)
     assert not link.connected and not link.unauthorized
     link.close()

@@ -31,19 +31,19 @@ from bert_serving.client.errors import BertServingError
 from bert_serving.client.options import RequestOptions
 from bert_serving.client.pairs import Pair
 from bert_serving.server import __version__
-from bert_serving.server.api_keys import Keys
+from bert_serving.server.api_keys import ApiKeys
 from bert_serving.server.core import messages, remote_messages
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.membership import Members
 from bert_serving.server.core.outlet import Outlet
-from bert_serving.server.core.recovery import Fleet
+from bert_serving.server.core.scheduler import Scheduler
 from bert_serving.server.core.remote_messages import Welcome
-from bert_serving.server.core.remote_rows import Kind
+from bert_serving.server.core.remote_rows import VectorKind
 from bert_serving.server.core.sink import Reply, Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import Caller, Limits, Ventilator
-from bert_serving.server.stages.annex import Annex
-from bert_serving.server.proxy.connections import HEAD_BYTES, Parser, Room
+from bert_serving.server.stages.remote_workers import RemoteWorkers
+from bert_serving.server.proxy.connections import HEAD_BYTES, HttpParser, Room
 from waitress.adjustments import Adjustments
 
 from ..chaos.memory import resident
@@ -51,7 +51,7 @@ from ..chaos.memory import resident
 from . import generate
 from .generate import Frames, Random
 
-MOST_FOUND = 20
+MAX_FOUND = 20
 SAMPLES = 256
 TRACE_BYTES = 1 << 20
 
@@ -234,7 +234,7 @@ def make_host(rng: Random) -> tuple[Frames, Any]:
 
 
 class Port:
-    """The socket of an annex: what comes in, and nobody who hears what goes out."""
+    """The socket for workers of other hosts: what comes in, and nobody who hears what goes out."""
 
     class Frame(bytes):
         more, bytes, buffer = False, property(bytes), property(memoryview)
@@ -265,15 +265,17 @@ class Work:
     def __init__(self, is_token_level: bool) -> None:
         self.replies: list[Any] = []
         backlog = Backlog(8, 4, 25)
-        self.fleet = Fleet(0, backlog, 60.0)
+        self.scheduler = Scheduler(0, backlog, 60.0)
         statistics = Statistics(0.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
-                                     self.fleet, Sink(statistics, None, 512), Outlet(1 << 20, 1 << 20, 30.0),
+                                     self.scheduler, Sink(statistics, None, 512), Outlet(1 << 20, 1 << 20, 30.0),
                                      statistics, lambda *_: {})
-        self.members = Members(self.fleet, 10.0, Kind(token_level=is_token_level), __version__, 2,
+        self.members = Members(self.scheduler, 10.0, VectorKind(token_level=is_token_level), __version__, 2,
                                lambda slot: self._publish(self.ventilator.lost(slot, 2.0)))
         self.port = Port()
-        self.annex = Annex(self.port, self.members, Welcome({}, 7, 10.0), lambda frame: True)  # type: ignore[arg-type]
+        welcome = Welcome({}, 7, 10.0)
+        self.remote_workers = RemoteWorkers(self.port, self.members, welcome,  # type: ignore[arg-type]
+                                            lambda frame: True)
         who = {"host": "a", "name": "a", "pid": 1, "version": __version__, "protocol": remote_messages.PROTOCOL}
         assert self.members.join(b"peer", who, 0.0) is None
         self.members.ready(self.members.hosts[b"peer"],
@@ -284,7 +286,7 @@ class Work:
 
     def hear(self, peer: bytes, frames: Frames) -> None:
         self.port.put([peer, *frames])
-        self.annex.on_message(self._take)
+        self.remote_workers.on_message(self._take)
         assert not self.port.waiting
         self.ventilator.next_job(2.0)
 
@@ -323,19 +325,19 @@ def check_host(frames: Frames, right: Any) -> None:
 
 
 def _check_work(work: Work, is_token_level: bool) -> None:
-    members, fleet = work.members, work.fleet
+    members, scheduler = work.members, work.scheduler
     for reply in work.replies:
         if isinstance(reply, protocol.Result):
             assert reply.embedding.ndim == 2 + is_token_level and len(reply.embedding) == 2
             assert reply.embedding.shape[-1] == 4 and reply.embedding.dtype == np.float32
     assert len(work.replies) + len(work.ventilator.pending) == 1, "answered once, or still to be answered"
     if work.ventilator.pending:
-        assert fleet.flights or fleet.suspects or fleet.backlog, "it is lost"
-    for flight in fleet.flights.values():
+        assert scheduler.flights or scheduler.suspects or scheduler.backlog, "it is lost"
+    for flight in scheduler.flights.values():
         assert flight.slot in members.places, "it is with nobody"
-    for worker in fleet.workers:
+    for worker in scheduler.workers:
         assert 0 <= worker.tokens_per_second < 1e12 and 0 <= worker.overhead < 1e12
-    assert 0 <= fleet.tokens_per_second < 1e12
+    assert 0 <= scheduler.tokens_per_second < 1e12
     assert len(json.dumps([*members.about.values(), *(host.name for host in members.hosts.values())])) < 2000
     json.dumps([work.ventilator.statistics.to_ours(), work.ventilator.statistics.to_status(3.0)], allow_nan=False)
 
@@ -360,8 +362,8 @@ ADJUSTMENTS = Adjustments(max_request_body_size=20_001, max_request_header_size=
 def check_http(frames: Frames, right: Any) -> None:
     """Requests come to their end or are refused; nothing is held beyond the limits, nor after the end."""
     room = Room(50_000)
-    keys = Keys(["x" * 16]) if len(frames) % 2 else Keys()
-    parser = Parser(ADJUSTMENTS, keys, room)
+    keys = ApiKeys(["x" * 16]) if len(frames) % 2 else ApiKeys()
+    parser = HttpParser(ADJUSTMENTS, keys, room)
     for data in frames:
         while data:
             used = parser.received(data)
@@ -380,7 +382,7 @@ def check_http(frames: Frames, right: Any) -> None:
                 if parser.error is not None:
                     assert 400 <= parser.error.code < 600
                     return  # the connection is closed then
-                parser = Parser(ADJUSTMENTS, keys, room)
+                parser = HttpParser(ADJUSTMENTS, keys, room)
     parser.close()
     assert room.held == 0
 
@@ -509,7 +511,7 @@ def fire(name: str, count: int, seed: int, trace: str | None = None, target: Tar
         frames, right = target.make(rng)
         note(frames)
         met = trouble(target, frames, right)
-        if met is not None and met[1] not in found and len(found) < MOST_FOUND:
+        if met is not None and met[1] not in found and len(found) < MAX_FOUND:
             found[met[1]] = Found(name, met[0], met[1], shrink(target, frames))
         if number % every == 0:
             times.append(time.monotonic() - start)

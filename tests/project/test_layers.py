@@ -44,8 +44,8 @@ ROOMS = {
                      "server.orders", "server.process"],
     "server.bulk": ["server.golden", "client", "server.service", "server.config", "server.errors", "server.log",
                     "server.process"],
-    "server.doctor": ["client", "server.precision", "server.service", "server.crew", "server.stages", "server.engine",
-                      "server.core", "server.launchers",
+    "server.doctor": ["client", "server.precision", "server.service", "server.local_workers", "server.stages",
+                      "server.engine", "server.core", "server.launchers",
                       "server.proxy", "server.machine", "server.keys", "server.api_keys", "server.config",
                       "server.errors", "server.process"],
     "server.benchmark": ["client", "server.service", "server.stages", "server.core", "server.machine", "server.config",
@@ -58,7 +58,7 @@ ROOMS = {
 # A library that is heavy, optional or particular -> the only rooms that may import it, inside functions too.
 GUESTS = {
     "zmq": ["client.link", "client.client", "client.aio", "client.pool", "server.stages", "server.service",
-            "server.crew", "server.join", "server.keys", "server.doctor"],
+            "server.local_workers", "server.join", "server.keys", "server.doctor"],
     "packaging": ["server.doctor"],
     "tensorflow": ["server.engine", "tools.peers"],
     "ai_edge_litert": ["server.engine", "tools.peers"],

@@ -43,7 +43,7 @@ def test_pauses_are_cut_and_typing_takes_time():
     first, second = [Line(0, "$ x", typed=True), Line(60, "answer")], [Line(60.5, "late")]
     [[typed, answer], [late]] = RECORD["paced"]([first, second])
     assert typed.at == 0
-    assert RECORD["LONGEST_PAUSE"] < answer.at < 3
+    assert RECORD["MAX_PAUSE"] < answer.at < 3
     assert late.at == pytest.approx(answer.at + 0.5)
 
 

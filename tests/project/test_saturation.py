@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bert_serving.server.core.recovery import INTERACTIVE_SECONDS, MIN_JOB_TOKENS, TARGET_SECONDS, Fleet
+from bert_serving.server.core.scheduler import INTERACTIVE_SECONDS, MIN_JOB_TOKENS, TARGET_SECONDS, Scheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,16 +56,16 @@ def test_jobs_are_no_larger_than_they_may_be():
 
 
 @pytest.mark.parametrize("priority_batch_size, seconds", [(16, INTERACTIVE_SECONDS), (1, TARGET_SECONDS)])
-def test_a_job_takes_as_long_as_the_fleet_says(priority_batch_size, seconds):
+def test_a_job_takes_as_long_as_the_scheduler_says(priority_batch_size, seconds):
     """Short while the requests are fast ones, long where all are bulk."""
     plan = Plan(clients=400, size=4, workers=1, speed=1000, priority_batch_size=priority_batch_size,
                 max_batch_size=10_000)
     assert simulate(FREE, plan, 3000).batch == pytest.approx(1000 * seconds, rel=0.1)
 
 
-def test_the_fleet_cuts_the_jobs(monkeypatch):
+def test_the_scheduler_cuts_the_jobs(monkeypatch):
     """What core decides is what is simulated: there is no second scheduler here that would differ from it."""
-    monkeypatch.setattr(Fleet, "job_tokens", lambda self, worker, seconds: MIN_JOB_TOKENS)
+    monkeypatch.setattr(Scheduler, "job_tokens", lambda self, worker, seconds: MIN_JOB_TOKENS)
     plan = Plan(clients=64, size=16, workers=1, speed=1e4, tokens=8)
     assert simulate(FREE, plan, 50).batch == MIN_JOB_TOKENS / plan.tokens
 

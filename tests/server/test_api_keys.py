@@ -1,14 +1,14 @@
-"""Keys: which are accepted, where they come from, and that no message holds one."""
+"""ApiKeys: which are accepted, where they come from, and that no message holds one."""
 import pytest
 from bert_serving.server import api_keys
 from bert_serving.server.errors import ConfigError
-from bert_serving.server.api_keys import LONGEST, SHORTEST, Keys, collect, is_open_to_others
+from bert_serving.server.api_keys import MAX_CHARACTERS, MIN_CHARACTERS, ApiKeys, collect, is_open_to_others
 
 ONE, OTHER = "one-key-of-this-test", "other-key-of-this-test"
 
 
 def test_without_keys_the_door_is_open():
-    assert not Keys() and Keys().accept("") and Keys().accept("Bearer whatever", "whatever")
+    assert not ApiKeys() and ApiKeys().accept("") and ApiKeys().accept("Bearer whatever", "whatever")
 
 
 @pytest.mark.parametrize("authorization, x_api_key, accepted", [
@@ -18,7 +18,7 @@ def test_without_keys_the_door_is_open():
     (f"Bearer {ONE}x", "", False), (f"Bearer {ONE.upper()}", "", False), (f"Bearer {ONE},{OTHER}", "", False),
     ("Bearer ", "", False), ("", f"Bearer {ONE}", False), ("Bearer \ud800", "\xff" * 100_000, False)])
 def test_accept(authorization, x_api_key, accepted):
-    assert Keys([ONE, OTHER]).accept(authorization, x_api_key) is accepted
+    assert ApiKeys([ONE, OTHER]).accept(authorization, x_api_key) is accepted
 
 
 def test_every_key_is_compared_whichever_is_met(monkeypatch):
@@ -26,7 +26,7 @@ def test_every_key_is_compared_whichever_is_met(monkeypatch):
     monkeypatch.setattr(api_keys.hmac, "compare_digest", lambda a, b: compared.append(len(a)) or a == b)
     for given in (ONE, OTHER, "wrong", "w" * 10_000):
         compared.clear()
-        Keys([ONE, OTHER, ONE + "2"]).accept(f"Bearer {given}")
+        ApiKeys([ONE, OTHER, ONE + "2"]).accept(f"Bearer {given}")
         assert compared == [32] * 3
 
 
@@ -38,8 +38,9 @@ def test_keys_of_the_options_and_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("key, said", [
-    ("short-" + "s" * (SHORTEST - 7), f"has {SHORTEST - 1} characters, expected {SHORTEST} to {LONGEST}"),
-    ("k" * (LONGEST + 1), f"has {LONGEST + 1} characters"), ("a key with blanks in it", "holds a blank"),
+    ("short-" + "s" * (MIN_CHARACTERS - 7),
+     f"has {MIN_CHARACTERS - 1} characters, expected {MIN_CHARACTERS} to {MAX_CHARACTERS}"),
+    ("k" * (MAX_CHARACTERS + 1), f"has {MAX_CHARACTERS + 1} characters"), ("a key with blanks in it", "holds a blank"),
     ("schlüssel-schlüssel", "not ASCII"), ("nul\0nul\0nul\0nul\0nul\0", "holds a blank or")])
 def test_what_is_no_key_is_refused_and_not_shown(tmp_path, key, said):
     (tmp_path / "keys").write_text(f"# one\n{key}\n")

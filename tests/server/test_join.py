@@ -107,53 +107,53 @@ def welcome(**options):
 
 
 @pytest.fixture
-def hire():
+def start_workers():
     hired = []
 
-    def staff(welcome, *words):
-        hired.append(join.Staff(welcome, lambda worker: None, parse("-num_worker", "2", *words)))
+    def host_workers(welcome, *words):
+        hired.append(join.HostWorkers(welcome, lambda worker: None, parse("-num_worker", "2", *words)))
         return hired[-1]
 
-    yield staff
+    yield host_workers
     for one in hired:
         one.close()
 
 
-def test_workers_are_hired_for_the_servers_orders(hire):
-    staff = hire(welcome(max_seq_len=11, precision="fp16"), "-num_threads", "3")
-    assert len(staff.pipes) == len(staff.fleet.workers) == len(staff.crew.orders) == 2
-    for told in staff.crew.orders:
+def test_workers_are_hired_for_the_servers_orders(start_workers):
+    host_workers = start_workers(welcome(max_seq_len=11, precision="fp16"), "-num_threads", "3")
+    assert len(host_workers.pipes) == len(host_workers.scheduler.workers) == len(host_workers.local_workers.orders) == 2
+    for told in host_workers.local_workers.orders:
         assert (told.settings.max_seq_len, told.settings.precision) == (11, "fp16")
         assert (told.settings.num_threads, told.largest_job) == (3, 1000)
-    assert math.isinf(staff.fleet.hang_seconds), "whether they hang is for the server to say"
+    assert math.isinf(host_workers.scheduler.hang_seconds), "whether they hang is for the server to say"
 
 
 @pytest.mark.parametrize("wrong, told", [
     ({"no_such_option": 1}, "the server's options differ from this version's: .*no_such_option"),
     ({"pooling_strategy": "BEST"}, "not a server's: .*BEST"),
     ({"model_dir": "/no/such/model", "engine": "lite"}, "/no/such/model")], ids=repr)
-def test_orders_that_cannot_be_followed_leave_nothing_behind(hire, wrong, told, monkeypatch):
+def test_orders_that_cannot_be_followed_leave_nothing_behind(start_workers, wrong, told, monkeypatch):
     destroyed = []
-    monkeypatch.setattr(join.Staff, "_discard", lambda self: destroyed.append(self.context.destroy(linger=0)))
+    monkeypatch.setattr(join.HostWorkers, "_discard", lambda self: destroyed.append(self.context.destroy(linger=0)))
     with pytest.raises(StartError, match=told):
-        hire(welcome(**wrong))
+        start_workers(welcome(**wrong))
     assert len(destroyed) == 1
 
 
-def test_orders_without_options_are_none(hire):
+def test_orders_without_options_are_none(start_workers):
     with pytest.raises(ConfigError, match="the server's options differ"):
-        hire(Welcome({}, 1000, 8.0))
+        start_workers(Welcome({}, 1000, 8.0))
 
 
-def test_the_hosts_own_model_directory_wins(hire):
+def test_the_hosts_own_model_directory_wins(start_workers):
     with pytest.raises(StartError, match="/ours"):
-        hire(welcome(model_dir="/theirs", engine="lite"), "-model_dir", "/ours")
+        start_workers(welcome(model_dir="/theirs", engine="lite"), "-model_dir", "/ours")
 
 
-def test_who_is_not_there_cannot_be_killed_and_hears_nothing(hire):
-    staff = hire(welcome())
-    staff.kill(0)
-    assert not staff.keeper.send_stop(0, [b"a job"])
+def test_who_is_not_there_cannot_be_killed_and_hears_nothing(start_workers):
+    host_workers = start_workers(welcome())
+    host_workers.kill(0)
+    assert not host_workers.supervisor.send_stop(0, [b"a job"])
 
 
 # ---- all of it -------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def test_level_time_stage_message(level, letter):
 
 
 @pytest.mark.parametrize("module, stage", [
-    ("core.ventilator", "VENTILATOR"), ("core.recovery", "VENTILATOR"), ("core.sink", "SINK"), ("core.outlet", "SINK"),
+    ("core.ventilator", "VENTILATOR"), ("core.scheduler", "VENTILATOR"), ("core.sink", "SINK"), ("core.outlet", "SINK"),
     ("engine", "GRAPHOPT"), ("engine.artefact", "GRAPHOPT"), ("proxy.app", "PROXY"), ("supervisor", "SERVER"),
     ("core.sinkhole", "SERVER")])
 def test_the_stage_is_that_of_the_module(module, stage):
@@ -126,7 +126,7 @@ def test_a_throttle_lets_few_lines_through_in_any_time_and_counts_the_rest():
 
 def test_many_warnings_of_a_kind_are_a_few_and_their_number(clocked):
     lines = [clocked(100 + number / 1000) for number in range(1000)]
-    assert lines == ["bad request"] * log.MOST_WARNINGS + [None] * (1000 - log.MOST_WARNINGS)
+    assert lines == ["bad request"] * log.MAX_WARNINGS + [None] * (1000 - log.MAX_WARNINGS)
     assert clocked(111) == "bad request (980 more like it in the last 10 seconds)"
     assert clocked(111.1) == "bad request"
 
@@ -142,4 +142,4 @@ def test_the_log_has_a_brake():
     log.set_up(False, stream=stream)
     for _ in range(100):
         logging.getLogger("bert_serving.server.x").warning("again")
-    assert stream.getvalue().count("again") == log.MOST_WARNINGS
+    assert stream.getvalue().count("again") == log.MAX_WARNINGS

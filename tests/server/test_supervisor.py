@@ -9,14 +9,14 @@ import pytest
 from bert_serving.server import supervisor as module
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Ready, Stop, decode_to_worker
-from bert_serving.server.core.recovery import Fleet, WorkerState
+from bert_serving.server.core.scheduler import Scheduler, WorkerState
 from bert_serving.server.core.scaling import Scaler
 from bert_serving.server.engine.artefact import ArtefactOrders
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.errors import EngineError, ModelError, PortError, StartError, WorkerStartError
 from bert_serving.server.launchers.ray_actors import ClusterOrders, Wanted
 from bert_serving.server.process import ExitStatus
-from bert_serving.server.proxy.orders import HttpOptions, Model, ProxyOrders
+from bert_serving.server.proxy.orders import HttpOptions, ServedModel, ProxyOrders
 from bert_serving.server.stages.worker import WorkerOrders
 from bert_serving.server.supervisor import BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, MAX_FAILED_STARTS, Supervisor
 
@@ -27,7 +27,7 @@ WORKER = WorkerOrders(slot=0, jobs="jobs-0", results="results", largest_job=1000
                       device_is_a_must=False, verbose=False)
 PROXY = ProxyOrders(ip="127.0.0.1", port=1, port_out=2, host="127.0.0.1", http_port=0,
                     options=HttpOptions(http_max_connect=1, cors="*", max_message_mb=1.0, verbose=False), api_keys=(),
-                    curve=None, private=(), model=Model())
+                    curve=None, private=(), model=ServedModel())
 CLUSTER = ClusterOrders(connect=":1", workers=1, cpus=1, cpu=True, arguments=(), curve=None, verbose=False)
 
 ENDED, KILLED = ExitStatus(0), ExitStatus(None, signal.SIGKILL)
@@ -100,9 +100,9 @@ class World:
         self.lost, self.stops, self.ready = [], [], 0
         self.no_room = 0
         self.nobody_listens = False
-        self.fleet = Fleet(num_worker, Backlog(8, 8, 25), hang_seconds=60.0)
+        self.scheduler = Scheduler(num_worker, Backlog(8, 8, 25), hang_seconds=60.0)
         self.supervisor = Supervisor(
-            self.fleet, [replace(WORKER, slot=slot, jobs=f"jobs-{slot}") for slot in range(num_worker)],
+            self.scheduler, [replace(WORKER, slot=slot, jobs=f"jobs-{slot}") for slot in range(num_worker)],
             freeze_orders=ArtefactOrders(SETTINGS, "cache") if freeze else None,
             proxy_orders=PROXY if proxy else None, cluster_orders=CLUSTER if cluster else None, scaler=scaler,
             start_timeout=start_timeout, on_worker_lost=self.on_lost, send_stop=self.send_stop,
@@ -119,7 +119,7 @@ class World:
 
     def on_lost(self, slot, how):
         self.lost.append(slot)
-        self.fleet.lost(slot)
+        self.scheduler.lost(slot)
 
     def send_stop(self, slot, frames):
         self.stops.append(decode_to_worker(frames))
@@ -159,7 +159,7 @@ class World:
         return [child for child in self.started if child.module.endswith(name)]
 
     def get_ready(self, slot=0):
-        self.supervisor.on_ready(Ready(slot, self.fleet.workers[slot].incarnation,
+        self.supervisor.on_ready(Ready(slot, self.scheduler.workers[slot].incarnation,
                                        {"pid": 1, "device": -1, "num_threads": 1, "about": "fake", "seconds": 0.1}))
 
     def end_worker(self, slot=0, how=ExitStatus(None, signal.SIGSEGV)):
@@ -311,7 +311,7 @@ def test_a_worker_that_cannot_even_be_started_is_tried_again(world):
     one = world()
     one.no_room = 1
     one.begin()
-    assert not one.started and one.fleet.workers[0].state is WorkerState.LOST
+    assert not one.started and one.scheduler.workers[0].state is WorkerState.LOST
     one.later(BACKOFF_SECONDS)
     assert one.workers()[0].orders.incarnation == 2
     one.get_ready()
@@ -350,9 +350,9 @@ def test_while_others_work_a_worker_that_stays_away_does_not_end_the_server(worl
     for _ in range(2 * MAX_FAILED_STARTS):
         one.end_worker(1)
         one.later(MAX_BACKOFF_SECONDS)
-        assert one.failure is None and one.fleet.workers[1].state is WorkerState.STARTING
+        assert one.failure is None and one.scheduler.workers[1].state is WorkerState.STARTING
     one.get_ready(1)
-    assert one.fleet.num_ready == 2
+    assert one.scheduler.num_ready == 2
 
 
 def test_when_nobody_is_left_the_server_ends_with_the_reason(world):
@@ -361,7 +361,8 @@ def test_when_nobody_is_left_the_server_ends_with_the_reason(world):
     one.end_worker()
     for _ in range(MAX_FAILED_STARTS):
         assert one.failure is None
-        one.supervisor.on_start_fault(Fault(0, one.fleet.workers[0].incarnation, 0, "EngineError", "the GPU fell off"))
+        incarnation = one.scheduler.workers[0].incarnation
+        one.supervisor.on_start_fault(Fault(0, incarnation, 0, "EngineError", "the GPU fell off"))
         one.end_worker()
         one.later(MAX_BACKOFF_SECONDS)
     assert isinstance(one.failure, EngineError) and "the GPU fell off" in str(one.failure)
@@ -372,14 +373,14 @@ def test_a_last_word_after_death_is_not_taken_for_life(world):
     one.get_ready(0)
     one.end_worker(1)
     one.get_ready(1)                                 # had been on its way
-    assert one.fleet.workers[1].state is WorkerState.LOST and not one.ready
+    assert one.scheduler.workers[1].state is WorkerState.LOST and not one.ready
 
 
 def test_a_worker_that_hangs_is_killed_once(world):
     one = world().begin()
     one.get_ready()
-    one.fleet.backlog.add(make_pending(1))
-    one.fleet.next_flight(one.now)
+    one.scheduler.backlog.add(make_pending(1))
+    one.scheduler.next_flight(one.now)
     one.later(60.0)
     assert not one.workers()[0].deeds
     one.later(0.1)
@@ -488,8 +489,8 @@ def test_idle_workers_are_told_to_stop_and_busy_ones_are_killed(world):
     one = world(num_worker=3).begin()
     one.get_ready(0)
     one.get_ready(1)
-    one.fleet.backlog.add(make_pending(1))
-    busy = one.fleet.next_flight(one.now).slot
+    one.scheduler.backlog.add(make_pending(1))
+    busy = one.scheduler.next_flight(one.now).slot
     one.supervisor.stop()
     idle = 1 - busy
     assert one.stops == [Stop(idle, 1)]
@@ -531,9 +532,9 @@ def test_without_workers_of_this_host_it_is_ready_at_once(world):
 
 def join(one):
     """A worker of the cluster gets there."""
-    slot = one.fleet.add()
-    one.fleet.started(slot)
-    one.fleet.ready(slot)
+    slot = one.scheduler.add()
+    one.scheduler.started(slot)
+    one.scheduler.ready(slot)
     return slot
 
 
@@ -591,8 +592,8 @@ def test_the_cluster_is_told_how_many_are_wanted_and_so_is_the_next_who_asks_it(
     one = world(num_worker=0, cluster=True, scaler=Scaler(1, 4, backlog_seconds=1.0, idle_seconds=60.0)).begin()
     slot = join(one)
     one.later(1.0)
-    one.fleet.workers[slot].tokens_per_second = 1.0
-    one.fleet.backlog.add(make_pending(1, 3))
+    one.scheduler.workers[slot].tokens_per_second = 1.0
+    one.scheduler.backlog.add(make_pending(1, 3))
     for _ in range(4):
         one.later(1.0)
     cluster, = one.others("ray_actors")

@@ -42,7 +42,7 @@ def say(line: str) -> None:
 # ---- the parts -------------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
-class Run:
+class PeersRun:
     """What all parts of one call of the command share."""
 
     args: argparse.Namespace
@@ -83,7 +83,7 @@ def _plain(rows: Mapping[str, report.Row], absent: Mapping[str, str]) -> dict[st
     return {"rows": {name: asdict(row) for name, row in rows.items()}, "absent": dict(absent)}
 
 
-PARTS = {"engines": Run.engines, "servers": Run.servers}
+PARTS = {"engines": PeersRun.engines, "servers": PeersRun.servers}
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def _run(args: argparse.Namespace) -> int:
     texts = read_lines(args.sentences) if args.sentences else docstring_sentences()
     directory = model_directory(args.model, args.cache / "models")
     forms = Forms(directory, args.cache)
-    run = Run(args, texts, forms, Tokenizer(str(forms.vocabulary), True))
+    run = PeersRun(args, texts, forms, Tokenizer(str(forms.vocabulary), True))
     head = (f"Model {directory.name}, {counted(args.threads, 'thread')}, {counted(args.rounds, 'round')}, "
             f"sentences of {Path(args.sentences).name if args.sentences else 'docstrings'}; {host.describe()}; "
             f"{date.today()}")

@@ -56,7 +56,7 @@ EXACT = "own-fp32"
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerPeer:
     """One server.
 
     Attributes:
@@ -79,12 +79,12 @@ class Server:
 
 
 SERVERS = {server.name: server for server in (
-    Server("original", "the original server", "fp32", "original", None, False,
+    ServerPeer("original", "the original server", "fp32", "original", None, False,
            "bert-serving-server 1.10.0, unmodified, TensorFlow 1.12.0, Python 3.6, -num_worker 1"),
-    Server("own-fp32", "bert-as-service", "fp32", None, "own-fp32", False, "as bert-serving-start starts it"),
-    Server("own-int8", "bert-as-service int8", "int8", None, "own-int8", False, "-precision int8"),
-    Server("own-http", "bert-as-service over HTTP", "fp32", None, "own-fp32", True, "-http_port, /v1/embeddings"),
-    Server("infinity", "infinity over HTTP", "fp32", "infinity", None, True, "--engine torch, /embeddings"),
+    ServerPeer("own-fp32", "bert-as-service", "fp32", None, "own-fp32", False, "as bert-serving-start starts it"),
+    ServerPeer("own-int8", "bert-as-service int8", "int8", None, "own-int8", False, "-precision int8"),
+    ServerPeer("own-http", "bert-as-service over HTTP", "fp32", None, "own-fp32", True, "-http_port, /v1/embeddings"),
+    ServerPeer("infinity", "infinity over HTTP", "fp32", "infinity", None, True, "--engine torch, /embeddings"),
 )}
 """By name, in the order of the tables."""
 

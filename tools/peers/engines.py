@@ -323,10 +323,10 @@ def own(options: dict[str, Any]) -> Ready:
     from bert_serving.server.config import ServerConfig
     from bert_serving.server.core.features import Features
     from bert_serving.server.engine import artefact, backends, base
-    from bert_serving.server.engine.models import settle
+    from bert_serving.server.engine.models import resolve
 
-    model = settle(ServerConfig(model_dir=options["file"], max_seq_len=None, pooling_layer=(-1,), cpu=True,
-                                engine=options.get("engine", "lite"), precision=options["precision"]))
+    model = resolve(ServerConfig(model_dir=options["file"], max_seq_len=None, pooling_layer=(-1,), cpu=True,
+                                 engine=options.get("engine", "lite"), precision=options["precision"]))
     path = artefact.cached(model.settings, model.cache_dir)
     if path is None:
         path = Path(artefact.make(model.settings, model.cache_dir)["path"])

@@ -23,7 +23,7 @@ def onnx(model_dir: str, target: str) -> None:
     import torch
     from transformers import BertModel
 
-    class Encoder(torch.nn.Module):
+    class ExportedEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = BertModel.from_pretrained(model_dir, attn_implementation="eager",
@@ -37,7 +37,7 @@ def onnx(model_dir: str, target: str) -> None:
     mask[1, 5:] = 0
     names = ["input_ids", "attention_mask"]
     axes = {name: {0: "batch", 1: "length"} for name in (*names, "hidden")}
-    torch.onnx.export(Encoder().eval(), (ids, mask), target, input_names=names, output_names=["hidden"],
+    torch.onnx.export(ExportedEncoder().eval(), (ids, mask), target, input_names=names, output_names=["hidden"],
                       dynamic_axes=axes, opset_version=17, dynamo=False)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bert_serving.server.benchmark.load import BenchmarkError, Crowd, Load
 
-from .catalogue import PEERS, SERVERS, Peer, Server
+from .catalogue import PEERS, SERVERS, Peer, ServerPeer
 from .driver import EngineProcess, take_turns
 from .engine_rounds import Say, start
 from .environments import ENVIRONMENTS, PeerError, prepare
@@ -77,7 +77,7 @@ class Contest:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def enter(self, server: Server) -> None:
+    def enter(self, server: ServerPeer) -> None:
         """Start it, and beside it the engine that it has, where that is ours; or note why it is not there."""
         try:
             self._servers[server.name] = self._stack.enter_context(self._start(server))
@@ -89,7 +89,7 @@ class Contest:
             return
         self.say(f"{server.name}: ready")
 
-    def _start(self, server: Server) -> PeerServer:
+    def _start(self, server: ServerPeer) -> PeerServer:
         folder, max_seq_len = self.cache / "servers" / server.name, self.texts.kind.max_seq_len
         if server.environment is None:
             return own(self.forms.directory, max_seq_len, server.precision, server.is_http, folder)

@@ -11,7 +11,7 @@ from bert_serving.server.core.tokenization import BaseTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class WorkloadKind:
     """A kind of workload.
 
     Attributes:
@@ -38,13 +38,13 @@ class Kind:
 
 
 KINDS = {kind.name: kind for kind in (
-    Kind(name="short", about="sentences of at most ten words", longest=25, most_words=10, max_seq_len=25),
-    Kind(name="mixed", about="sentences, cut off at 40 tokens", longest=40, max_seq_len=40),
-    Kind(name="40", about="texts of 40 tokens", longest=40, shortest=40, joined=True, max_seq_len=40),
-    Kind(name="160", about="texts of 160 tokens", longest=160, shortest=160, joined=True, max_seq_len=160),
-    Kind(name="320", about="texts of 320 tokens", longest=320, shortest=320, joined=True, max_seq_len=320),
-    Kind(name="one", about="one sentence of 12 tokens alone", longest=12, shortest=12, most_words=11, max_seq_len=25,
-         tokens=12, repeat=25),
+    WorkloadKind(name="short", about="sentences of at most ten words", longest=25, most_words=10, max_seq_len=25),
+    WorkloadKind(name="mixed", about="sentences, cut off at 40 tokens", longest=40, max_seq_len=40),
+    WorkloadKind(name="40", about="texts of 40 tokens", longest=40, shortest=40, joined=True, max_seq_len=40),
+    WorkloadKind(name="160", about="texts of 160 tokens", longest=160, shortest=160, joined=True, max_seq_len=160),
+    WorkloadKind(name="320", about="texts of 320 tokens", longest=320, shortest=320, joined=True, max_seq_len=320),
+    WorkloadKind(name="one", about="one sentence of 12 tokens alone", longest=12, shortest=12, most_words=11,
+                 max_seq_len=25, tokens=12, repeat=25),
 )}
 
 
@@ -56,7 +56,7 @@ class Workload:
         sequences: the texts as token numbers, [CLS] and [SEP] included.
     """
 
-    kind: Kind
+    kind: WorkloadKind
     texts: list[str]
     sequences: list[list[int]]
 
@@ -69,7 +69,7 @@ class Workload:
         return f"{self.kind.about}: {count}, {counted(self.tokens, 'token')}, {self.tokens / count:.1f} on average"
 
 
-def choose(kind: Kind, texts: Sequence[str], tokenizer: BaseTokenizer, *, scale: float = 1.0,
+def choose(kind: WorkloadKind, texts: Sequence[str], tokenizer: BaseTokenizer, *, scale: float = 1.0,
            count: int | None = None) -> Workload:
     """The first texts of that kind.
 
@@ -96,7 +96,7 @@ def choose(kind: Kind, texts: Sequence[str], tokenizer: BaseTokenizer, *, scale:
                          "file")
 
 
-def _candidates(kind: Kind, texts: Sequence[str]) -> Iterator[str]:
+def _candidates(kind: WorkloadKind, texts: Sequence[str]) -> Iterator[str]:
     if not kind.joined:
         yield from (text for text in texts if kind.most_words is None or len(text.split()) <= kind.most_words)
         return

@@ -12,7 +12,7 @@ from typing import (Any, AsyncGenerator, AsyncIterable, AsyncIterator, Callable,
                     Union)
 
 from .calls import Calls, Inputs, Response, Stream, T
-from .channel import Channel, Patience
+from .channel import Channel, Deadline
 from .errors import UnavailableError
 
 __all__ = ["AsyncBertClient"]
@@ -107,9 +107,9 @@ class AsyncBertClient(Calls):
         self._reader = _Reader(self._channel)
         weakref.finalize(self, self._reader.let_go).atexit = False
 
-    async def _wait(self, channel: Channel, ready: Callable[[], Optional[T]], *patiences: Patience,
+    async def _wait(self, channel: Channel, ready: Callable[[], Optional[T]], *deadlines: Deadline,
                     ids: Iterable[int] = ()) -> Optional[T]:
-        return await self._reader.wait(ready, patiences, ids)
+        return await self._reader.wait(ready, deadlines, ids)
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -130,13 +130,13 @@ class _Reader:
         self._others: Set["asyncio.Future[None]"] = set()    # those who wait for anything else
         channel.on_change = self._wake
 
-    async def wait(self, ready: Callable[[], Optional[T]], patiences: Iterable[Patience],
+    async def wait(self, ready: Callable[[], Optional[T]], deadlines: Iterable[Deadline],
                    ids: Iterable[int]) -> Optional[T]:
         """As :meth:`Channel.wait`, for a task."""
         self._start()
         loop = asyncio.get_running_loop()
         while True:
-            left = min(patience.left() for patience in patiences)
+            left = min(deadline.left() for deadline in deadlines)
             woken: "asyncio.Future[None]" = loop.create_future()
             timer = None
             try:
@@ -208,7 +208,7 @@ def _settle(futures: List["asyncio.Future[None]"]) -> None:
 def _read(channel: Channel, is_alone: List[bool]) -> None:
     """Read until the channel is closed, or nobody is left to close it."""
     try:
-        while channel.wait(lambda: is_alone or None, Patience(_IDLE_MS), steadfast=True) is None:
+        while channel.wait(lambda: is_alone or None, Deadline(_IDLE_MS), steadfast=True) is None:
             pass
         channel.close()
     except UnavailableError:

@@ -17,13 +17,13 @@ from typing import (Any, AsyncGenerator, AsyncIterator, Callable, Coroutine, Dic
 import numpy as np
 
 from . import __version__
-from .channel import Channel, Patience
+from .channel import Channel, Deadline
 from .checks import (Address, check_input, check_kind, check_ports, check_timeout, check_version as check_server,
                      is_ours, is_short, server_addresses, valid_identity)
 from .curve import CurveDir, find
 from .errors import RequestError, UnavailableError
 from .exchange import Exchange, Reply
-from .fleet import Fleet
+from .multi_server import MultiServerChannel
 from .hosts import check_host
 from .options import PAIRS, TOKENS, RequestOptions, announced
 from .pairs import SEPARATOR, Pair
@@ -150,7 +150,7 @@ class Calls:
         self._begin(valid_identity(identity), shared=bool(identity))
         _clients.add(self)
 
-    async def _wait(self, channel: Channel, ready: Callable[[], Optional[T]], *patiences: Patience,
+    async def _wait(self, channel: Channel, ready: Callable[[], Optional[T]], *deadlines: Deadline,
                     ids: Iterable[int] = ()) -> Optional[T]:
         """As :meth:`Channel.wait`; ``ids`` says that only the replies to these requests can make a difference."""
         raise NotImplementedError
@@ -163,7 +163,7 @@ class Calls:
     @property
     def status(self) -> Dict[str, Any]:
         """This client's own state, as plain values that JSON can hold: ``identity`` is text."""
-        servers = {"servers": self._channel.states()} if isinstance(self._channel, Fleet) else {}
+        servers = {"servers": self._channel.states()} if isinstance(self._channel, MultiServerChannel) else {}
         return {
             **servers,
             "identity": self.identity.decode("utf-8", "backslashreplace"),
@@ -203,12 +203,12 @@ class Calls:
     async def _greet(self) -> None:
         """Do the checks, if there are any to do."""
         if self._checks:
-            await self._ask(SHOW_CONFIG, Patience(self.timeout))
+            await self._ask(SHOW_CONFIG, Deadline(self.timeout))
 
     async def _encode(self, texts: Any, blocking: bool, is_tokenized: bool, show_tokens: bool,
                       input: Optional[str]) -> Any:
-        channel, patience = self._channel, Patience(self.timeout)
-        request_id = await self._submit(texts, is_tokenized, patience, collect=not blocking, show_tokens=show_tokens,
+        channel, deadline = self._channel, Deadline(self.timeout)
+        request_id = await self._submit(texts, is_tokenized, deadline, collect=not blocking, show_tokens=show_tokens,
                                         input=input)
         shown = self.token_info_available or _shows_on_request(self._server)
         try:
@@ -217,13 +217,13 @@ class Calls:
                       "-show_tokens_to_client to have them. Only the vectors are returned")
             if not blocking:
                 return None
-            reply: Any = await self._wait(channel, lambda: channel.exchange.take(request_id), patience,
+            reply: Any = await self._wait(channel, lambda: channel.exchange.take(request_id), deadline,
                                           ids=[request_id])
         finally:
             if blocking:
                 channel.abandon([request_id])
         if reply is None:
-            raise channel.late("encode %s" % counted(len(texts), "text"), patience)
+            raise channel.timeout_error("encode %s" % counted(len(texts), "text"), deadline)
         response = self._respond(reply)
         if show_tokens and shown:
             return response.embedding, response.tokens
@@ -238,16 +238,16 @@ class Calls:
             return reply or (None if channel.exchange.collectable else _DONE)
 
         while True:
-            patience = Patience(self.timeout)
-            reply: Any = await self._wait(channel, ready, patience)
+            deadline = Deadline(self.timeout)
+            reply: Any = await self._wait(channel, ready, deadline)
             if reply is _DONE:
                 return
             if reply is None:
-                raise channel.late("send the next result", patience)
+                raise channel.timeout_error("send the next result", deadline)
             yield self._respond(reply)
 
     async def _fetch_all(self, sort: bool, concat: bool) -> Any:
-        channel, patience = self._channel, Patience(self.timeout)
+        channel, deadline = self._channel, Deadline(self.timeout)
         missing = -1
 
         def ready() -> Any:
@@ -257,12 +257,12 @@ class Calls:
                 return failure
             before, missing = missing, len(channel.exchange.collectable) - len(channel.exchange.collected)
             if before != missing:
-                patience.restart()
+                deadline.restart()
             return None if missing else channel.exchange.take_all()
 
-        replies: Any = await self._wait(channel, ready, patience)
+        replies: Any = await self._wait(channel, ready, deadline)
         if replies is None:
-            raise channel.late("send the other %s" % counted(missing, "result"), patience)
+            raise channel.timeout_error("send the other %s" % counted(missing, "result"), deadline)
         if isinstance(replies, Failure):
             self._respond(replies)
         if not replies:
@@ -285,13 +285,13 @@ class Calls:
             queue = exchange.tap()
         try:
             for _ in itertools.count() if max_num is None else range(max_num):
-                patience = Patience(self.timeout)
+                deadline = Deadline(self.timeout)
                 try:
-                    result = await self._wait(channel, lambda: queue.popleft() if queue else None, patience)
+                    result = await self._wait(channel, lambda: queue.popleft() if queue else None, deadline)
                 except UnavailableError:
                     return
                 if result is None:
-                    raise channel.late("publish a result", patience)
+                    raise channel.timeout_error("publish a result", deadline)
                 yield self._respond(result)
         finally:
             with channel.changing():
@@ -308,10 +308,10 @@ class Calls:
                 except StopAsyncIteration:
                     return
                 await self._wait(channel, lambda: stream.stopped or len(stream.ids) < MAX_IN_FLIGHT or None,
-                                 Patience(-1))
+                                 Deadline(-1))
                 if stream.stopped:
                     return
-                await self._submit(batch, stream.is_tokenized, Patience(self.timeout), collect=True, group=stream.ids,
+                await self._submit(batch, stream.is_tokenized, Deadline(self.timeout), collect=True, group=stream.ids,
                                    show_tokens=stream.show_tokens, input=stream.input)
         except BaseException as error:  # raised again where the results are read
             stream.error = error
@@ -323,21 +323,21 @@ class Calls:
         channel = stream.channel
         try:
             while True:
-                patience = Patience(self.timeout)
+                deadline = Deadline(self.timeout)
 
                 def ready() -> Any:
                     reply = channel.exchange.take_first(stream.ids)
                     if reply is None and not stream.ids:
-                        patience.restart()  # it is the generator that takes its time
+                        deadline.restart()  # it is the generator that takes its time
                         return _DONE if stream.finished else None
                     return reply
 
-                reply = await self._wait(channel, ready, patience)
+                reply = await self._wait(channel, ready, deadline)
                 if reply is _DONE:
                     break
                 if reply is None:
                     sent = counted(len(stream.ids), "batch", "batches")
-                    raise channel.late("answer what was sent (%s)" % sent, patience)
+                    raise channel.timeout_error("answer what was sent (%s)" % sent, deadline)
                 yield self._respond(reply)
             if stream.error is not None:
                 raise stream.error
@@ -346,14 +346,14 @@ class Calls:
                 stream.stopped = True
 
     async def _server_config(self) -> Dict[str, Any]:
-        return await self._ask(SHOW_CONFIG, Patience(self.timeout))
+        return await self._ask(SHOW_CONFIG, Deadline(self.timeout))
 
     async def _server_status(self) -> Dict[str, Any]:
-        patience = Patience(self.timeout)
+        deadline = Deadline(self.timeout)
         # A server before 1.9.3 takes SHOW_STATUS for sentences, and loses a worker over it. Such a server, and ours,
         # has the statistics in its configuration; whoever has not knows SHOW_STATUS.
-        config = await self._ask(SHOW_CONFIG, patience)
-        return config if "statistic" in config else await self._ask(SHOW_STATUS, patience)
+        config = await self._ask(SHOW_CONFIG, deadline)
+        return config if "statistic" in config else await self._ask(SHOW_STATUS, deadline)
 
     # ---- how it is done ----------------------------------------------------------------------------------------------
 
@@ -364,9 +364,9 @@ class Calls:
         exchange = Exchange(identity, last_id=secrets.randbits(48) if shared else 0, shared=shared)
         max_unread = 1000 if shared else 0
         if self._addresses:
-            self._channel = Fleet(self._addresses, exchange, max_unread=max_unread, max_unsent=self._max_unsent,
-                                  keys=self._keys,
-                                  check=check_server if "check_version" in self._checks else lambda config: None)
+            check = check_server if "check_version" in self._checks else lambda config: None
+            self._channel = MultiServerChannel(self._addresses, exchange, max_unread=max_unread,
+                                               max_unsent=self._max_unsent, keys=self._keys, check=check)
         else:
             self._channel = Channel(host=self.ip, port=self.port, port_out=self.port_out, exchange=exchange,
                                     max_unread=max_unread, max_unsent=self._max_unsent, keys=self._keys)
@@ -382,54 +382,54 @@ class Calls:
         self._begin(valid_identity(), shared=False)
         self._channel.closed = closed
 
-    async def _known_server(self, patience: Patience) -> Dict[str, Any]:
+    async def _known_server(self, deadline: Deadline) -> Dict[str, Any]:
         """The server's configuration, asked for once for all who need it."""
         channel = self._channel
         # An original server loses the first result if the subscription has not arrived; after a reply it has. And after
         # a reconnection it may be another server.
         while self._server is None or self._server_since != channel.reconnections():
             if self._asking:
-                if await self._wait(channel, lambda: None if self._asking else True, patience) is None:
-                    raise channel.late("answer %s" % SHOW_CONFIG.decode(), patience)
+                if await self._wait(channel, lambda: None if self._asking else True, deadline) is None:
+                    raise channel.timeout_error("answer %s" % SHOW_CONFIG.decode(), deadline)
                 continue
             self._asking = True  # of two threads that come here at once both ask, which does no harm
             try:
-                return await self._ask(SHOW_CONFIG, patience)
+                return await self._ask(SHOW_CONFIG, deadline)
             finally:
                 with channel.changing():
                     self._asking = False
         return self._server
 
-    async def _join(self, fleet: Fleet, patience: Patience) -> None:
+    async def _join(self, multi_channel: MultiServerChannel, deadline: Deadline) -> None:
         """Wait for one of several servers, and a moment for the others.
 
         Raises:
             ValueError: they are not alike.
         """
         def ready() -> Optional[List[str]]:
-            return fleet.objections() or ([] if fleet.is_settled() else None)
+            return multi_channel.objections() or ([] if multi_channel.is_settled() else None)
 
         def first() -> Optional[List[str]]:
-            return [] if any(lane.open for lane in fleet.dispatch.lanes) else ready()
+            return [] if any(lane.open for lane in multi_channel.dispatch.lanes) else ready()
 
-        objections = await self._wait(fleet, first, patience, Patience(_SILENT_SECONDS * 1000))
-        if objections is None and patience.left():
-            _warn(fleet.waits())
-            objections = await self._wait(fleet, first, patience)
+        objections = await self._wait(multi_channel, first, deadline, Deadline(_SILENT_SECONDS * 1000))
+        if objections is None and deadline.left():
+            _warn(multi_channel.waits())
+            objections = await self._wait(multi_channel, first, deadline)
         if objections is None:
-            raise fleet.late("answer %s" % SHOW_CONFIG.decode(), patience)
-        objections = objections or await self._wait(fleet, ready, patience, Patience(_JOIN_MS))
+            raise multi_channel.timeout_error("answer %s" % SHOW_CONFIG.decode(), deadline)
+        objections = objections or await self._wait(multi_channel, ready, deadline, Deadline(_JOIN_MS))
         if objections:
             raise ValueError("; ".join(objections))
 
-    async def _submit(self, texts: Any, is_tokenized: bool, patience: Patience, collect: bool,
+    async def _submit(self, texts: Any, is_tokenized: bool, deadline: Deadline, collect: bool,
                       group: Optional[Set[int]] = None, show_tokens: bool = False,
                       input: Optional[str] = None) -> int:
         """Send an encode request; its id."""
         kind = check_kind(texts, is_tokenized, input)
         is_tokenized = is_tokenized or kind == TOKENS
         check_input(texts, is_tokenized)
-        server = await self._known_server(patience)
+        server = await self._known_server(deadline)
         self._warn_of_servers()
         self._warn_of_length(texts, is_tokenized)
         if not is_ours(server) and set(b"#@") & set(self.identity):
@@ -438,7 +438,7 @@ class Calls:
         options = self._options(server, texts, kind, has_deadline=not collect, show_tokens=show_tokens)
         with self._channel.changing() as exchange:
             request_id = exchange.number()
-        self._channel.post(request_id, encode_request(exchange.identity, request_id, texts, options), patience,
+        self._channel.post(request_id, encode_request(exchange.identity, request_id, texts, options), deadline,
                            size=len(texts), collect=collect, group=group)
         return request_id
 
@@ -464,36 +464,36 @@ class Calls:
         return RequestOptions(timeout=self.timeout if has_deadline and "timeout" in known else None,
                               tokens=show_tokens and "tokens" in known, input=kind)
 
-    async def _ask(self, command: bytes, patience: Patience) -> Dict[str, Any]:
+    async def _ask(self, command: bytes, deadline: Deadline) -> Dict[str, Any]:
         """The answer to a command.
 
         Asked again if a connected server stays silent: an original one publishes whether or not the subscription has
         arrived. To one that is not connected nothing is repeated, since all of it would be delivered in the end.
         """
         channel = self._channel
-        if self._server is None and isinstance(channel, Fleet):
-            await self._join(channel, patience)
+        if self._server is None and isinstance(channel, MultiServerChannel):
+            await self._join(channel, deadline)
         ids: List[int] = []
-        pause, silence = _FIRST_RETRY, Patience(_SILENT_SECONDS * 1000)
+        pause, silence = _FIRST_RETRY, Deadline(_SILENT_SECONDS * 1000)
         since = channel.reconnections()
         try:
             while True:
                 if not ids or channel.is_connected():
                     with channel.changing() as exchange:
                         ids.append(exchange.number())
-                    channel.post(ids[-1], encode_command(exchange.identity, command, ids[-1]), patience)
-                    retry = Patience(pause * 1000)
+                    channel.post(ids[-1], encode_command(exchange.identity, command, ids[-1]), deadline)
+                    retry = Deadline(pause * 1000)
                     pause = min(2 * pause, _LAST_RETRY)
                 else:
-                    retry = Patience(_FIRST_RETRY * 1000)
+                    retry = Deadline(_FIRST_RETRY * 1000)
                 reply: Any = await self._wait(channel, lambda: next(filter(None, map(exchange.take, ids)), None),
-                                              patience, retry, ids=ids)
+                                              deadline, retry, ids=ids)
                 if reply is not None:
                     break
-                if not patience.left():
-                    raise channel.late("answer %s" % command.decode(), patience)
+                if not deadline.left():
+                    raise channel.timeout_error("answer %s" % command.decode(), deadline)
                 if not silence.left() and not channel.is_connected():
-                    silence = Patience(-1)
+                    silence = Deadline(-1)
                     _warn(channel.waits())
         finally:
             channel.abandon(ids)
@@ -530,7 +530,7 @@ class Calls:
         return Response(reply.request_id, self.formatter(reply.embedding), reply.tokens)
 
     def _warn_of_servers(self) -> None:
-        objections = self._channel.objections() if isinstance(self._channel, Fleet) else []
+        objections = self._channel.objections() if isinstance(self._channel, MultiServerChannel) else []
         for objection in objections:
             if objection not in self._told:
                 self._told.add(objection)

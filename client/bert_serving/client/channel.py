@@ -25,7 +25,7 @@ _disowned: "List[Channel]" = []
 """Kept for ever, so that no destructor touches their sockets."""
 
 
-class Patience:
+class Deadline:
     """A timeout that is running, or that never runs out."""
 
     def __init__(self, timeout_ms: Optional[float]) -> None:
@@ -106,7 +106,7 @@ class Channel:
             yield self.exchange
             self._tell()
 
-    def post(self, request_id: int, frames: List[bytes], patience: Patience, **expectation: Any) -> None:
+    def post(self, request_id: int, frames: List[bytes], deadline: Deadline, **expectation: Any) -> None:
         """Send a message whose reply is expected.
 
         Args:
@@ -117,15 +117,15 @@ class Channel:
         """
         self.links()
         with self.changing() as exchange:
-            self._look()  # so that this request does not count as one from before a reconnection
+            self._update()  # so that this request does not count as one from before a reconnection
             exchange.expect(request_id, frames, **expectation)
         try:
-            self._send(frames, patience)
+            self._send(frames, deadline)
         except BaseException:
             self.abandon([request_id])
             raise
 
-    def wait(self, ready: Callable[[], Optional[T]], *patiences: Patience, steadfast: bool = False) -> Optional[T]:
+    def wait(self, ready: Callable[[], Optional[T]], *deadlines: Deadline, steadfast: bool = False) -> Optional[T]:
         """What ``ready`` gives, as soon as it is not None; None when one patience is at an end.
 
         Args:
@@ -143,7 +143,7 @@ class Channel:
                 value = self._value(ready, steadfast)
                 if value is not None or last_look:
                     return value
-                left = min(patience.left() for patience in patiences)
+                left = min(deadline.left() for deadline in deadlines)
                 last_look = not left
                 if self._reading or not self._expecting:
                     self._inbox.wait(min(left, threading.TIMEOUT_MAX))
@@ -179,16 +179,16 @@ class Channel:
         with self._inbox:
             if self._links is None:
                 return False
-            self._look()
+            self._update()
             return self._links[0].connected
 
     def reconnections(self) -> int:
         """How often the connection was lost and was there again; since the last time the server may be another one."""
         with self._inbox:
-            self._look()
+            self._update()
             return self._reconnections
 
-    def late(self, what: str, patience: Patience) -> DeadlineError:
+    def timeout_error(self, what: str, deadline: Deadline) -> DeadlineError:
         """The error for a wait that was too long: says who, where, how long, and what was seen of the server.
 
         Args:
@@ -196,7 +196,7 @@ class Channel:
             patience: how long it was waited for.
         """
         return DeadlineError("the server at %s, ports %s and %s, did not %s within %s ms: %s" % (
-            *self._address, what, patience.timeout_ms, self._in_sight()))
+            *self._address, what, deadline.timeout_ms, self._in_sight()))
 
     def waits(self) -> str:
         """What to tell whoever wonders why nothing happens: who is waited for, and what was seen of it."""
@@ -204,7 +204,7 @@ class Channel:
 
     def _in_sight(self) -> str:
         with self._inbox:
-            self._look()
+            self._update()
             links = self._links or ()
             seen = " and ".join(link.describe() for link in links) or "the client was closed"
         if links and all(link.connected for link in links):
@@ -274,10 +274,10 @@ class Channel:
         """Why the server does not let this client in; empty if it does, or if that is not known."""
         return next((link.unauthorized for link in self._links or () if link.unauthorized), "")
 
-    def _send(self, frames: List[bytes], patience: Patience) -> None:
-        left = patience.left()
+    def _send(self, frames: List[bytes], deadline: Deadline) -> None:
+        left = deadline.left()
         if not self._outbox.acquire(timeout=-1 if left == float("inf") else left):
-            raise self.late("take a request", patience)
+            raise self.timeout_error("take a request", deadline)
         try:
             while True:
                 sender, _ = self.links()
@@ -286,9 +286,9 @@ class Channel:
                     is_next = self._send_again()
                 if is_next and sender.send(frames):
                     return
-                left = min(_SLICE, patience.left())
+                left = min(_SLICE, deadline.left())
                 if not left:
-                    raise self.late("take a request", patience)
+                    raise self.timeout_error("take a request", deadline)
                 with self._inbox:
                     if not self._reading:
                         # The server may be waiting for its results to be read before it takes more.
@@ -320,22 +320,22 @@ class Channel:
             return
         sender, receiver = self._links
         messages: List[List[bytes]] = []
-        news = True
+        has_events = True
         self._reading = True
         self._inbox.release()
         try:
-            news = wait_for(seconds, [sender], [receiver], room)
+            has_events = wait_for(seconds, [sender], [receiver], room)
             messages = receiver.receive(_MAX_READ)
         finally:
             self._inbox.acquire()
             self._reading = False
             for message in messages:
                 self.exchange.receive(message)
-            if news:
-                self._look()
+            if has_events:
+                self._update()
             self._tell()
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         """See whether the connection was lost and is there again. Called with the inbox held.
 
         A thread that reads does it for all.
@@ -344,8 +344,8 @@ class Channel:
             return
         sender, receiver = self._links
         if is_news(sender, receiver):
-            sender.look()
-            receiver.look()
+            sender.update()
+            receiver.update()
         made = (sender.connections, receiver.connections)
         # Both: an answer to what is sent again has to find its way back.
         if made != self._made and sender.connected and receiver.connected:

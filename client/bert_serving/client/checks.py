@@ -19,10 +19,10 @@ OLDEST_SERVER = (1, 5, 7)
 Address = Tuple[str, int, int]
 """Host, port, port_out."""
 
-# Options of a server each of which makes the vectors others. The engine is none of them: `lite` and `graph` agree.
-DECISIVE = ("model_name", "hidden_size", "ckpt_name", "max_seq_len", "do_lower_case", "pooling_layer",
-            "pooling_strategy", "mask_cls_sep", "no_special_token", "no_position_embeddings", "fixed_embed_length",
-            "num_labels", "precision")
+# Server options that change the vectors. The engine is not among them: `lite` and `graph` agree.
+VECTOR_OPTIONS = (
+    "model_name", "hidden_size", "ckpt_name", "max_seq_len", "do_lower_case", "pooling_layer", "pooling_strategy",
+    "mask_cls_sep", "no_special_token", "no_position_embeddings", "fixed_embed_length", "num_labels", "precision")
 
 
 def valid_identity(identity: Union[None, str, bytes] = None) -> bytes:
@@ -101,7 +101,7 @@ def _address(entry: Union[str, Sequence[Any]], port: int, port_out: int) -> Addr
 
 def difference(config: Dict[str, Any], other: Dict[str, Any]) -> Optional[str]:
     """Why servers with these configurations do not give the same vectors; None if they do, as far as they tell."""
-    return ", ".join("%s is %s instead of %s" % (key, config[key], other[key]) for key in DECISIVE
+    return ", ".join("%s is %s instead of %s" % (key, config[key], other[key]) for key in VECTOR_OPTIONS
                      if key in config and key in other and config[key] != other[key]) or None
 
 

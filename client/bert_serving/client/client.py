@@ -12,7 +12,7 @@ from typing import Any, AsyncGenerator, Callable, Dict, Iterable, Iterator, Opti
 import zmq
 
 from .calls import Calls, Inputs, Response, Servers, Stream, T, iterate, run
-from .channel import Channel, Patience
+from .channel import Channel, Deadline
 from .curve import CurveDir
 from .link import context
 
@@ -219,9 +219,9 @@ class BertClient(Calls):
 
     # ---- how it waits ------------------------------------------------------------------------------------------------
 
-    async def _wait(self, channel: Channel, ready: Callable[[], Optional[T]], *patiences: Patience,
+    async def _wait(self, channel: Channel, ready: Callable[[], Optional[T]], *deadlines: Deadline,
                     ids: Iterable[int] = ()) -> Optional[T]:
-        return channel.wait(ready, *patiences)
+        return channel.wait(ready, *deadlines)
 
     async def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)

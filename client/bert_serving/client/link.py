@@ -70,9 +70,9 @@ class Link:
 
     Attributes:
         socket: the ZeroMQ socket.
-        news: a file descriptor that is readable when :meth:`look` has something to see.
+        news: a file descriptor that is readable when :meth:`update` has something to see.
         port: where it connects to.
-        connected: whether there is a peer, as of the last :meth:`look`.
+        connected: whether there is a peer, as of the last :meth:`update`.
         connections: how many times a connection was made.
         refused: the last peer spoke, but not ZeroMQ, or was not the kind of socket that belongs here.
         unauthorized: why the server does not let this client in, and what to do; empty as long as that is not known.
@@ -119,17 +119,17 @@ class Link:
                 self.socket.setsockopt(zmq.SUBSCRIBE, subscription)
             _monitor(self.socket, self._monitor,
                      _CONNECTED | _READY | _LOST | _FAILED | _MISFIT | _UNKNOWN)
-            self.news = int(self._monitor.getsockopt(zmq.FD))
-            self.look()  # libzmq signals to a reader that has found nothing before
+            self.monitor_fd = int(self._monitor.getsockopt(zmq.FD))
+            self.update()  # libzmq signals to a reader that has found nothing before
             self.socket.connect("tcp://%s:%s" % (host, port))
         except BaseException:
             self.close()
             raise
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Bring ``connected``, ``connections``, ``refused`` and ``unauthorized`` up to date."""
         try:
-            while True:  # to the end: ``news`` tells only of what comes after it
+            while True:  # to the end: ``monitor_fd`` tells only of what comes after it
                 # [event (16 bits) value (32 bits), address]; pyzmq's own reader of it costs an import of asyncio.
                 frame = self._monitor.recv_multipart(zmq.NOBLOCK)[0]
                 event, value = (int.from_bytes(part, sys.byteorder) for part in (frame[:2], frame[2:6]))
@@ -179,18 +179,18 @@ class Link:
         return ("%s does without keys, so nothing would be encrypted: start it with -curve_dir, or leave curve_dir and "
                 "%s out" % (where, ENVIRONMENT))
 
-    def meet(self, seconds: float) -> None:
+    def wait_connected(self, seconds: float) -> None:
         """Return when there is a peer, or it does not let this client in, or after so many seconds."""
         poller = zmq.Poller()
-        poller.register(self.news, zmq.POLLIN)
+        poller.register(self.monitor_fd, zmq.POLLIN)
         end = time.monotonic() + seconds
-        self.look()
+        self.update()
         while not self.connected and not self.unauthorized and time.monotonic() < end:
             poller.poll(math.ceil(max(0.0, end - time.monotonic()) * 1000))
-            self.look()
+            self.update()
 
     def describe(self) -> str:
-        """What the last :meth:`look` says about the connection, as part of a sentence."""
+        """What the last :meth:`update` says about the connection, as part of a sentence."""
         if self.connected:
             return "connected to port %s" % self.port
         if self.connections:
@@ -295,9 +295,9 @@ def wait_for(seconds: float, senders: Sequence[Link], receivers: Sequence[Link],
     poller = zmq.Poller()
     for receiver in receivers:
         poller.register(receiver.socket, zmq.POLLIN)
-        poller.register(receiver.news, zmq.POLLIN)
+        poller.register(receiver.monitor_fd, zmq.POLLIN)
     for sender in senders:
-        poller.register(sender.news, zmq.POLLIN)
+        poller.register(sender.monitor_fd, zmq.POLLIN)
         if room:
             poller.register(sender.socket, zmq.POLLOUT)
     return any(isinstance(found, int) for found, _ in poller.poll(math.ceil(seconds * 1000)))
@@ -307,5 +307,5 @@ def is_news(*links: Link) -> bool:
     """Whether there is news of a connection."""
     poller = zmq.Poller()
     for link in links:
-        poller.register(link.news, zmq.POLLIN)
+        poller.register(link.monitor_fd, zmq.POLLIN)
     return bool(poller.poll(0))

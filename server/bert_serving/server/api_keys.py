@@ -1,4 +1,4 @@
-"""Keys that let callers of the HTTP proxy in: where they come from, and how one is recognised.
+"""ApiKeys that let callers of the HTTP proxy in: where they come from, and how one is recognised.
 
 A key is a secret: no message, log line or status reply of this package holds one.
 """
@@ -14,7 +14,7 @@ from bert_serving.client.words import counted
 
 from .errors import ConfigError
 
-SHORTEST, LONGEST = 16, 512
+MIN_CHARACTERS, MAX_CHARACTERS = 16, 512
 """Characters of a key. Nobody counts wrong guesses here, so that a key must be too long to guess."""
 
 MAKE_ONE = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
@@ -23,7 +23,7 @@ BEARER = re.compile(r"bearer +(\S+)", re.IGNORECASE)
 """``Authorization: Bearer KEY``, as OpenAI's clients and Prometheus send it."""
 
 
-class Keys:
+class ApiKeys:
     """The keys that open the door; without any it stands open."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
@@ -81,8 +81,9 @@ def _lines(file: str | Path) -> list[tuple[int, str]]:
 
 
 def _checked(key: str, where: str) -> str:
-    if not SHORTEST <= len(key) <= LONGEST:
-        raise ConfigError(f"{where} has {counted(len(key), 'character')}, expected {SHORTEST} to {LONGEST}; {MAKE_ONE}")
+    if not MIN_CHARACTERS <= len(key) <= MAX_CHARACTERS:
+        raise ConfigError(f"{where} has {counted(len(key), 'character')}, expected {MIN_CHARACTERS} to "
+                          f"{MAX_CHARACTERS}; {MAKE_ONE}")
     if not all("!" <= character <= "~" for character in key):
         raise ConfigError(f"{where} holds a blank or a character that is not ASCII; {MAKE_ONE}")
     return key

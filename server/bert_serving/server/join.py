@@ -74,7 +74,7 @@ def get_worker_parser() -> argparse.ArgumentParser:
     return parser
 
 
-class Staff:
+class HostWorkers:
     """The workers of this host, for what a server's welcome says. See stages.agent.Staff."""
 
     def __init__(self, welcome: Welcome, on_lost: Callable[[int, Ending], None],
@@ -85,9 +85,9 @@ class Staff:
         """
         from .core.batching import Backlog
         from .core.placement import CPU
-        from .core.recovery import Fleet
-        from .crew import Crew, place
-        from .engine.models import settle
+        from .core.scheduler import Scheduler
+        from .local_workers import LocalWorkers, place
+        from .engine.models import resolve
         from .process import environment_for
         from .stages import endpoints
         from .supervisor import Supervisor
@@ -98,33 +98,33 @@ class Staff:
         try:
             config = _followed(welcome, own)
             where, plan = place(config)
-            model = settle(config, any(device != CPU for device in where.devices))
-            self.crew = Crew(self.context, self.run_directory, model, where, plan, welcome.largest_job)
+            model = resolve(config, any(device != CPU for device in where.devices))
+            self.local_workers = LocalWorkers(self.context, self.run_directory, model, where, plan, welcome.largest_job)
         except BaseException:
             self._discard()
             raise
         logger.info("model: %s%s", model.name, f" in {model.path}" if model.path else "")
-        self.crew.show()
-        self.results, self.pipes = self.crew.results, self.crew.pipes
-        self.fleet = Fleet(len(self.pipes), Backlog(1, 1, 1), math.inf)
-        self.keeper = Supervisor(
-            self.fleet, self.crew.orders, freeze_orders=self.crew.freeze_orders, proxy_orders=None,
-            start_timeout=config.start_timeout, on_worker_lost=on_lost,
+        self.local_workers.show()
+        self.results, self.pipes = self.local_workers.results, self.local_workers.pipes
+        self.scheduler = Scheduler(len(self.pipes), Backlog(1, 1, 1), math.inf)
+        self.supervisor = Supervisor(
+            self.scheduler, self.local_workers.orders, freeze_orders=self.local_workers.freeze_orders,
+            proxy_orders=None, start_timeout=config.start_timeout, on_worker_lost=on_lost,
             send_stop=lambda worker, frames: endpoints.hand(self.pipes[worker], frames),
             on_ready=lambda: logger.info(
                 "%s %s ready", every(len(self.pipes), "worker"), "is" if len(self.pipes) == 1 else "are"),
             environ=environment_for(config.verbose))
-        self.about = self.keeper.about
+        self.about = self.supervisor.about
 
     def kill(self, worker: int) -> None:
         """End a worker that hangs; the keeper replaces it."""
-        handle = self.keeper.handles.get(worker)
+        handle = self.supervisor.handles.get(worker)
         if handle is not None:
             handle.kill()
 
     def close(self) -> None:
         """Close the sockets, once the workers have been stopped."""
-        self.crew.close()
+        self.local_workers.close()
         self._discard()
 
     def _discard(self) -> None:
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     code = 0
     try:
         agent = Agent(lambda: connection(options.connect, keys), who,
-                      lambda welcome, on_lost: Staff(welcome, on_lost, options), options.patience or math.inf)
+                      lambda welcome, on_lost: HostWorkers(welcome, on_lost, options), options.patience or math.inf)
         if options.orders:
             agent.watch(0, agent.on_parent_gone)
         signal.signal(signal.SIGTERM, agent.on_signal)

@@ -30,7 +30,7 @@ class Stage(Enum):
 
 STAGES = {
     "core.ventilator": Stage.VENTILATOR,
-    "core.recovery": Stage.VENTILATOR,
+    "core.scheduler": Stage.VENTILATOR,
     "core.sink": Stage.SINK,
     "core.outlet": Stage.SINK,
     "engine": Stage.GRAPHOPT,
@@ -111,7 +111,7 @@ class Brake(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
             return True
-        kind = self._kinds.setdefault((record.pathname, record.lineno), Throttle(MOST_WARNINGS, BRAKE_SECONDS))
+        kind = self._kinds.setdefault((record.pathname, record.lineno), Throttle(MAX_WARNINGS, BRAKE_SECONDS))
         if not kind.is_open(record.created):
             kind.keep_back()
             return False
@@ -122,7 +122,7 @@ class Brake(logging.Filter):
         return True
 
 
-MOST_WARNINGS, BRAKE_SECONDS = 20, 10.0
+MAX_WARNINGS, BRAKE_SECONDS = 20, 10.0
 """Of one kind, that are let through in a time."""
 
 

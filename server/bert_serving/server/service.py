@@ -30,17 +30,17 @@ from .core.batching import Backlog
 from .core.outlet import Outlet
 from .core.membership import Members
 from .core.placement import CPU, MAX_THREADS
-from .core.recovery import CREDIT, Fleet
+from .core.scheduler import CREDIT, Scheduler
 from .core.remote_messages import Welcome
-from .core.remote_rows import Kind
+from .core.remote_rows import VectorKind
 from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import Limits, Ventilator
-from .crew import Crew, largest_job, largest_result, place
+from .local_workers import LocalWorkers, largest_job, largest_result, place
 from .engine import backends
 from .engine.base import EngineSettings
-from .engine.models import settle
+from .engine.models import resolve
 from .engine.quiet import tensorflow_version
 from .errors import EngineError, StartError
 from .launchers import ray_actors
@@ -48,11 +48,11 @@ from .launchers.ray_actors import ClusterOrders
 from .orders import pick
 from .process import environment_for
 from .proxy.orders import HttpOptions, ProxyOrders
-from .proxy.orders import Model as ServedModel
+from .proxy.orders import ServedModel as ServedModel
 from .stages import endpoints
-from .stages.annex import Annex
+from .stages.remote_workers import RemoteWorkers
 from .stages.broker import Broker
-from .stages.door import Door
+from .stages.authenticator import Authenticator
 from .supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -90,41 +90,43 @@ class Service:
                 if config.worker_port is None:
                     config = replace(config, worker_port=0)
             self.keys = keys.load(config.curve_dir) if config.curve_dir else None
-            front, outlet_socket, self.door = self._bind(config)
-            if self.door is not None:
-                undo.callback(self.door.close)
+            front, outlet_socket, self.authenticator = self._bind(config)
+            if self.authenticator is not None:
+                undo.callback(self.authenticator.close)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
-            self.model = settle(config, any(device != CPU for device in self.placement.devices))
+            self.model = resolve(config, any(device != CPU for device in self.placement.devices))
             self.largest_job = largest_job(config)
             self.config = self.model.config
-            self.crew = Crew(self.context, self.run_directory, self.model, self.placement, self.plan, self.largest_job)
-            undo.callback(self.crew.release)
-            annex_socket = self._open_annex(config)
+            self.local_workers = LocalWorkers(self.context, self.run_directory, self.model, self.placement, self.plan,
+                                              self.largest_job)
+            undo.callback(self.local_workers.release)
+            worker_socket = self._open_remote_workers(config)
             self.tensorflow_version = _tensorflow_version()
             self._build_rooms()
-            self.broker = Broker(front, outlet_socket, self.crew.results, self.crew.pipes, self.ventilator, self.outlet,
-                                 self.supervisor, self._annex(annex_socket), self.door)
+            self.broker = Broker(front, outlet_socket, self.local_workers.results, self.local_workers.pipes,
+                                 self.ventilator, self.outlet, self.supervisor, self._remote_workers(worker_socket),
+                                 self.authenticator)
             undo.pop_all()
 
-    def _bind(self, config: ServerConfig) -> tuple[zmq.Socket[Any], zmq.Socket[Any], Door | None]:
+    def _bind(self, config: ServerConfig) -> tuple[zmq.Socket[Any], zmq.Socket[Any], Authenticator | None]:
         """Sockets for requests and results, and who guards them."""
         # libzmq asks the door from the moment that a port is bound.
-        door = Door(self.context, self.keys) if self.keys is not None else None
-        guard = door.guard if door is not None else None
+        authenticator = Authenticator(self.context, self.keys) if self.keys is not None else None
+        guard = authenticator.guard if authenticator is not None else None
         front, self.port = endpoints.front(self.context, config.host, config.port, int(config.max_message_mb * MB),
                                            guard)
         outlet_socket, self.port_out = endpoints.outlet(self.context, config.host, config.port_out, guard)
-        return front, outlet_socket, door
+        return front, outlet_socket, authenticator
 
-    def _open_annex(self, asked: ServerConfig) -> zmq.Socket[Any] | None:
+    def _open_remote_workers(self, asked: ServerConfig) -> zmq.Socket[Any] | None:
         """The socket for workers of other hosts, if any may come."""
         self.worker_port: int | None = None
         if asked.worker_port is None:
             return None
-        socket, self.worker_port = endpoints.annex(
+        socket, self.worker_port = endpoints.remote_workers(
             self.context, asked.host, asked.worker_port,
             largest_result(self.largest_job, self.model.config, self.model.settings),
-            self.door.guard_workers if self.door is not None else None)
+            self.authenticator.guard_workers if self.authenticator is not None else None)
         return socket
 
     def _build_rooms(self) -> None:
@@ -134,38 +136,39 @@ class Service:
         backlog = Backlog(config.max_batch_size, config.priority_batch_size, sequence_limit)
         on_gpu = any(device != CPU for device in self.placement.devices)
         hang_seconds, floor = config.hang_seconds(on_gpu)
-        self.fleet = Fleet(len(self.plan.threads), backlog, hang_seconds, config.prefetch_size if on_gpu else CREDIT,
-                           floor)
+        credit = config.prefetch_size if on_gpu else CREDIT
+        self.scheduler = Scheduler(len(self.plan.threads), backlog, hang_seconds, credit, floor)
         self.outlet = Outlet(int(config.max_held_client_mb * MB), int(config.max_held_mb * MB), config.hold_timeout)
         self.statistics = Statistics(self.started)
         longest = settings.max_position_embeddings
         sink = Sink(self.statistics, longest if config.fixed_embed_length else settings.max_seq_len, longest)
         limits = Limits(max_message_bytes=int(config.max_message_mb * MB), max_bytes=int(config.max_queue_mb * MB),
                         max_size=config.max_queue_size, terminate_token=(config.terminate_token or "").encode())
-        self.ventilator = Ventilator(limits, backlog, self.fleet, sink, self.outlet, self.statistics, self.describe,
+        self.ventilator = Ventilator(limits, backlog, self.scheduler, sink, self.outlet, self.statistics, self.describe,
                                      config.show_tokens_to_client)
         self.supervisor = self._supervisor(settings)
-        kind = Kind(settings.precision, settings.pooling_strategy == "NONE", settings.max_length)
-        self.members = Members(self.fleet, config.worker_timeout, kind, __version__, config.prefetch_size,
+        kind = VectorKind(settings.precision, settings.pooling_strategy == "NONE", settings.max_length)
+        self.members = Members(self.scheduler, config.worker_timeout, kind, __version__, config.prefetch_size,
                                self._worker_lost)
 
-    def _annex(self, socket: zmq.Socket[Any] | None) -> Annex | None:
+    def _remote_workers(self, socket: zmq.Socket[Any] | None) -> RemoteWorkers | None:
         """Who talks to workers of other hosts."""
         if socket is None:
             return None
         welcome = Welcome(self.model.config.of_the_model(self.asked_engine), self.largest_job,
                           self.config.worker_timeout)
-        door = self.door
-        return Annex(socket, self.members, welcome,
-                     lambda frame: door is None or door.workers.admits(door.key_of(frame)))
+        authenticator = self.authenticator
+        return RemoteWorkers(socket, self.members, welcome,
+                             lambda frame: authenticator is None
+                             or authenticator.workers.admits(authenticator.key_of(frame)))
 
     def _supervisor(self, settings: EngineSettings) -> Supervisor:
         config = self.config
         return Supervisor(
-            self.fleet, self.crew.orders, freeze_orders=self.crew.freeze_orders,
+            self.scheduler, self.local_workers.orders, freeze_orders=self.local_workers.freeze_orders,
             proxy_orders=self._proxy_orders(settings), cluster_orders=self._cluster_orders(), scaler=self._scaler(),
             start_timeout=config.start_timeout, on_worker_lost=lambda slot, how: self._worker_lost(slot),
-            send_stop=lambda slot, frames: endpoints.hand(self.crew.pipes[slot], frames), on_ready=self._ready,
+            send_stop=lambda slot, frames: endpoints.hand(self.local_workers.pipes[slot], frames), on_ready=self._ready,
             environ=environment_for(config.verbose))
 
     def _proxy_orders(self, settings: EngineSettings) -> ProxyOrders | None:
@@ -210,7 +213,7 @@ class Service:
 
     def _ready(self) -> None:
         logger.info("all set, ready to serve request!")
-        if not self.crew.pipes and not self.fleet.num_ready:
+        if not self.local_workers.pipes and not self.scheduler.num_ready:
             logger.info("there is no worker on this host: requests wait until one of another host joins")
         logger.info("ready: port=%d port_out=%d http_port=%s seconds=%.2f", self.port, self.port_out,
                     self.supervisor.http_port, time.monotonic() - self.started)
@@ -227,7 +230,7 @@ class Service:
             self.broker.run(self.config.drain_timeout)
         finally:
             self.broker.close(self.context)
-            self.crew.release()
+            self.local_workers.release()
             self.run_directory.remove()
             logger.info("stopped")
 
@@ -244,20 +247,21 @@ class Service:
             value = getattr(self.config, name)
             shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             logger.info("%s: %s (%s)", name, "NONE" if value is None else shown, source)
-        self.crew.show()
+        self.local_workers.show()
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
         if self.worker_port is not None:
             logger.info("workers of other hosts join on port %d: bert-serving-worker -connect HOST:%d",
                         self.worker_port, self.worker_port)
-        self._say_who_may_come()
+        self._log_access_warnings()
 
-    def _say_who_may_come(self) -> None:
-        door = self.door
-        for level, line in who_may_come(self.config, door.clients.allow_list if door else None, bool(self.api_keys),
-                                        door.workers.allow_list if door else None):
+    def _log_access_warnings(self) -> None:
+        authenticator = self.authenticator
+        clients, workers = (authenticator.clients.allow_list, authenticator.workers.allow_list) if authenticator else (
+            None, None)
+        for level, line in access_warnings(self.config, clients, bool(self.api_keys), workers):
             logger.log(level, "%s", line)
 
-    def describe(self, command: protocol.Command, in_confidence: bool) -> dict[str, Any]:
+    def describe(self, command: protocol.Command, privileged: bool) -> dict[str, Any]:
         """The values of a config or status reply: everything that original clients read, and our own.
 
         Args:
@@ -265,15 +269,15 @@ class Service:
             in_confidence: with what is private; old clients need the keys, so that these are there in any case.
         """
         now = time.monotonic()
-        ventilator, fleet = self.ventilator, self.fleet
+        ventilator, scheduler = self.ventilator, self.scheduler
         runtime = {
             "client": command.identity.decode("ascii", "backslashreplace"),
             "num_process": self.supervisor.num_processes,
-            "ventilator -> worker": self.crew.job_endpoints,
-            "worker -> sink": self.crew.result_endpoint,
+            "ventilator -> worker": self.local_workers.job_endpoints,
+            "worker -> sink": self.local_workers.result_endpoint,
             "ventilator <-> sink": "inside one process",
             "server_current_time": str(datetime.now()),
-            "num_concurrent_socket": len(self.crew.job_endpoints),
+            "num_concurrent_socket": len(self.local_workers.job_endpoints),
             "statistic": self.statistics.to_status(now),
         }
         static = {
@@ -294,25 +298,25 @@ class Service:
             "device_map": [device for device in self.placement.devices if device != CPU],
             "queue": {
                 "requests": len(ventilator.pending), "sentences": ventilator.size, "bytes": ventilator.nbytes,
-                "seconds": round(fleet.seconds_of_backlog(), 3) if ventilator.pending else 0.0,
+                "seconds": round(scheduler.seconds_of_backlog(), 3) if ventilator.pending else 0.0,
                 "held_bytes": self.outlet.held_bytes,
             },
             "results": dict(self.outlet.counts),
-            "counts": {**ventilator.counts, **self.outlet.counts, "redispatched": fleet.num_redispatched},
-            "tokens_per_second": round(fleet.tokens_per_second, 1),
+            "counts": {**ventilator.counts, **self.outlet.counts, "redispatched": scheduler.num_redispatched},
+            "tokens_per_second": round(scheduler.tokens_per_second, 1),
             **self.statistics.to_ours(),
             "worker_port": self.worker_port,
-            "workers": self._workers(in_confidence),
+            "workers": self._workers(privileged),
         }
         status = {**runtime, **self.config.to_status(), **static, **ours}
-        if not in_confidence:
+        if not privileged:
             status.update(dict.fromkeys([*self.config.private_names(), *INNER]))
         return status
 
-    def _workers(self, in_confidence: bool) -> list[dict[str, Any]]:
+    def _workers(self, privileged: bool) -> list[dict[str, Any]]:
         """Of the status reply: every worker of this host, and those of other hosts that are there."""
         found = []
-        for worker in self.fleet.workers:
+        for worker in self.scheduler.workers:
             place = self.members.places.get(worker.slot)
             if worker.is_remote and place is None:
                 continue
@@ -323,7 +327,7 @@ class Service:
                 "slot": worker.slot, "state": worker.state.value,
                 "device": about.get("device"), "threads": about.get("num_threads"),
                 "jobs": worker.num_jobs, "sentences": worker.num_sequences, "restarts": worker.restarts,
-                "out": len(worker.flights), "remote": worker.is_remote, "host": host if in_confidence else None,
+                "out": len(worker.flights), "remote": worker.is_remote, "host": host if privileged else None,
                 "tokens_per_second": round(worker.tokens_per_second, 1)})
         return found
 
@@ -335,8 +339,8 @@ def _tensorflow_version() -> str:
         return "none"
 
 
-def who_may_come(config: ServerConfig, allow_list: keys.AllowList | None, has_api_keys: bool,
-                 workers: keys.AllowList | None = None) -> Iterator[tuple[int, str]]:
+def access_warnings(config: ServerConfig, allow_list: keys.AllowList | None, has_api_keys: bool,
+                    workers: keys.AllowList | None = None) -> Iterator[tuple[int, str]]:
     """What to say of the doors that are open: (level of the log, line).
 
     Args:
@@ -463,7 +467,7 @@ class BertServer(threading.Thread):
         own = curve.find(getattr(args, "curve_dir", curve_dir))
         link = sending(ip, port, keys=own)
         try:
-            link.meet(timeout / 1000)
+            link.wait_connected(timeout / 1000)
             if link.unauthorized:
                 raise UnauthorizedError(link.unauthorized)
             if not link.connected:

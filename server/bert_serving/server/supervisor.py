@@ -12,7 +12,7 @@ from typing import Any
 from bert_serving.client.words import counted
 
 from .core.messages import Fault, Ready, Stop, encode_to_worker
-from .core.recovery import Fleet, Worker, WorkerState
+from .core.scheduler import Scheduler, WorkerSlot, WorkerState
 from .core.scaling import Scaler
 from .engine.artefact import ArtefactOrders
 from .errors import BY_NAME, EngineError, StartError, WorkerStartError
@@ -66,7 +66,7 @@ class Supervisor:
         http_port: the proxy's port, once it is ready.
     """
 
-    def __init__(self, fleet: Fleet, worker_orders: list[WorkerOrders], *,
+    def __init__(self, scheduler: Scheduler, worker_orders: list[WorkerOrders], *,
                  freeze_orders: ArtefactOrders | None, proxy_orders: ProxyOrders | None,
                  cluster_orders: ClusterOrders | None = None, scaler: Scaler | None = None, start_timeout: float,
                  on_worker_lost: Callable[[int, Ending], None], send_stop: Callable[[int, list[bytes]], bool],
@@ -84,7 +84,7 @@ class Supervisor:
             on_ready: called when everything is ready for the first time.
             environ: variables to set for the children.
         """
-        self.fleet = fleet
+        self.scheduler = scheduler
         self.worker_orders, self.freeze_orders, self.proxy_orders = worker_orders, freeze_orders, proxy_orders
         self.cluster_orders, self.scaler = cluster_orders, scaler
         self.start_timeout = start_timeout
@@ -163,7 +163,7 @@ class Supervisor:
 
     def _start_worker(self, slot: int) -> None:
         self._due.pop(slot, None)
-        incarnation = self.fleet.started(slot)
+        incarnation = self.scheduler.started(slot)
         self._start_ends[slot] = time.monotonic() + self.start_timeout
         try:
             orders = replace(self.worker_orders[slot], incarnation=incarnation)
@@ -178,9 +178,9 @@ class Supervisor:
     def on_ready(self, message: Ready) -> None:
         """A worker has proved itself."""
         slot = message.slot
-        if self.fleet.workers[slot].state is not WorkerState.STARTING:
+        if self.scheduler.workers[slot].state is not WorkerState.STARTING:
             return  # its last word: it is gone already
-        self.fleet.ready(slot, message.about.get("tokens_per_second", 0.0))
+        self.scheduler.ready(slot, message.about.get("tokens_per_second", 0.0))
         self.about[slot] = message.about
         self._failed_starts[slot] = 0
         self._seen.add(slot)
@@ -198,7 +198,7 @@ class Supervisor:
         handle = self.handles.pop(slot)
         self._unwatch(handle.sentinel)
         how = handle.forget()
-        was_ready = self.fleet.workers[slot].state is WorkerState.READY
+        was_ready = self.scheduler.workers[slot].state is WorkerState.READY
         self.on_worker_lost(slot, how)
         if self._stopping:
             return
@@ -222,9 +222,9 @@ class Supervisor:
 
     def _give_up(self, slot: int, how: Ending, reason: StartError | None) -> None:
         text = f"worker {slot} did not become ready in {MAX_FAILED_STARTS} attempts (the last one {how})"
-        if self.is_ready and any(worker.state is WorkerState.READY for worker in self.fleet.workers):
+        if self.is_ready and any(worker.state is WorkerState.READY for worker in self.scheduler.workers):
             logger.error("%s; going on with %s, trying again now and then", text,
-                         counted(self.fleet.num_ready, "worker"))
+                         counted(self.scheduler.num_ready, "worker"))
             self._due[slot] = time.monotonic() + MAX_BACKOFF_SECONDS
         else:
             self._fail(reason or WorkerStartError(f"{text}; its last lines above may say why"))
@@ -244,14 +244,15 @@ class Supervisor:
 
     def _scale(self, now: float) -> None:
         """Ask the cluster for more workers, or give some back."""
-        fleet = self.fleet
+        scheduler = self.scheduler
         if self.scaler is None or self.cluster_orders is None or not self.is_ready:
             return
-        backlog = fleet.seconds_of_backlog() if fleet.backlog or fleet.suspects or fleet.flights else 0.0
-        if self.scaler.decide(now, backlog, fleet.num_ready):
+        has_work = scheduler.backlog or scheduler.suspects or scheduler.flights
+        backlog = scheduler.seconds_of_backlog() if has_work else 0.0
+        if self.scaler.decide(now, backlog, scheduler.num_ready):
             logger.info("wanted: %s, as what waits takes %.1f s with "
                         "%d", counted(self.scaler.wanted, "worker"), backlog,
-                        fleet.num_ready)
+                        scheduler.num_ready)
             # For the next such process, too.
             self.cluster_orders = replace(self.cluster_orders, workers=self.scaler.wanted)
             if self.cluster.child is not None:
@@ -368,20 +369,20 @@ class Supervisor:
         for helper in (self.proxy, self.cluster):
             if helper.due is not None and helper.due <= now:
                 self._start_helper(helper)
-        if self._awaits_cluster and self.fleet.num_ready:
+        if self._awaits_cluster and self.scheduler.num_ready:
             self._awaits_cluster = False
             self._start_proxy()
         self._scale(now)
-        for slot in self.fleet.hung(now):
+        for slot in self.scheduler.hung(now):
             handle = self.handles.get(slot)
-            if handle is not None and self.fleet.workers[slot].state is WorkerState.READY:
-                oldest = next(iter(self.fleet.workers[slot].flights.values()))
+            if handle is not None and self.scheduler.workers[slot].state is WorkerState.READY:
+                oldest = next(iter(self.scheduler.workers[slot].flights.values()))
                 logger.warning("worker %d has had a job of about %s for more than %.1f s; it is replaced", slot,
-                               counted(oldest.tokens, "token"), self.fleet.time_allowed(oldest))
-                self.fleet.give_up(slot, now)  # its sentinel tells the rest
+                               counted(oldest.tokens, "token"), self.scheduler.time_allowed(oldest))
+                self.scheduler.give_up(slot, now)  # its sentinel tells the rest
                 handle.kill()
         for slot, end in self._start_ends.items():
-            if now > end and slot in self.handles and self.fleet.workers[slot].state is WorkerState.STARTING:
+            if now > end and slot in self.handles and self.scheduler.workers[slot].state is WorkerState.STARTING:
                 logger.warning("worker %d did not become ready in %g seconds", slot, self.start_timeout)
                 self._start_ends[slot] = float("inf")  # once is enough; its sentinel tells the rest
                 self.handles[slot].kill()
@@ -392,7 +393,7 @@ class Supervisor:
     def stop(self) -> None:
         """Tell every child to end, and see to it that they do."""
         self._stopping = True
-        for worker in self.fleet.workers:
+        for worker in self.scheduler.workers:
             if worker.slot in self.handles:
                 self._stop_worker(worker)
         others: list[Child] = [child for child in (self.freezer, self.proxy.child) if child is not None]
@@ -409,7 +410,7 @@ class Supervisor:
         self.handles.clear()
         self.freezer = self.proxy.child = self.cluster.child = None
 
-    def _stop_worker(self, worker: Worker) -> None:
+    def _stop_worker(self, worker: WorkerSlot) -> None:
         idle = worker.state is WorkerState.READY and not worker.flights
         if not idle or not self.send_stop(worker.slot, encode_to_worker(Stop(worker.slot, worker.incarnation))):
             self.handles[worker.slot].kill()

@@ -2,7 +2,7 @@
 import io
 
 import pytest
-from bert_serving.server.benchmark.progress import Progress, minutes
+from bert_serving.server.benchmark.progress import BenchmarkProgress, minutes
 
 
 class Terminal(io.StringIO):
@@ -22,7 +22,7 @@ def clock():
 def test_bar(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     stream = Terminal()
-    progress = Progress(4, stream, clock)
+    progress = BenchmarkProgress(4, stream, clock)
     progress.begin("num_client 1")
     assert progress.line() == "[------------------------] 0/4  num_client 1  0:00"
     clock.seconds = 65
@@ -38,13 +38,13 @@ def test_bar(clock, monkeypatch):
 def test_a_bar_is_no_wider_than_the_terminal(clock, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     stream = Terminal()
-    Progress(4, stream, clock).begin("something with a very long name")
+    BenchmarkProgress(4, stream, clock).begin("something with a very long name")
     assert len(stream.getvalue().removeprefix("\r\x1b[K")) == 29
 
 
 def test_lines(clock):
     stream = io.StringIO()
-    progress = Progress(4, stream, clock)
+    progress = BenchmarkProgress(4, stream, clock)
     progress.begin("num_client 1")
     progress.tick()
     assert stream.getvalue() == ""
@@ -57,7 +57,7 @@ def test_lines(clock):
 
 
 def test_nothing_to_do_is_no_error(clock):
-    progress = Progress(1, io.StringIO(), clock)
+    progress = BenchmarkProgress(1, io.StringIO(), clock)
     progress.skip(1)
     assert "0/0" in progress.line()
 

@@ -1,7 +1,7 @@
 """Tables and JSON of runs."""
 import json
 
-from bert_serving.server.benchmark.report import Result, Spread, figure, markdown, table, to_json, unchanged
+from bert_serving.server.benchmark.report import BenchmarkResult, Spread, figure, markdown, table, to_json, unchanged
 
 
 def test_spread():
@@ -51,7 +51,7 @@ def test_one_client_needs_no_column_of_its_own(result):
 
 
 def test_the_sweeps_own_number_is_not_among_those_that_stayed(result):
-    assert unchanged(Result("max_seq_len", result.points, server=result.server)).startswith(
+    assert unchanged(BenchmarkResult("max_seq_len", result.points, server=result.server)).startswith(
         "With num_client 1, client_batch_size 10, num_worker 2, max_batch_size 256")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bert_serving.server.bulk import encode_dataset
 from bert_serving.server.bulk.asking import TICK_MS
-from bert_serving.server.bulk.dataset import Encoder
+from bert_serving.server.bulk.dataset import DatasetEncoder
 
 from .conftest import vector
 
@@ -16,7 +16,7 @@ ADDRESS = {"ip": "10.0.0.7", "port": 1, "port_out": 2, "curve_dir": None}
 def test_a_table_gets_a_column(client):
     arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     given = {}
-    encoder = Encoder(ADDRESS, "body", "v", 30.0, connect=lambda **address: given.update(address) or client)
+    encoder = DatasetEncoder(ADDRESS, "body", "v", 30.0, connect=lambda **address: given.update(address) or client)
     assert given["ip"] == "10.0.0.7" and given["timeout"] == 30_000 and client.timeout == TICK_MS
     texts = ["one", "two", "one", None, " ", "poison", "three"]
     table = encoder(arrow.table({"id": list(range(7)), "body": texts}))
@@ -38,6 +38,6 @@ def test_ray_is_told_what_to_make(monkeypatch):
     asked = {}
     ds = SimpleNamespace(map_batches=lambda kind, **settings: asked.update(settings, kind=kind) or "dataset")
     assert encode_dataset(ds, "body", ip="10.0.0.7", port=1, port_out=2, concurrency=3, num_cpus=0.5) == "dataset"
-    assert (asked["kind"], asked["compute"], asked["num_cpus"]) == (Encoder, "3 actors", 0.5)
+    assert (asked["kind"], asked["compute"], asked["num_cpus"]) == (DatasetEncoder, "3 actors", 0.5)
     assert asked["fn_constructor_kwargs"] == {"address": ADDRESS, "column": "body", "output": "vector",
                                               "patience": 60.0}

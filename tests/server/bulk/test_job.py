@@ -10,9 +10,9 @@ import pytest
 from bert_serving.client.errors import OverloadedError
 from bert_serving.server.bulk import job as jobs
 from bert_serving.server.bulk.inputs import about, open_input
-from bert_serving.server.bulk.job import Job, Wish, meet
+from bert_serving.server.bulk.job import BulkJob, JobSpec, probe
 from bert_serving.server.bulk.places import Places
-from bert_serving.server.bulk.progress import Progress
+from bert_serving.server.bulk.progress import BulkProgress
 from bert_serving.server.bulk.records import BulkError
 
 from .conftest import CONFIG, FakeClient, vector
@@ -33,8 +33,9 @@ def write(path, texts):
 
 
 def run(source, client, output="out.npy", column="text", **wishes):
-    wish = Wish(open_input(source, "jsonl", column), about("jsonl", column), source.with_name(output), **wishes)
-    return Job(wish).run(client, meet(client), lambda total, done: Progress(total, done, io.StringIO()))
+    spec = JobSpec(open_input(source, "jsonl", column), about("jsonl", column), source.with_name(output),
+                   **wishes)
+    return BulkJob(spec).run(client, probe(client), lambda total, done: BulkProgress(total, done, io.StringIO()))
 
 
 def names(source):
@@ -171,7 +172,7 @@ def test_a_job_that_is_killed_while_it_forgets_another_takes_nothing_from_it(sou
         connections.append(connect(*args, factory=Connection, **kwargs))
         return connections[-1]
 
-    def agree(*args, agree=Job._agree):
+    def agree(*args, agree=BulkJob._agree):
         nonlocal left
         left = kills  # from here on
         seen = agree(*args)
@@ -190,7 +191,7 @@ def test_a_job_that_is_killed_while_it_forgets_another_takes_nothing_from_it(sou
         write(source, ["x", "y", "a"])
         with monkeypatch.context() as patched:
             patched.setattr(sqlite3, "connect", connect)
-            patched.setattr(Job, "_agree", agree)
+            patched.setattr(BulkJob, "_agree", agree)
             try:
                 run(source, client, overwrite=True)
                 ended = True
@@ -217,8 +218,8 @@ def test_a_job_that_ends_anywhere_goes_on_to_the_same_bytes(source, client, monk
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     undisturbed = source.parent / "undisturbed"
     undisturbed.mkdir()
-    wish = Wish(open_input(source, "jsonl", "text"), about("jsonl", "text"), undisturbed / output)
-    Job(wish).run(client, meet(client), lambda total, done: Progress(total, done, io.StringIO()))
+    spec = JobSpec(open_input(source, "jsonl", "text"), about("jsonl", "text"), undisturbed / output)
+    BulkJob(spec).run(client, probe(client), lambda total, done: BulkProgress(total, done, io.StringIO()))
 
     class Killed(BaseException):
         pass
@@ -266,7 +267,7 @@ def test_stale_rejects_go_with_the_job_that_left_them(source, client):
 
 def test_places_that_cannot_be_are_said_so(source, client):
     with pytest.raises(BulkError, match="no directory .*nowhere"):
-        Job(Wish(open_input(source, "jsonl", "text"), {}, source.with_name("nowhere") / "out.npy"))
+        BulkJob(JobSpec(open_input(source, "jsonl", "text"), {}, source.with_name("nowhere") / "out.npy"))
     source.with_name("out.npy").mkdir()
     with pytest.raises(BulkError, match="is a directory"):
         run(source, client)
@@ -275,7 +276,7 @@ def test_places_that_cannot_be_are_said_so(source, client):
 def test_a_missing_library_is_missed_before_anything_is_begun(source, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(BulkError, match="pyarrow"):
-        Job(Wish(open_input(source, "jsonl", "text"), about("jsonl", "text"), source.with_name("out.parquet")))
+        BulkJob(JobSpec(open_input(source, "jsonl", "text"), about("jsonl", "text"), source.with_name("out.parquet")))
 
 
 def test_an_input_is_not_written_over(source, client):
@@ -293,13 +294,13 @@ def test_a_server_that_is_overloaded_is_met_later(client, monkeypatch):
         return original(texts)
 
     monkeypatch.setattr(client, "_vectors", vectors)
-    assert meet(client, slept.append).canaries.shape == (6, 4) and slept == [2.5, 1.0]
+    assert probe(client, slept.append).canaries.shape == (6, 4) and slept == [2.5, 1.0]
 
 
 def test_a_vector_a_token_is_refused(client, monkeypatch):
     monkeypatch.setattr(client, "_vectors", lambda texts: np.ones((len(texts), 5, 4), np.float32))
     with pytest.raises(BulkError, match=r"a vector for each token, an array of shape \(6, 5, 4\).*than REDUCE_MEAN"):
-        meet(client)
+        probe(client)
 
 
 @pytest.mark.parametrize("workers, joined, chunks", [
@@ -307,4 +308,4 @@ def test_a_vector_a_token_is_refused(client, monkeypatch):
 def test_so_much_is_under_way_that_no_worker_waits(client, monkeypatch, workers, joined, chunks):
     monkeypatch.setitem(CONFIG, "num_worker", workers)
     monkeypatch.setitem(CONFIG, "workers", [{"state": "ready"}] * joined)
-    assert meet(client).num_chunks == chunks
+    assert probe(client).num_chunks == chunks

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from bert_serving.server.bulk.progress import Progress, hours
+from bert_serving.server.bulk.progress import BulkProgress, hours
 
 
 class Terminal(io.StringIO):
@@ -12,7 +12,7 @@ class Terminal(io.StringIO):
 
 def test_lines_now_and_then_where_there_is_no_terminal():
     now, stream = [0.0], io.StringIO()
-    progress = Progress(100, 20, stream, lambda: now[0])
+    progress = BulkProgress(100, 20, stream, lambda: now[0])
     for now[0] in (10.0, 29.0, 31.0, 50.0):
         progress.add(10)
     progress.close()
@@ -23,7 +23,7 @@ def test_lines_now_and_then_where_there_is_no_terminal():
 def test_a_bar_on_a_terminal():
     pytest.importorskip("tqdm")
     stream = Terminal()
-    progress = Progress(100, 20, stream)
+    progress = BulkProgress(100, 20, stream)
     progress.add(80)
     progress.close()
     assert "100/100" in stream.getvalue() and "20%" in stream.getvalue()
@@ -32,7 +32,7 @@ def test_a_bar_on_a_terminal():
 def test_lines_on_a_terminal_without_tqdm(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
     now, stream = [0.0], Terminal()
-    progress = Progress(100, 0, stream, lambda: now[0])
+    progress = BulkProgress(100, 0, stream, lambda: now[0])
     now[0] = 40.0
     progress.add(10)
     progress.close()

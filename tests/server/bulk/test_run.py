@@ -7,7 +7,7 @@ from bert_serving.server.bulk.journal import Journal
 from bert_serving.server.bulk.lines import TextInput
 from bert_serving.server.bulk.places import stamp
 from bert_serving.server.bulk.records import BulkError
-from bert_serving.server.bulk.run import Run
+from bert_serving.server.bulk.run import BulkRun
 from bert_serving.server.bulk.vectors import VectorFile
 from bert_serving.server.golden import SENTENCES
 
@@ -34,7 +34,7 @@ def run(workplace, client, most=3, on_rows=lambda rows: None, count=len(FLAT)):
     vectors = VectorFile(workplace / "vectors", count, 4, np.dtype(np.float32))
     asker = Asker(client, np.stack([vector(text) for text in SENTENCES]), "fp32", 2, patience=10.0)
     try:
-        Run(source, stamp(source.path), journal, vectors, asker, most, on_rows).run()
+        BulkRun(source, stamp(source.path), journal, vectors, asker, most, on_rows).run()
         return [(row, line) for row, line, _ in journal.rejects()]
     finally:
         journal.close()

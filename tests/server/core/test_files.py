@@ -36,7 +36,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
 
 
 def test_a_file_without_end_is_not_read_to_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(files, "MAX_BYTES", 1_000_000)
     with open(tmp_path / "file", "wb") as file:
         file.truncate(1_000_001)
     with pytest.raises(ValueError, match="more than 1 MB"):

@@ -6,9 +6,9 @@ from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.membership import Members, Reason, Reception
 from bert_serving.server.core.messages import HEAD, Fault, Ready, encode_from_worker
 from bert_serving.server.core.placement import CPU
-from bert_serving.server.core.recovery import CREDIT, MAX_TOKENS_PER_SECOND, Fleet, WorkerState
+from bert_serving.server.core.scheduler import CREDIT, MAX_TOKENS_PER_SECOND, Scheduler, WorkerState
 from bert_serving.server.core.remote_messages import PROTOCOL, MembershipError, encode_proof
-from bert_serving.server.core.remote_rows import Kind
+from bert_serving.server.core.remote_rows import VectorKind
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -21,18 +21,18 @@ class Room:
 
     def __init__(self, own=0, learned=True, **kind):
         self.backlog = Backlog(8, 4, 25)
-        self.fleet = Fleet(own, self.backlog, 60.0)
+        self.scheduler = Scheduler(own, self.backlog, 60.0)
         self.lost = []
-        self.members = Members(self.fleet, 10.0, Kind(**kind), "2", 5, self.on_lost)
+        self.members = Members(self.scheduler, 10.0, VectorKind(**kind), "2", 5, self.on_lost)
         for slot in range(own):
-            self.fleet.started(slot)
-            self.fleet.ready(slot)
+            self.scheduler.started(slot)
+            self.scheduler.ready(slot)
         if own and learned:
             self.members.learn({"proof": encode_proof(GOLDEN)})
 
     def on_lost(self, slot):
         self.lost.append(slot)
-        self.fleet.lost(slot)
+        self.scheduler.lost(slot)
 
     def host(self, key="a", peer=None, now=0.0):
         peer = peer or f"peer of {key}".encode()
@@ -41,8 +41,8 @@ class Room:
 
     def flight(self, size=2):
         """A job that was handed out."""
-        self.backlog.add(make_pending(len(self.fleet.flights) + 1, size))
-        return self.fleet.next_flight(0.0)
+        self.backlog.add(make_pending(len(self.scheduler.flights) + 1, size))
+        return self.scheduler.next_flight(0.0)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_who_is_silent_for_too_long(room):
 def test_a_worker_that_is_ready_has_a_place(room):
     host = room.host()
     slot = room.members.ready(host, about(4)).slot
-    worker = room.fleet.workers[slot]
+    worker = room.scheduler.workers[slot]
     assert worker.state is WorkerState.READY and worker.is_remote and worker.credit == CREDIT
     assert host.slots == {4: slot} and room.members.places == {slot: (host.peer, 4)}
     assert room.members.about[slot] == {"device": CPU, "num_threads": 2}
@@ -122,7 +122,7 @@ def test_a_worker_that_is_ready_has_a_place(room):
 
 def test_a_worker_on_a_gpu_may_hold_more(room):
     slot = room.members.ready(room.host(), about(device=1)).slot
-    assert room.fleet.workers[slot].credit == 5 and room.members.about[slot]["device"] == 1
+    assert room.scheduler.workers[slot].credit == 5 and room.members.about[slot]["device"] == 1
 
 
 @pytest.mark.parametrize("values", [
@@ -138,7 +138,7 @@ def test_a_worker_that_is_ready_twice_is_another_process(room):
     first = room.members.ready(host, about()).slot
     flight = room.flight()
     second = room.members.ready(host, about()).slot
-    assert room.lost == [first] and flight.job not in room.fleet.flights
+    assert room.lost == [first] and flight.job not in room.scheduler.flights
     assert host.slots == {0: second} and list(room.members.places) == [second]
 
 
@@ -155,7 +155,7 @@ def test_those_who_compute_something_else_are_not_taken():
     room = Room(own=1)
     slot, refusal = room.members.ready(room.host(), about(proof=-GOLDEN))
     assert slot is None and refusal.reason is Reason.OTHER_VECTORS and refusal.detail
-    assert not room.members.places and len(room.fleet.workers) == 1
+    assert not room.members.places and len(room.scheduler.workers) == 1
 
 
 def test_without_workers_of_its_own_the_first_one_is_the_measure(room):
@@ -187,7 +187,7 @@ def test_the_measure_of_a_server_with_workers_of_its_own_stays():
     (wrong, 0.0) for wrong in (None, 0.0, -1.0, float("nan"), float("inf"), "500", True)])
 def test_a_worker_says_how_fast_it_is_and_is_believed_within_bounds(room, said, rate):
     slot = room.members.ready(room.host(), about(tokens_per_second=said)).slot
-    assert room.fleet.workers[slot].tokens_per_second == rate
+    assert room.scheduler.workers[slot].tokens_per_second == rate
 
 
 @pytest.mark.parametrize("proof", [GOLDEN * np.nan, GOLDEN[:0], GOLDEN[:, :0]], ids=["nan", "no rows", "no width"])
@@ -230,7 +230,7 @@ def test_a_worker_that_is_gone_gives_back_its_place_and_what_it_held(room):
     slot = room.members.ready(host, about(1)).slot
     flight = room.flight()
     assert room.members.gone(host, {"worker": 1, "how": "ended"}) == slot
-    assert room.fleet.suspects and flight.job not in room.fleet.flights and room.lost == [slot]
+    assert room.scheduler.suspects and flight.job not in room.scheduler.flights and room.lost == [slot]
     assert room.members.gone(host, {"worker": 1}) is None and room.lost == [slot]
     with pytest.raises(MembershipError):
         room.members.gone(host, {})
@@ -241,13 +241,13 @@ def test_a_text_is_no_reason_for_a_link_that_breaks_however_often(room):
     for number in range(5):
         host = room.host(f"{number}")
         room.members.ready(host, about())
-        flight = room.flight(1) if not number else room.fleet.next_flight(0.0)
+        flight = room.flight(1) if not number else room.scheduler.next_flight(0.0)
         assert flight.pieces[0].strikes == 0 and flight.alone == bool(number)
         room.members.forget(host.peer)
     for number in range(5, 7):
         host = room.host(f"{number}")
         room.members.ready(host, about())
-        flight = room.fleet.next_flight(0.0)
+        flight = room.scheduler.next_flight(0.0)
         room.members.gone(host, about())
         assert flight.pieces[0].strikes == number - 4
 
@@ -255,7 +255,7 @@ def test_a_text_is_no_reason_for_a_link_that_breaks_however_often(room):
 def test_who_takes_a_place_that_was_anothers_begins_anew(room):
     host = room.host()
     slot = room.members.ready(host, about()).slot
-    worker = room.fleet.workers[slot]
+    worker = room.scheduler.workers[slot]
     worker.tokens_per_second, worker.overhead, worker.num_jobs, worker.num_sequences = 5.0, 1.0, 3, 7
     incarnation = worker.incarnation
     room.members.forget(host.peer)
@@ -274,7 +274,7 @@ def test_who_leaves_ends_what_it_has_and_gets_no_more(room):
     room.members.leave(host)
     assert not room.members.is_done(host) and room.flight() is None
     assert room.members.ready(host, about(1)) == Reception(), "it comes too late, and that is no matter"
-    room.fleet.landed(flight.job, 1.0)
+    room.scheduler.landed(flight.job, 1.0)
     assert room.members.is_done(host) and not room.members.is_done(other)
     assert room.members.forget(host.peer) == [slot]
     room.members.leave(other)
@@ -313,7 +313,7 @@ def test_an_answer_that_comes_too_late_is_nothing(room):
     host = room.host()
     room.members.ready(host, about())
     flight = room.flight()
-    room.fleet.landed(flight.job, 1.0)
+    room.scheduler.landed(flight.job, 1.0)
     assert room.members.answer(host, encode_from_worker(rows(flight))) is None
 
 
@@ -422,13 +422,13 @@ class HostsMachine(RuleBasedStateMachine):
     def work_comes(self, size):
         self.requests += 1
         self.room.backlog.add(make_pending(self.requests, size))
-        while self.room.fleet.next_flight(self.now) is not None:
+        while self.room.scheduler.next_flight(self.now) is not None:
             pass
 
-    @precondition(lambda self: self.room.fleet.flights)
+    @precondition(lambda self: self.room.scheduler.flights)
     @rule(data=st.data())
     def answer(self, data):
-        flight = self.room.fleet.flights[data.draw(st.sampled_from(sorted(self.room.fleet.flights)))]
+        flight = self.room.scheduler.flights[data.draw(st.sampled_from(sorted(self.room.scheduler.flights)))]
         frames = encode_from_worker(rows(flight, sum(piece.count for piece in flight.pieces)))
         owner = self.members.places.get(flight.slot, (None,))[0]
         for host in self.members.hosts.values():
@@ -437,21 +437,21 @@ class HostsMachine(RuleBasedStateMachine):
             else:
                 with pytest.raises(MembershipError):
                     self.members.answer(host, frames)
-        self.room.fleet.landed(flight.job, self.now)
+        self.room.scheduler.landed(flight.job, self.now)
 
     @invariant()
     def every_place_is_one_workers(self):
-        members, fleet = self.members, self.room.fleet
+        members, scheduler = self.members, self.room.scheduler
         listed = [(slot, (host.peer, number)) for host in members.hosts.values() for number, slot in host.slots.items()]
         assert len(listed) == len(members.places) and dict(listed) == members.places
         assert set(members.about) == set(members.places)
-        remote = {worker.slot for worker in fleet.workers if worker.is_remote}
+        remote = {worker.slot for worker in scheduler.workers if worker.is_remote}
         assert remote == set(members.places) | set(members._free) and len(remote) == len(members.places) + len(
             members._free)
 
     @invariant()
     def who_is_gone_has_nothing(self):
-        for worker in self.room.fleet.workers:
+        for worker in self.room.scheduler.workers:
             if worker.is_remote:
                 there = worker.slot in self.members.places
                 assert there == (worker.state in (WorkerState.READY, WorkerState.LEAVING))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_serving.server.core.features import Features
-from bert_serving.server.core.packing import LONG, MOST_TOKENS, RUN_COST, lay_out, plan
+from bert_serving.server.core.packing import LONG, MAX_TOKENS, RUN_COST, lay_out, plan
 from bert_serving.server.core.tokenization import WordHashTokenizer
 
 LENGTHS = st.lists(st.integers(1, 512), min_size=1, max_size=300) | st.lists(st.integers(1, 30), min_size=1,
@@ -36,7 +36,7 @@ def test_every_sentence_once_and_no_row_overfull(lengths):
     for run in runs:
         assert run.rows and all(run.rows)
         assert all(sum(lengths[index] for index in row) <= run.width for row in run.rows)
-        assert len(run.rows) * run.width <= max(MOST_TOKENS, run.width)
+        assert len(run.rows) * run.width <= max(MAX_TOKENS, run.width)
         assert run.alone == (run.width > LONG)
         assert not run.alone or [lengths[index] for index in run.rows[0]] == [run.width]
 

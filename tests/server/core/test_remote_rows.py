@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from bert_serving.client.options import RequestOptions
 from bert_serving.server.core.batching import Piece
-from bert_serving.server.core.recovery import Flight
+from bert_serving.server.core.scheduler import Flight
 from bert_serving.server.core.remote_messages import MembershipError
-from bert_serving.server.core.remote_rows import Kind, check_rows
+from bert_serving.server.core.remote_rows import VectorKind, check_rows
 
 from .conftest import WIDTH, make_pending, rows
 
 PIECE = [Piece(make_pending(1, 2), 0, 2, 6)]
 PIECE_WITH_TOKENS = [Piece(replace(make_pending(1, 2), options=RequestOptions(tokens=True)), 0, 2, 6)]
 FLIGHT = Flight(1, 0, PIECE, 6, False)
-TOKEN_LEVEL = Kind(token_level=True, longest=4)
+TOKEN_LEVEL = VectorKind(token_level=True, longest=4)
 
 
 @pytest.mark.parametrize("values, told", [
@@ -34,15 +34,15 @@ TOKEN_LEVEL = Kind(token_level=True, longest=4)
     ({"seconds": {"compute": float("inf")}}, "measurements"), ({"seconds": {"compute": -1.0}}, "measurements"),
     ({"seconds": {"compute": "1"}}, "measurements"), ({"seconds": [1.0]}, "measurements")], ids=repr)
 def test_rows_that_do_not_fit_the_job(values, told):
-    check_rows(rows(FLIGHT), PIECE, WIDTH, Kind())
+    check_rows(rows(FLIGHT), PIECE, WIDTH, VectorKind())
     with pytest.raises(MembershipError, match=told):
-        check_rows(rows(FLIGHT, **values), PIECE, WIDTH, Kind())
+        check_rows(rows(FLIGHT, **values), PIECE, WIDTH, VectorKind())
 
 
 def test_rows_in_half_precision():
-    check_rows(rows(FLIGHT, array=np.ones((2, 4), np.float16)), PIECE, WIDTH, Kind("fp16"))
+    check_rows(rows(FLIGHT, array=np.ones((2, 4), np.float16)), PIECE, WIDTH, VectorKind("fp16"))
     with pytest.raises(MembershipError):
-        check_rows(rows(FLIGHT), PIECE, WIDTH, Kind("fp16"))
+        check_rows(rows(FLIGHT), PIECE, WIDTH, VectorKind("fp16"))
 
 
 @pytest.mark.parametrize("values", [
@@ -58,13 +58,13 @@ def test_rows_of_tokens_that_do_not_fit_the_job(values):
 
 @pytest.mark.parametrize("tokens", [None, [["a"]], [["a"], "b"], [["a"], [1]], {"a": []}], ids=repr)
 def test_tokens_that_are_wanted_have_to_be_there(tokens):
-    check_rows(rows(FLIGHT, tokens=[["a"], []]), PIECE_WITH_TOKENS, WIDTH, Kind())
+    check_rows(rows(FLIGHT, tokens=[["a"], []]), PIECE_WITH_TOKENS, WIDTH, VectorKind())
     with pytest.raises(MembershipError, match="the tokens"):
-        check_rows(rows(FLIGHT, tokens=tokens), PIECE_WITH_TOKENS, WIDTH, Kind())
+        check_rows(rows(FLIGHT, tokens=tokens), PIECE_WITH_TOKENS, WIDTH, VectorKind())
 
 
 @pytest.mark.parametrize("tokens", [[["a"]], float("inf"), 7, "ab", [], 0], ids=repr)
 def test_tokens_that_nobody_wants_may_be_missing_but_not_anything(tokens):
-    check_rows(rows(FLIGHT), PIECE, WIDTH, Kind())
+    check_rows(rows(FLIGHT), PIECE, WIDTH, VectorKind())
     with pytest.raises(MembershipError, match="the tokens"):
-        check_rows(rows(FLIGHT, tokens=tokens), PIECE, WIDTH, Kind())
+        check_rows(rows(FLIGHT, tokens=tokens), PIECE, WIDTH, VectorKind())

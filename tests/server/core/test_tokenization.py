@@ -134,7 +134,7 @@ def test_a_megabyte_takes_no_time(tokenizer, text):
 
 
 def test_words_are_remembered_and_not_for_ever(vocabulary_path, monkeypatch):
-    monkeypatch.setattr(tokenization, "MOST_WORDS", 5)
+    monkeypatch.setattr(tokenization, "MAX_WORDS", 5)
     tokenizer = Tokenizer(vocabulary_path)
     texts = ["the want", "unwanted running the", "the want", "a b c d e", "unwanted want"]
     for batch in [[text] for text in texts] + [texts, texts[:1]]:
@@ -218,7 +218,7 @@ def test_word_hash_takes_any_text(text, limit):
 
 
 def test_word_hash_does_not_remember_without_end(monkeypatch):
-    monkeypatch.setattr("bert_serving.server.core.tokenization.CharacterTable.MOST", 5)
+    monkeypatch.setattr("bert_serving.server.core.tokenization.CharacterTable.MAX_ENTRIES", 5)
     tokenizer = WordHashTokenizer()
     ids, = tokenizer.encode([" ".join(map(str, range(100)))], 100)
     assert sys.getsizeof(tokenizer._ids) < 1000 and tokenizer.tokens(ids)[-1].startswith("#")

@@ -9,11 +9,11 @@ from bert_serving.client.pairs import Pair
 from bert_serving.client.protocol import Failure, Result, Status
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Rows
-from bert_serving.server.core.recovery import INTERACTIVE_SECONDS, QUIET_SECONDS, Fleet
+from bert_serving.server.core.scheduler import INTERACTIVE_SECONDS, QUIET_SECONDS, Scheduler
 from bert_serving.server.core.sink import Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import (ABANDONED_SECONDS, CONDEMNED_SECONDS, LEFT_SECONDS, MAX_CONDEMNED,
-                                                 MAX_TIMEOUT_MS, MOST_INTERACTIVE, Caller, Limits, Ventilator)
+                                                 MAX_TIMEOUT_MS, MAX_INTERACTIVE, Caller, Limits, Ventilator)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,15 +27,15 @@ class Server:
         self.clients = Clients()
         self.clients.join(b"a", b"b")
         backlog = Backlog(max_batch_size=8, priority_batch_size=4, sequence_limit=LIMIT)
-        self.fleet = Fleet(1, backlog, hang_seconds=60.0)
-        self.fleet.started(0)
-        self.fleet.ready(0)
+        self.scheduler = Scheduler(1, backlog, hang_seconds=60.0)
+        self.scheduler.started(0)
+        self.scheduler.ready(0)
         statistics = Statistics(0.0)
         self.ventilator = Ventilator(
             Limits(**{"max_message_bytes": 10_000, "max_bytes": 10**6, "max_size": 1000, **limits}), backlog,
-            self.fleet, Sink(statistics, None, 512), self.clients.outlet, statistics,
-            lambda command, in_confidence: {"asked by": command.identity.decode("latin-1"),
-                                            "in confidence": in_confidence})
+            self.scheduler, Sink(statistics, None, 512), self.clients.outlet, statistics,
+            lambda command, privileged: {"asked by": command.identity.decode("latin-1"),
+                                         "in confidence": privileged})
 
     def send(self, *frames, now=0.0, caller=Caller(is_local=True)):
         self.publish(self.ventilator.receive(frames, now, caller), now)
@@ -81,7 +81,7 @@ class Server:
     def is_empty(self):
         ventilator = self.ventilator
         return not (ventilator.pending or ventilator.outstanding or ventilator.nbytes or ventilator.size
-                    or ventilator.backlog or self.fleet.flights)
+                    or ventilator.backlog or self.scheduler.flights)
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_more_sentences_than_may_ever_wait():
 @pytest.mark.parametrize("limits", [{"max_size": 10}, {"max_bytes": 65}])
 def test_over_the_limit_clients_are_told_when_to_come_back(limits):
     server = Server(**limits)
-    server.fleet.tokens_per_second = 10.0
+    server.scheduler.tokens_per_second = 10.0
     server.ask(["1/0", "1/1", "1/2", "1/3", "1/4", "1/5"], number=1)
     server.ask(["2/0", "2/1", "2/2", "2/3", "2/4", "2/5"], identity=b"b", number=2)
     error = server.error(b"b")
@@ -428,7 +428,7 @@ def test_what_is_sent_for_somebody_who_has_left_is_computed_as_ever(server):
 # ---- who is about ----------------------------------------------------------------------------------------------------
 
 def is_about(server):
-    return server.fleet.target_seconds(0.0) == INTERACTIVE_SECONDS
+    return server.scheduler.target_seconds(0.0) == INTERACTIVE_SECONDS
 
 
 def test_a_small_request_is_interactive(server):
@@ -445,16 +445,16 @@ def test_bulk_is_not_interactive_and_hides_nobody(server):
 
 
 def test_a_flood_of_small_requests_is_not_interactive(server):
-    for number in range(MOST_INTERACTIVE):
+    for number in range(MAX_INTERACTIVE):
         server.ask([f"{number}/0"], number=number)
-    server.fleet.interactive(float("-inf"))
-    for number in range(MOST_INTERACTIVE, 200):
+    server.scheduler.interactive(float("-inf"))
+    for number in range(MAX_INTERACTIVE, 200):
         server.ask([f"{number}/0"], number=number)
     assert not is_about(server)
     server.ask(["1/0"], identity=b"b")
     assert is_about(server)
     server.work()
-    server.fleet.interactive(float("-inf"))
+    server.scheduler.interactive(float("-inf"))
     server.ask(["201/0"], number=201)
     assert is_about(server), "its flood is over"
 
@@ -462,11 +462,11 @@ def test_a_flood_of_small_requests_is_not_interactive(server):
 def test_the_rate_is_in_tokens_as_they_are_estimated(server):
     server.ask([f"1/{place} " + 4 * "word " for place in range(4)])
     job = server.ventilator.next_job(0.0)
-    flight = server.fleet.flights[job.job]
+    flight = server.scheduler.flights[job.job]
     server.answer(job, num_tokens=100, counts=[50] * 4,
                   seconds={"tokenize": 0.5, "compute": 0.5}, now=1.0)
-    assert server.fleet.workers[0].tokens_per_second == 100.0, "tokenizing takes time, too"
-    assert 0.5 < server.fleet.rate(server.fleet.workers[0]) / 100.0 < 1.0, "it has begun to learn"
+    assert server.scheduler.workers[0].tokens_per_second == 100.0, "tokenizing takes time, too"
+    assert 0.5 < server.scheduler.rate(server.scheduler.workers[0]) / 100.0 < 1.0, "it has begun to learn"
     assert flight.tokens < 100
 
 
@@ -625,8 +625,8 @@ def test_a_lost_workers_requests_are_given_again(server):
     server.ventilator.next_job(0.0)
     server.publish(server.ventilator.lost(0, 0.0))
     assert server.ventilator.next_job(0.0) is None
-    server.fleet.started(0)
-    server.fleet.ready(0)
+    server.scheduler.started(0)
+    server.scheduler.ready(0)
     job = server.ventilator.next_job(0.0)
     assert job.sequences == ["1/0"] and job.incarnation == 2
     server.answer(job)

@@ -13,15 +13,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import zmq
-from bert_serving.server import crew, keys, machine
+from bert_serving.server import local_workers, keys, machine
 from bert_serving.server.config import MB, ServerConfig, WorkerRange
 from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
 from bert_serving.server.doctor.findings import Level
-from bert_serving.server.doctor.memory import Need
+from bert_serving.server.doctor.memory import MemoryNeed
 from bert_serving.server.engine import artefact, backends, library, quiet
 from bert_serving.server.engine.cache import new_directory, write_manifest
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import StartError
 from bert_serving.server.launchers import ray_actors
 from bert_serving.server.service import Service
@@ -272,7 +272,7 @@ def test_a_model_that_is_still_to_be_converted(plain, tmp_path):
 
 
 def test_a_model_that_is_converted(plain):
-    settings = settle(config(**plain)).settings
+    settings = resolve(config(**plain)).settings
     path = artefact.artefact_path(settings, plain["graph_tmp_dir"])
     with new_directory(path) as directory:
         write_manifest(directory, {})
@@ -452,7 +452,7 @@ def test_a_gpu_that_tensorflow_does_not_see(gpu, tiny_dir, monkeypatch, device_m
 
 def test_without_a_gpu_that_tensorflow_can_use_the_engine_is_that_of_cpus(gpu, tiny_dir, monkeypatch):
     gpu(load=3)
-    monkeypatch.setattr(crew.gpu, "why_unusable", lambda engine, device: "TensorFlow 2.99 sees no GPU 0")
+    monkeypatch.setattr(local_workers.gpu, "why_unusable", lambda engine, device: "TensorFlow 2.99 sees no GPU 0")
     findings = examine(engine="auto", model_dir=str(tiny_dir))
     assert "TensorFlow 2.99 sees no GPU 0; going on without: on the CPU" in said(findings, Level.WARNING)
     assert "CPU (engine graph cannot use GPU 0, which nvidia-smi shows)" in said(findings, Level.OK)
@@ -467,7 +467,7 @@ def test_a_gpu_that_is_busy(gpu, tiny_dir):
 
 # ---- memory and open files -------------------------------------------------------------------------------------------
 
-NEED = Need(serving=300 * MB, conversion=2000 * MB, waiting=700 * MB, disk=0, how="2 x 100 MB")
+NEED = MemoryNeed(serving=300 * MB, conversion=2000 * MB, waiting=700 * MB, disk=0, how="2 x 100 MB")
 
 
 @pytest.mark.parametrize("limit, available, is_converted, expected", [

@@ -6,7 +6,7 @@ from bert_serving.server.config import MB, ServerConfig
 from bert_serving.server.doctor.memory import PROXY, SERVER, estimate
 from bert_serving.server.engine.backends import backend
 from bert_serving.server.engine.base import EngineSettings
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.engine.spec import EncoderSpec
 
 LITE, GRAPH = (backend(name).footprint(EngineSettings(engine=name)) for name in ("lite", "graph"))
@@ -18,7 +18,7 @@ LAYER = 4 * (32 * 32 + 32) + (32 * 48 + 48) + (48 * 32 + 32) + 4 * 32
 
 @pytest.fixture
 def model(tiny_dir):
-    return lambda **options: settle(ServerConfig(model_dir=str(tiny_dir), **options))
+    return lambda **options: resolve(ServerConfig(model_dir=str(tiny_dir), **options))
 
 
 def test_engine_lite_has_its_weights_in_every_worker(model):
@@ -50,7 +50,7 @@ def test_precision_http_and_queues_count(model):
 
 
 def test_a_server_without_a_model():
-    need = estimate(settle(ServerConfig(engine="echo")), 2)
+    need = estimate(resolve(ServerConfig(engine="echo")), 2)
     assert (need.serving, need.conversion, need.disk) == (SERVER + 2 * LITE.worker, 0, 0)
 
 

@@ -16,7 +16,7 @@ from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine import artefact, backends, base, library
 from bert_serving.server.engine.architectures import from_values
 from bert_serving.server.engine.architectures.bert import ARCHITECTURE
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -221,7 +221,7 @@ def graphs(tmp_path_factory):
 def run(graphs):
     """Starts the engine for a model directory and options, as a worker would."""
     def start(model_dir, engine="graph", **options):
-        model = settle(ServerConfig(model_dir=str(model_dir), engine=engine, **options))
+        model = resolve(ServerConfig(model_dir=str(model_dir), engine=engine, **options))
         path = artefact.cached(model.settings, graphs) or artefact.make(model.settings, graphs)["path"]
         settings = replace(model.settings, artefact=str(path))
         return Running(settings, base.create_tokenizer(settings), backends.create(settings))

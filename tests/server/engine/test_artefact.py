@@ -15,12 +15,12 @@ from bert_serving.server.engine import artefact, quiet
 from bert_serving.server.engine.backends import graph
 from bert_serving.server.engine.base import VECTOR_OPTIONS, EngineSettings
 from bert_serving.server.engine.cache import read_manifest
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import EngineError, ModelError
 
 
 def settings_of(model_dir, engine="graph", **options):
-    return settle(ServerConfig(model_dir=str(model_dir), engine=engine, **options)).settings
+    return resolve(ServerConfig(model_dir=str(model_dir), engine=engine, **options)).settings
 
 
 def program(settings, cache_dir, **variables):
@@ -235,4 +235,4 @@ def test_what_is_excused_is_there():
 
 
 def test_clients_compare_the_options_that_change_vectors():
-    assert sorted(checks.DECISIVE) == sorted(VECTOR_OPTIONS)
+    assert sorted(checks.VECTOR_OPTIONS) == sorted(VECTOR_OPTIONS)

@@ -14,7 +14,7 @@ from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine.architectures.bert import ARCHITECTURE
 from bert_serving.server.engine.command import convert, get_parser, main
 from bert_serving.server.engine.eviction import Lease
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.engine.spec import variables
 from bert_serving.server.engine.weights import open_checkpoint
 from bert_serving.server.errors import ModelError
@@ -37,7 +37,7 @@ def test_there_and_back(tiny, tmp_path, num_labels):
     assert sorted(os.listdir(tmp_path / "b")) == [
         "1_Pooling", "bert_config.json", "bert_model.ckpt.data-00000-of-00001", "bert_model.ckpt.index",
         "sentence_bert_config.json", "vocab.txt"]
-    configs = [dataclasses.replace(settle(ServerConfig(model_dir=str(tmp_path / name))).config, model_dir=None)
+    configs = [dataclasses.replace(resolve(ServerConfig(model_dir=str(tmp_path / name))).config, model_dir=None)
                for name in "abc"]
     assert configs[0] == configs[1] == configs[2] and configs[0].max_seq_len == 31
     expected = variables(model.spec, pooler=True, num_labels=num_labels)

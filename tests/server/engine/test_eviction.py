@@ -14,7 +14,7 @@ from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine import artefact
 from bert_serving.server.engine.cache import new_directory, read_manifest, write_file, write_manifest
 from bert_serving.server.engine.eviction import Lease, describe, entries, prune
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 
 NAMES = ["a" * 32, "b" * 32, "c" * 32]
 
@@ -197,7 +197,7 @@ def test_a_lock_on_a_mark_that_was_removed_meanwhile_is_worth_nothing(three, mon
 def test_a_new_graph_makes_room(tiny_dir, tmp_path):
     for name, used in zip(NAMES, (2000, 3000, 1000)):
         make(tmp_path, name, 1_000_000, used)
-    settings = settle(ServerConfig(model_dir=str(tiny_dir), engine="graph")).settings
+    settings = resolve(ServerConfig(model_dir=str(tiny_dir), engine="graph")).settings
     lease = Lease(tmp_path / NAMES[2])
     result = artefact.make(settings, tmp_path, 3)
     assert result["removed"] == 1

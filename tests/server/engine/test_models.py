@@ -10,7 +10,7 @@ import pytest
 
 from bert_serving.server.config import FromModel, PoolingStrategy, ServerConfig
 from bert_serving.server.engine import backends, base, library
-from bert_serving.server.engine.models import find, is_cased, settle
+from bert_serving.server.engine.models import find, is_cased, resolve
 from bert_serving.server.errors import ConfigError, ModelError
 
 
@@ -28,7 +28,7 @@ def decided(model):
 
 def test_a_plain_checkpoint_has_the_originals_defaults(tiny, tmp_path):
     tiny().write_tensorflow(tmp_path)
-    model = settle(ServerConfig(model_dir=str(tmp_path)))
+    model = resolve(ServerConfig(model_dir=str(tmp_path)))
     assert decided(model) == (25, True, [-2], "REDUCE_MEAN")
     assert set(model.provenance.values()) == {"default"}
     assert (model.path, model.layers, model.layers_kept) == (tmp_path, 3, 2)
@@ -51,7 +51,7 @@ def sentence_dir(tiny, tmp_path):
 
 
 def test_sentence_transformers(sentence_dir):
-    model = settle(ServerConfig(model_dir=str(sentence_dir)))
+    model = resolve(ServerConfig(model_dir=str(sentence_dir)))
     assert decided(model) == (33, False, [-1], "FIRST_TOKEN")
     assert model.provenance == {
         "max_seq_len": "sentence_bert_config.json", "do_lower_case": "tokenizer_config.json",
@@ -60,8 +60,8 @@ def test_sentence_transformers(sentence_dir):
 
 
 def test_what_the_user_says_wins(sentence_dir):
-    model = settle(ServerConfig(model_dir=str(sentence_dir), max_seq_len=None, do_lower_case=True, pooling_layer=[-3],
-                                pooling_strategy=PoolingStrategy.NONE))
+    model = resolve(ServerConfig(model_dir=str(sentence_dir), max_seq_len=None, do_lower_case=True, pooling_layer=[-3],
+                                 pooling_strategy=PoolingStrategy.NONE))
     assert decided(model) == (None, True, [-3], "NONE")
     assert set(model.provenance.values()) == {"given"}
     assert model.settings.max_length == 40
@@ -69,20 +69,20 @@ def test_what_the_user_says_wins(sentence_dir):
 
 def test_a_length_beyond_the_positions_is_cut_to_them(sentence_dir):
     sidecar(sentence_dir, "sentence_bert_config.json", {"max_seq_length": 512})
-    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 40
+    assert resolve(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 40
 
 
 def test_the_tokenizers_length_where_no_other_is_stated(sentence_dir):
     (sentence_dir / "sentence_bert_config.json").unlink()
-    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 37
+    assert resolve(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 37
     sidecar(sentence_dir, "tokenizer_config.json", {"model_max_length": 1e30})
-    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 40
+    assert resolve(ServerConfig(model_dir=str(sentence_dir))).config.max_seq_len == 40
 
 
 def test_a_tokenizers_length_alone_does_not_make_a_sentence_model(tiny, tmp_path):
     tiny().write_hugging_face(tmp_path)
     sidecar(tmp_path, "tokenizer_config.json", {"do_lower_case": False, "model_max_length": 37})
-    assert decided(settle(ServerConfig(model_dir=str(tmp_path)))) == (25, False, [-2], "REDUCE_MEAN")
+    assert decided(resolve(ServerConfig(model_dir=str(tmp_path)))) == (25, False, [-2], "REDUCE_MEAN")
 
 
 @pytest.mark.parametrize("pooling, expected", [
@@ -90,14 +90,14 @@ def test_a_tokenizers_length_alone_does_not_make_a_sentence_model(tiny, tmp_path
     ({"pooling_mode_lasttoken": True}, "LAST_TOKEN"), ({"pooling_mode": "cls"}, "FIRST_TOKEN")])
 def test_poolings_of_sentence_transformers(sentence_dir, pooling, expected):
     sidecar(sentence_dir, "1_Pooling/config.json", pooling)
-    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.pooling_strategy.name == expected
+    assert resolve(ServerConfig(model_dir=str(sentence_dir))).config.pooling_strategy.name == expected
 
 
 @pytest.mark.parametrize("pooling", [{"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
                                      {"pooling_mode_weightedmean_tokens": True}, {"pooling_mode": "?"}])
 def test_a_pooling_that_does_not_exist_here(sentence_dir, pooling, caplog):
     sidecar(sentence_dir, "1_Pooling/config.json", pooling)
-    assert settle(ServerConfig(model_dir=str(sentence_dir))).config.pooling_strategy.name == "REDUCE_MEAN"
+    assert resolve(ServerConfig(model_dir=str(sentence_dir))).config.pooling_strategy.name == "REDUCE_MEAN"
     assert "asks for a pooling that does not exist here" in caplog.text
 
 
@@ -108,7 +108,7 @@ def test_the_older_layout_of_sentence_transformers(sentence_dir):
         (sentence_dir / name).rename(folder / name)
     sidecar(sentence_dir, "modules.json", [{"type": "sentence_transformers.models.Transformer",
                                             "path": "0_Transformer"}])
-    model = settle(ServerConfig(model_dir=str(sentence_dir)))
+    model = resolve(ServerConfig(model_dir=str(sentence_dir)))
     assert decided(model) == (33, False, [-1], "FIRST_TOKEN")
     assert model.settings.checkpoint == str(folder / "model.safetensors")
 
@@ -121,7 +121,7 @@ def test_modules_do_not_lead_out_of_the_directory(sentence_dir):
 def test_modules_that_are_not_computed_are_named(sentence_dir, caplog):
     sidecar(sentence_dir, "modules.json", [{"type": "sentence_transformers.models." + name, "path": ""}
                                            for name in ("Transformer", "Pooling", "Dense", "Normalize")])
-    settle(ServerConfig(model_dir=str(sentence_dir)))
+    resolve(ServerConfig(model_dir=str(sentence_dir)))
     assert "lists Dense, which this server does not compute" in caplog.text
 
 
@@ -151,7 +151,7 @@ def test_families(tiny, tmp_path, run, family):
     model = tiny(words=SPECIAL + words.split(), num_hidden_layers=layers)
     model.write_tensorflow(tmp_path / family, config={**PLAIN, **quirks})
     running = run(tmp_path / family)
-    assert settle(ServerConfig(model_dir=str(tmp_path / family))).name == family
+    assert resolve(ServerConfig(model_dir=str(tmp_path / family))).name == family
     features, = running.features([text])
     assert " ".join(features.tokens) == f"[CLS] {tokens} [SEP]"
     assert np.abs(running.engine.encode([features])[0] - model.vector(features)).max() < 1e-5
@@ -159,10 +159,10 @@ def test_families(tiny, tmp_path, run, family):
 
 def test_case_is_seen_in_the_vocabulary(tiny, tmp_path):
     tiny(words=SPECIAL + MIXED.split()).write_tensorflow(tmp_path)
-    model = settle(ServerConfig(model_dir=str(tmp_path)))
+    model = resolve(ServerConfig(model_dir=str(tmp_path)))
     assert model.config.do_lower_case is False
     assert model.provenance["do_lower_case"] == "vocab.txt, which has upper-case words"
-    assert settle(ServerConfig(model_dir=str(tmp_path), do_lower_case=True)).config.do_lower_case is True
+    assert resolve(ServerConfig(model_dir=str(tmp_path), do_lower_case=True)).config.do_lower_case is True
 
 
 def test_a_few_upper_case_words_do_not_make_a_cased_vocabulary():
@@ -201,7 +201,7 @@ def test_a_fine_tuned_hugging_face_model(tiny, tmp_path, run):
 def refuse(error, message, **options):
     began = time.process_time()
     with pytest.raises(error, match=message) as caught:
-        settle(ServerConfig(**options))
+        resolve(ServerConfig(**options))
     assert time.process_time() - began < 1
     assert "\n" not in str(caught.value)
 
@@ -225,17 +225,17 @@ def test_options_that_do_not_go_with_the_model(tiny_dir, options, message):
 
 @pytest.mark.parametrize("given, layer", [(0, 0), (1, 1), (-3, 0), (-1, 2), (2, 2)])
 def test_a_layer_counts_from_the_start_or_from_the_end(tiny_dir, given, layer):
-    model = settle(ServerConfig(model_dir=str(tiny_dir), pooling_layer=[given]))
+    model = resolve(ServerConfig(model_dir=str(tiny_dir), pooling_layer=[given]))
     assert model.layers_kept == layer + 1 and model.spec.layer_index(given) == layer
 
 
 @pytest.mark.parametrize("given", [None, -1, 2])
 def test_a_pooler_reads_the_last_layer(tiny_dir, given):
     options = {} if given is None else {"pooling_layer": [given]}
-    model = settle(ServerConfig(model_dir=str(tiny_dir), pooling_strategy=PoolingStrategy.CLS_POOLED, **options))
+    model = resolve(ServerConfig(model_dir=str(tiny_dir), pooling_strategy=PoolingStrategy.CLS_POOLED, **options))
     assert model.config.pooling_layer == [given or -1] and model.layers_kept == 3
     again = ServerConfig.from_the_model(model.config.of_the_model("auto"))
-    assert settle(again).settings == model.settings, "another host takes what was decided here"
+    assert resolve(again).settings == model.settings, "another host takes what was decided here"
 
 
 @pytest.mark.parametrize("options, message", [
@@ -260,15 +260,15 @@ def test_files_that_are_named(tiny, tiny_dir, tmp_path):
 
 def test_another_host_may_have_the_files_in_another_format(tiny, tiny_dir, tmp_path):
     tiny().write_tensorflow(tmp_path)
-    sent = settle(ServerConfig(model_dir=str(tiny_dir))).config.of_the_model("auto")
-    there = settle(ServerConfig.from_the_model(sent, model_dir=str(tmp_path)))
+    sent = resolve(ServerConfig(model_dir=str(tiny_dir))).config.of_the_model("auto")
+    there = resolve(ServerConfig.from_the_model(sent, model_dir=str(tmp_path)))
     assert there.settings.checkpoint == str(tmp_path / "bert_model.ckpt")
 
 
 def test_a_pooler_does_not_care_about_the_default_layer(tiny, tmp_path):
     tiny(num_hidden_layers=1).write_hugging_face(tmp_path)
     refuse(ConfigError, "-pooling_layer -2 does not exist", model_dir=str(tmp_path))
-    model = settle(ServerConfig(model_dir=str(tmp_path), pooling_strategy=PoolingStrategy.CLS_POOLED))
+    model = resolve(ServerConfig(model_dir=str(tmp_path), pooling_strategy=PoolingStrategy.CLS_POOLED))
     assert model.layers_kept == 1
 
 
@@ -363,7 +363,7 @@ def test_labels_are_checked_at_once(tiny, tmp_path):
 def test_a_vocabulary_smaller_than_the_model(tiny, tmp_path, caplog):
     directory = tiny().write_hugging_face(tmp_path)
     (directory / "vocab.txt").write_text("\n".join(tiny().words[:-1]))
-    settle(ServerConfig(model_dir=str(directory)))
+    resolve(ServerConfig(model_dir=str(directory)))
     assert "has 15 tokens, the model 16" in caplog.text
 
 
@@ -372,22 +372,22 @@ def test_a_vocabulary_smaller_than_the_model(tiny, tmp_path, caplog):
 def test_without_a_directory_it_is_the_default_model(tiny_dir, monkeypatch):
     asked = []
     monkeypatch.setattr(library, "get", lambda name: asked.append(name) or tiny_dir)
-    assert settle(ServerConfig()).name == "all-MiniLM-L6-v2"
-    settle(ServerConfig(model_dir="minilm"))
-    settle(ServerConfig(model_dir="organisation/some-model.v2"))
+    assert resolve(ServerConfig()).name == "all-MiniLM-L6-v2"
+    resolve(ServerConfig(model_dir="minilm"))
+    resolve(ServerConfig(model_dir="organisation/some-model.v2"))
     assert asked == ["all-MiniLM-L6-v2", "minilm", "organisation/some-model.v2"]
 
 
 def test_a_directory_wins_over_a_name(tiny, tmp_path, monkeypatch):
     tiny().write_hugging_face(tmp_path / "minilm")
     monkeypatch.chdir(tmp_path)
-    assert settle(ServerConfig(model_dir="minilm")).path == tmp_path / "minilm"
+    assert resolve(ServerConfig(model_dir="minilm")).path == tmp_path / "minilm"
 
 
 # ---- without a model -------------------------------------------------------------------------------------------------
 
 def test_echo():
-    model = settle(ServerConfig(engine="echo"))
+    model = resolve(ServerConfig(engine="echo"))
     assert (model.name, model.path, decided(model)) == ("echo", None, (25, True, [-2], "REDUCE_MEAN"))
     assert backends.create(model.settings).describe().startswith("echo")
     refuse(ConfigError, "-pooling_layer -13 does not exist in a model of 12 layers", engine="echo", pooling_layer=[-13])
@@ -395,17 +395,17 @@ def test_echo():
 
 
 def test_echo_with_a_models_vocabulary(tiny_dir):
-    model = settle(ServerConfig(engine="echo", model_dir=str(tiny_dir)))
+    model = resolve(ServerConfig(engine="echo", model_dir=str(tiny_dir)))
     features, = base.features(["unwanted"], base.create_tokenizer(model.settings), model.settings)
     assert features.tokens == ["[CLS]", "un", "##want", "##ed", "[SEP]"]
     assert backends.create(model.settings).encode([features]).shape == (1, 32)
 
 
-def test_settling_does_without_tensorflow(tiny_dir):
+def test_resolving_does_without_tensorflow(tiny_dir):
     code = ("import sys\nsys.modules['tensorflow'] = None\n"
             "from bert_serving.server.config import ServerConfig\n"
-            "from bert_serving.server.engine.models import settle\n"
-            "settle(ServerConfig(model_dir=sys.argv[1]))\n")
+            "from bert_serving.server.engine.models import resolve\n"
+            "resolve(ServerConfig(model_dir=sys.argv[1]))\n")
     subprocess.run([sys.executable, "-c", code, str(tiny_dir)], check=True)
 
 
@@ -419,7 +419,7 @@ def test_settling_does_without_tensorflow(tiny_dir):
     ({"precision": "fp32"}, False, "lite", "the fastest on CPUs"),
     ({"precision": "int8"}, False, "lite", "the fastest on CPUs")], ids=str)
 def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):
-    model = settle(ServerConfig(model_dir=str(tiny_dir), engine="auto", **options), on_gpu)
+    model = resolve(ServerConfig(model_dir=str(tiny_dir), engine="auto", **options), on_gpu)
     assert (model.settings.engine, model.engine_reason) == (engine, reason)
     assert model.config.engine == engine
     assert model.settings.precision == model.config.precision == (options.get("precision") or (
@@ -428,11 +428,11 @@ def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):
 
 @pytest.mark.parametrize("engine", ["lite", "graph", "echo"])
 def test_an_engine_that_is_given(tiny_dir, engine):
-    model = settle(ServerConfig(model_dir=str(tiny_dir), engine=engine), on_gpu=engine != "lite")
+    model = resolve(ServerConfig(model_dir=str(tiny_dir), engine=engine), on_gpu=engine != "lite")
     assert (model.settings.engine, model.engine_reason) == (engine, "given")
 
 
 def test_engine_auto_without_litert(tiny_dir, monkeypatch):
     monkeypatch.setattr(backends.backend("lite"), "missing", lambda: "cannot be used: install ai-edge-litert")
-    model = settle(ServerConfig(model_dir=str(tiny_dir), engine="auto"))
+    model = resolve(ServerConfig(model_dir=str(tiny_dir), engine="auto"))
     assert model.settings.engine == "graph" and "ai-edge-litert" in model.engine_reason

@@ -6,14 +6,14 @@ import pytest
 from bert_serving.client.checks import check_input
 from bert_serving.server.proxy import pages
 from bert_serving.server.proxy.app import create_app
-from bert_serving.server.proxy.orders import HttpOptions, Model, ProxyOrders
+from bert_serving.server.proxy.orders import HttpOptions, ServedModel, ProxyOrders
 
 
 def told(*, http_max_connect=10, cors="*", max_message_mb=64.0, verbose=False, **more):
     """Orders of a proxy, options of the user and others alike."""
     return ProxyOrders(**{
         "ip": "127.0.0.1", "port": 1, "port_out": 2, "host": "127.0.0.1", "http_port": 0, "api_keys": (), "curve": None,
-        "private": (), "model": Model(), **more,
+        "private": (), "model": ServedModel(), **more,
         "options": HttpOptions(http_max_connect=http_max_connect, cors=cors, max_message_mb=max_message_mb,
                                verbose=verbose)})
 

@@ -10,7 +10,7 @@ import pytest
 from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnprocessableError)
 from bert_serving.server.proxy.app import create_app
-from bert_serving.server.proxy.orders import Model
+from bert_serving.server.proxy.orders import ServedModel
 
 from .conftest import strict, told
 
@@ -75,7 +75,7 @@ def test_tokenize(http, fake):
 
 def test_tokenize_gives_ids_if_there_is_a_vocabulary(fake, tmp_path):
     (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\n")
-    http = create_app(fake, fake, told(model=Model(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
+    http = create_app(fake, fake, told(model=ServedModel(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
     response = http.post("/tokenize", json={"texts": [["hello", "hello"]], "is_tokenized": True})
     assert strict(response)["ids"] == [[0, 2, 2, 1]]
     assert fake.call == {"texts": [["hello", "hello"]], "is_tokenized": True}

@@ -5,9 +5,9 @@ import socket
 import time
 
 import pytest
-from bert_serving.server.api_keys import Keys
+from bert_serving.server.api_keys import ApiKeys
 from bert_serving.server.proxy import connections
-from bert_serving.server.proxy.connections import HEAD_BYTES, WINDOW_SECONDS, Channel, Parser, Room, Server
+from bert_serving.server.proxy.connections import HEAD_BYTES, WINDOW_SECONDS, HttpChannel, HttpParser, Room, HttpServer
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import ClientDisconnected
@@ -32,8 +32,8 @@ class Served:
     def __init__(self, **limits):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.channels, self.later, self.callers = {}, Later(), []
-        self.server = Server(self.app, self.listener, self.later, channels=self.channels, **{
-            "keys": Keys(), "most_connections": 100, "most_body": 1_000_000, "most_held": 1_000_000, **limits})
+        self.server = HttpServer(self.app, self.listener, self.later, channels=self.channels, **{
+            "keys": ApiKeys(), "most_connections": 100, "most_body": 1_000_000, "most_held": 1_000_000, **limits})
 
     @staticmethod
     def app(environ, start_response):
@@ -183,7 +183,7 @@ def test_who_hangs_up_while_it_is_answered_leaves_nothing(serve, sent, monkeypat
     def write(channel, data):
         raise ClientDisconnected
 
-    monkeypatch.setattr(Channel, "write_soon", write)
+    monkeypatch.setattr(HttpChannel, "write_soon", write)
     served = serve()
     served.call(sent)
     assert not served.server.active_channels
@@ -200,7 +200,7 @@ def test_what_is_sent_to_a_connection_that_was_just_closed_goes_nowhere(serve):
 
 
 def test_a_failure_of_our_own_costs_one_connection(serve, caplog, monkeypatch):
-    monkeypatch.setattr(Channel, "error_task_class", None)
+    monkeypatch.setattr(HttpChannel, "error_task_class", None)
     served = serve()
     assert served.answer(served.call(b"what is this\r\n\r\n")) == "closed"
     assert not served.server.active_channels
@@ -302,7 +302,7 @@ def test_a_head_has_its_limit(serve):
     ("X-Other: 1", "0"), (f"Authorization: Bearer {KEY}x", "0"), (f"Authorization: Bearer {KEY}", "5"),
     (f"X-API-Key: {KEY}", "5")])
 def test_a_stranger_s_body_is_not_kept(serve, header, size, length):
-    served = serve(keys=Keys([KEY]))
+    served = serve(keys=ApiKeys([KEY]))
     body = b"hello" if b"Content" in length else b"5\r\nhello\r\n0\r\n\r\n"
     request = b"POST /x HTTP/1.1\r\n" + header.encode() + b"\r\n" + length + b"\r\n\r\n" + body
     caller = served.call(request + get("/", header))
@@ -311,10 +311,10 @@ def test_a_stranger_s_body_is_not_kept(serve, header, size, length):
     assert "200 OK" in answer, "the connection goes on"
 
 
-# ---- Parser ----------------------------------------------------------------------------------------------------------
+# ---- the parser ------------------------------------------------------------------------------------------------------
 
 def parser_of(most_body):
-    return Parser(Adjustments(max_request_body_size=most_body + 1), Keys(), Room(most_body))
+    return HttpParser(Adjustments(max_request_body_size=most_body + 1), ApiKeys(), Room(most_body))
 
 
 def feed(header, size, at_once):

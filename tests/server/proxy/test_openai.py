@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from bert_serving.server.proxy.app import create_app
 from bert_serving.server.proxy.openai import unit
-from bert_serving.server.proxy.orders import Model
+from bert_serving.server.proxy.orders import ServedModel
 
 from .conftest import strict, told
 
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_named(http, body, param, said):
 @pytest.fixture
 def with_vocabulary(fake, tmp_path):
     (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\nyou\n")
-    return create_app(fake, fake, told(model=Model(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
+    return create_app(fake, fake, told(model=ServedModel(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
 
 
 @pytest.mark.parametrize("given, texts", [([2, 3], [["hello", "you"]]), ([[0, 2, 1], [3]], [["hello"], ["you"]])])
@@ -110,13 +110,13 @@ def test_token_ids_of_another_vocabulary(with_vocabulary):
 
 
 def test_token_level_servers_have_no_embeddings(fake):
-    http = create_app(fake, fake, told(model=Model(token_level=True))).test_client()
+    http = create_app(fake, fake, told(model=ServedModel(token_level=True))).test_client()
     response = http.post("/v1/embeddings", json={"input": "a"})
     assert response.status_code == 400
     assert "-pooling_strategy is NONE" in strict(response)["error"]["message"]
 
 
 def test_models(fake):
-    http = create_app(fake, fake, told(model=Model(name="my-bert", created=1700000000))).test_client()
+    http = create_app(fake, fake, told(model=ServedModel(name="my-bert", created=1700000000))).test_client()
     assert strict(http.get("/v1/models")) == {"object": "list", "data": [
         {"id": "my-bert", "object": "model", "created": 1700000000, "owned_by": "bert-as-service"}]}

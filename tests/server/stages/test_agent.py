@@ -14,7 +14,7 @@ from bert_serving.server.core import remote_messages as remote
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.remote_messages import Welcome, encode
 from bert_serving.server.core.messages import HEAD, Fault, Job, Ready, Rows
-from bert_serving.server.core.recovery import Fleet, WorkerState
+from bert_serving.server.core.scheduler import Scheduler, WorkerState
 from bert_serving.server.errors import StartError, WorkerStartError
 from bert_serving.server.process import ExitStatus
 from bert_serving.server.stages.agent import Agent, Refused
@@ -27,15 +27,15 @@ ROWS = np.ones((1, 4), np.float32)
 class FakeKeeper:
     """Stands for the supervisor: remembers what it was told."""
 
-    def __init__(self, staff):
-        self.staff, self.failure, self.told = staff, None, []
+    def __init__(self, host_workers):
+        self.host_workers, self.failure, self.told = host_workers, None, []
 
     def start(self, watch, unwatch):
         self.told.append("start")
 
     def on_ready(self, message):
         self.told.append(message)
-        self.staff.fleet.ready(message.slot)
+        self.host_workers.scheduler.ready(message.slot)
 
     def on_start_fault(self, message):
         self.told.append(message)
@@ -52,8 +52,8 @@ class FakeStaff:
 
     def __init__(self, setup, welcome, on_lost, count=2):
         self.setup, self.welcome, self.on_lost = setup, welcome, on_lost
-        self.fleet = Fleet(count, Backlog(1, 1, 1), math.inf)
-        self.keeper = FakeKeeper(self)
+        self.scheduler = Scheduler(count, Backlog(1, 1, 1), math.inf)
+        self.supervisor = FakeKeeper(self)
         self.about = {worker: {"pid": 100 + worker, "device": -1} for worker in range(count)}
         self.killed, self.closed = [], False
         name = f"inproc://staff-{len(setup.staffs)}"
@@ -63,7 +63,7 @@ class FakeStaff:
         self.to_results.connect(f"{name}-results")
         self.pipes, self.jobs = [], []
         for worker in range(count):
-            self.fleet.started(worker)
+            self.scheduler.started(worker)
             self.pipes.append(setup.context.socket(zmq.PUSH))
             self.pipes[-1].bind(f"{name}-{worker}")
             self.jobs.append(setup.context.socket(zmq.PULL))
@@ -79,7 +79,7 @@ class FakeStaff:
         self.to_results.send_multipart(messages.encode_from_worker(message))
 
     def ready(self, worker=0):
-        self.say(Ready(worker, self.fleet.workers[worker].incarnation, self.about[worker]))
+        self.say(Ready(worker, self.scheduler.workers[worker].incarnation, self.about[worker]))
 
     def job(self, worker=0):
         self.setup.until(lambda: self.jobs[worker].poll(0), "a job")
@@ -98,16 +98,16 @@ class Setup:
         self.server.router_mandatory = True
         self.port = port or self.server.bind_to_random_port("tcp://127.0.0.1")
         self.agent = Agent(lambda: Link(zmq.DEALER, "127.0.0.1", self.port, sndhwm=0, reconnect_ivl=10), WHO,
-                           self.hire, patience)
+                           self.start_workers, patience)
 
-    def hire(self, welcome, on_lost):
+    def start_workers(self, welcome, on_lost):
         if self.failure is not None:
             raise self.failure
         self.staffs.append(FakeStaff(self, welcome, on_lost))
         return self.staffs[-1]
 
     @property
-    def staff(self):
+    def host_workers(self):
         return self.staffs[-1]
 
     def until(self, condition, what):
@@ -154,7 +154,7 @@ class Setup:
 
     def with_worker(self):
         self.join()
-        self.staff.ready()
+        self.host_workers.ready()
         self.hear(remote.READY)
         return self
 
@@ -186,9 +186,9 @@ def setup(make):
 
 def test_it_joins_and_starts_workers_for_the_orders_and_announces_who_is_ready(setup):
     setup.join()
-    assert setup.staff.welcome == WELCOME and setup.staff.keeper.told == ["start"]
+    assert setup.host_workers.welcome == WELCOME and setup.host_workers.supervisor.told == ["start"]
     assert setup.quiet()
-    setup.staff.ready(1)
+    setup.host_workers.ready(1)
     assert setup.hear(remote.READY) == {"worker": 1, "pid": 101, "device": -1}
     setup.hear(remote.ALIVE)
 
@@ -208,23 +208,23 @@ def test_it_joins_again_without_starting_its_workers_again(setup, how, caplog):
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.join()
     assert setup.hear(remote.READY)["worker"] == 0
-    assert len(setup.staffs) == 1 and not setup.staff.closed
+    assert len(setup.staffs) == 1 and not setup.host_workers.closed
     assert caplog.messages[-1] == "joined again"
 
 
 def test_for_other_orders_it_starts_other_workers(setup):
     setup.with_worker()
-    before = setup.staff
+    before = setup.host_workers
     setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.join(replace(WELCOME, options={"engine": "graph"}))
-    assert len(setup.staffs) == 2 and before.closed and before.keeper.told[-1] == "stop"
+    assert len(setup.staffs) == 2 and before.closed and before.supervisor.told[-1] == "stop"
     before.say(Ready(1, 1, {}))
     assert setup.quiet(), "nobody listens to those who were sent away"
-    setup.staff.ready()
+    setup.host_workers.ready()
     setup.hear(remote.READY)
     setup.give(1)
-    setup.staff.do(setup.staff.job())
+    setup.host_workers.do(setup.host_workers.job())
     assert setup.answer()[0][1:] == (5, 3, 1)
 
 
@@ -293,7 +293,7 @@ def test_who_is_refused_ends_with_the_reason(setup):
 
 
 def test_who_is_not_let_in_ends_with_the_reason(setup):
-    setup.agent.link.look = lambda: None
+    setup.agent.link.update = lambda: None
     setup.agent.link.unauthorized = "the server lets in only clients with a key"
     with pytest.raises(Refused, match="only clients with a key"):
         setup.agent.run(1.0)
@@ -320,7 +320,7 @@ def test_nonsense_of_a_server_that_was_one(setup, frames):
     setup.send(frames)
     with pytest.raises(Refused, match="it sent "):
         setup.agent.run(1.0)
-    assert setup.staff.closed and setup.staff.keeper.told[-1] == "stop"
+    assert setup.host_workers.closed and setup.host_workers.supervisor.told[-1] == "stop"
 
 
 def test_words_that_are_not_for_it_now_change_nothing(setup):
@@ -331,7 +331,7 @@ def test_words_that_are_not_for_it_now_change_nothing(setup):
     setup.say(remote.WELCOME, **WELCOME.to_json())
     setup.until(lambda: setup.agent.joined, "the welcome")
     setup.say(remote.KILL, worker=9)
-    assert setup.quiet() and not setup.staff.killed and not setup.staff.jobs[0].poll(0)
+    assert setup.quiet() and not setup.host_workers.killed and not setup.host_workers.jobs[0].poll(0)
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -344,17 +344,17 @@ def test_workers_that_cannot_be_had_end_it(setup, again):
     setup.say(remote.WELCOME, **replace(WELCOME, largest_job=5).to_json())
     with pytest.raises(StartError, match="no such model"):
         setup.agent.run(1.0)
-    assert all(staff.closed for staff in setup.staffs)
+    assert all(host_workers.closed for host_workers in setup.staffs)
 
 
 def test_workers_that_do_not_start_end_it(setup):
     setup.join()
-    setup.staff.say(Fault(0, 1, 0, "EngineError", "no memory"))
-    setup.until(lambda: len(setup.staff.keeper.told) == 2, "the fault")
-    setup.staff.keeper.failure = WorkerStartError("no memory")
+    setup.host_workers.say(Fault(0, 1, 0, "EngineError", "no memory"))
+    setup.until(lambda: len(setup.host_workers.supervisor.told) == 2, "the fault")
+    setup.host_workers.supervisor.failure = WorkerStartError("no memory")
     with pytest.raises(WorkerStartError, match="no memory"):
         setup.agent.run(1.0)
-    assert setup.staff.closed
+    assert setup.host_workers.closed
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------------
@@ -362,9 +362,9 @@ def test_workers_that_do_not_start_end_it(setup):
 def test_a_job_goes_to_its_worker_and_the_answer_comes_back_under_the_servers_name_for_it(setup):
     setup.with_worker()
     setup.give(77)
-    job = setup.staff.job()
+    job = setup.host_workers.job()
     assert (job.slot, job.incarnation, job.sequences) == (0, 1, ["x"])
-    setup.staff.do(job)
+    setup.host_workers.do(job)
     head, message = setup.answer()
     assert head[1:] == (5, 3, 77) and message.counts == [3]
     np.testing.assert_array_equal(message.array, ROWS)
@@ -374,8 +374,8 @@ def test_a_job_goes_to_its_worker_and_the_answer_comes_back_under_the_servers_na
 def test_a_fault_comes_back_too(setup):
     setup.with_worker()
     setup.give(77)
-    job = setup.staff.job()
-    setup.staff.say(Fault(0, 1, job.job, "internal", "no"))
+    job = setup.host_workers.job()
+    setup.host_workers.say(Fault(0, 1, job.job, "internal", "no"))
     assert setup.answer()[1] == Fault(5, 3, 77, "internal", "no")
 
 
@@ -383,16 +383,16 @@ def test_answers_to_jobs_of_before_are_dropped_even_if_their_numbers_are_given_a
     """A server that was started anew counts from 1 again, while a worker still has its predecessor's job 1."""
     setup.with_worker()
     setup.give(1)
-    old = setup.staff.job()
+    old = setup.host_workers.job()
     setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
     setup.join()
     setup.hear(remote.READY)
     setup.give(1)
-    new = setup.staff.job()
-    setup.staff.do(old)
+    new = setup.host_workers.job()
+    setup.host_workers.do(old)
     assert setup.quiet()
-    setup.staff.do(new)
+    setup.host_workers.do(new)
     assert setup.answer()[0][3] == 1
 
 
@@ -400,26 +400,26 @@ def test_what_a_lost_worker_has_said_counts_and_what_it_held_does_not(setup):
     setup.with_worker()
     setup.give(1)
     setup.give(2)
-    first, second = setup.staff.job(), setup.staff.job()
-    setup.staff.do(first)
-    while not setup.staff.results.poll(10):
+    first, second = setup.host_workers.job(), setup.host_workers.job()
+    setup.host_workers.do(first)
+    while not setup.host_workers.results.poll(10):
         pass
-    setup.staff.on_lost(0, ExitStatus(None, 9))
+    setup.host_workers.on_lost(0, ExitStatus(None, 9))
     assert setup.answer()[0][3] == 1
     assert setup.hear(remote.GONE) == {"worker": 0, "how": "it was killed by SIGKILL"}
-    setup.staff.do(second)
-    assert setup.quiet() and setup.staff.fleet.workers[0].state is WorkerState.LOST
-    setup.staff.fleet.started(0)
-    setup.staff.say(Ready(0, 1, {}))
+    setup.host_workers.do(second)
+    assert setup.quiet() and setup.host_workers.scheduler.workers[0].state is WorkerState.LOST
+    setup.host_workers.scheduler.started(0)
+    setup.host_workers.say(Ready(0, 1, {}))
     assert setup.quiet(), "that was the one before"
-    setup.staff.ready()
+    setup.host_workers.ready()
     setup.hear(remote.READY)
 
 
 def test_a_job_for_a_worker_that_has_just_gone_is_not_kept(setup):
     setup.with_worker()
-    setup.staff.jobs[0].close(0)
-    setup.until(lambda: not setup.staff.pipes[0].poll(0, zmq.POLLOUT), "its end")
+    setup.host_workers.jobs[0].close(0)
+    setup.until(lambda: not setup.host_workers.pipes[0].poll(0, zmq.POLLOUT), "its end")
     setup.give(1)
     assert setup.quiet() and not any(setup.agent.outstanding)
 
@@ -427,14 +427,14 @@ def test_a_job_for_a_worker_that_has_just_gone_is_not_kept(setup):
 def test_a_worker_that_hangs_is_replaced_when_the_server_says_so(setup):
     setup.with_worker()
     setup.say(remote.KILL, worker=0, why="it has had a job for long")
-    setup.until(lambda: setup.staff.killed == [0], "the order")
+    setup.until(lambda: setup.host_workers.killed == [0], "the order")
 
 
 def test_a_worker_that_is_lost_while_nobody_is_there_is_told_of_later(setup):
     setup.with_worker()
     setup.say(remote.WHO)
     setup.until(lambda: not setup.agent.joined, "the word")
-    setup.staff.on_lost(0, ExitStatus(None, 9))
+    setup.host_workers.on_lost(0, ExitStatus(None, 9))
     setup.join()
     assert setup.quiet()
 
@@ -444,7 +444,7 @@ def test_a_worker_that_is_lost_while_nobody_is_there_is_told_of_later(setup):
 def test_asked_to_stop_it_leaves_when_its_jobs_are_done(setup):
     setup.with_worker()
     setup.give(1)
-    job = setup.staff.job()
+    job = setup.host_workers.job()
     setup.agent.on_signal(signal.SIGTERM, None)
 
     def step(timeout_ms=20, real=setup.agent.step):
@@ -453,8 +453,8 @@ def test_asked_to_stop_it_leaves_when_its_jobs_are_done(setup):
         while setup.server.poll(0):
             setup.peer, *frames = setup.server.recv_multipart()
             if frames[0] == remote.LEAVE:
-                setup.staff.do(job)
-                setup.staff.say(Ready(1, 1, {}))
+                setup.host_workers.do(job)
+                setup.host_workers.say(Ready(1, 1, {}))
             elif frames[0] == remote.ANSWER:
                 setup.say(remote.BYE, reason="it has left")
             else:
@@ -462,14 +462,14 @@ def test_asked_to_stop_it_leaves_when_its_jobs_are_done(setup):
 
     setup.agent.step = step
     setup.agent.run(30.0)
-    assert setup.agent.done and setup.staff.closed and setup.staff.keeper.told[-1] == "stop"
+    assert setup.agent.done and setup.host_workers.closed and setup.host_workers.supervisor.told[-1] == "stop"
 
 
 @pytest.mark.parametrize("how", ["time is up", "a second signal", "the connection is lost"])
 def test_it_goes_without_a_goodbye_when(setup, how):
     setup.with_worker()
     setup.give(1)
-    setup.staff.job()
+    setup.host_workers.job()
     setup.agent.stop()
     seconds = 0.05 if how == "time is up" else 1000.0
 
@@ -482,7 +482,7 @@ def test_it_goes_without_a_goodbye_when(setup, how):
 
     setup.agent.step = step
     setup.agent.run(seconds)
-    assert not setup.agent.done and setup.staff.closed
+    assert not setup.agent.done and setup.host_workers.closed
 
 
 def test_it_stops_at_once_when_it_has_not_joined(setup):

@@ -15,7 +15,7 @@ from bert_serving.server.core import messages
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Job, Ready, Rows
 from bert_serving.server.core.outlet import Outlet
-from bert_serving.server.core.recovery import Fleet, WorkerState
+from bert_serving.server.core.scheduler import Scheduler, WorkerState
 from bert_serving.server.core.sink import Reply, Sink
 from bert_serving.server.core.statistics import Statistics
 from bert_serving.server.core.ventilator import Limits, Ventilator
@@ -25,18 +25,18 @@ from bert_serving.server.stages import endpoints
 from bert_serving.server.stages.broker import Broker
 
 
-class FakeKeeper:
+class FakeSupervisor:
     """Stands for the supervisor: remembers what it was told."""
 
-    def __init__(self, fleet):
-        self.fleet, self.failure, self.told, self.ticks = fleet, None, [], []
+    def __init__(self, scheduler):
+        self.scheduler, self.failure, self.told, self.ticks = scheduler, None, [], []
 
     def start(self, watch, unwatch):
         self.told.append("start")
 
     def on_ready(self, message):
         self.told.append(message)
-        self.fleet.ready(message.slot)
+        self.scheduler.ready(message.slot)
 
     def on_start_fault(self, message):
         self.told.append(message)
@@ -70,7 +70,7 @@ class Client:
 class Setup:
     """A broker with its rooms, and one worker that the test plays."""
 
-    def __init__(self, context, annex=None):
+    def __init__(self, context, remote_workers=None):
         self.context = self.client_context = context
         front, self.port = endpoints.front(context, "127.0.0.1", 0, 10**6)
         outlet_socket, self.port_out = endpoints.outlet(context, "127.0.0.1", 0)
@@ -78,21 +78,22 @@ class Setup:
         results.bind("inproc://results")
         pipe.bind("inproc://jobs")
         backlog = Backlog(8, 4, 25)
-        self.fleet = Fleet(1, backlog, 60.0)
+        self.scheduler = Scheduler(1, backlog, 60.0)
         self.outlet = Outlet(10**7, 10**8, 30.0)
         statistics = Statistics(0.0)
         self.ventilator = Ventilator(Limits(max_message_bytes=10**6, max_bytes=10**7, max_size=10**4), backlog,
-                                     self.fleet, Sink(statistics, None, 512), self.outlet, statistics,
-                                     lambda command, in_confidence: {"server_version": "1.10.0", "all": in_confidence})
-        self.keeper = FakeKeeper(self.fleet)
-        self.broker = Broker(front, outlet_socket, results, [pipe], self.ventilator, self.outlet, self.keeper, annex)
+                                     self.scheduler, Sink(statistics, None, 512), self.outlet, statistics,
+                                     lambda command, privileged: {"server_version": "1.10.0", "all": privileged})
+        self.supervisor = FakeSupervisor(self.scheduler)
+        self.broker = Broker(front, outlet_socket, results, [pipe], self.ventilator, self.outlet, self.supervisor,
+                             remote_workers)
         self.jobs, self.to_results = context.socket(zmq.PULL), context.socket(zmq.PUSH)
         self.to_results.connect("inproc://results")
-        self.fleet.started(0)
+        self.scheduler.started(0)
 
     def with_worker(self):
         self.jobs.connect("inproc://jobs")
-        self.fleet.ready(0)
+        self.scheduler.ready(0)
         return self
 
     def until(self, condition, what):
@@ -145,9 +146,9 @@ def vectors(texts, width=4):
 
 def running(setup, num_remote=0):
     for _ in range(num_remote):
-        slot = setup.fleet.add()
-        setup.fleet.started(slot)
-        setup.fleet.ready(slot)
+        slot = setup.scheduler.add()
+        setup.scheduler.started(slot)
+        setup.scheduler.ready(slot)
     yield setup
     setup.broker.close_waker()
 
@@ -168,7 +169,7 @@ def test_from_request_to_result(setup):
     result = setup.reply(client)
     assert result.request_id == 7
     np.testing.assert_array_equal(result.embedding, vectors(["x", "yy", "zzz"]))
-    assert not setup.fleet.flights and not setup.ventilator.pending
+    assert not setup.scheduler.flights and not setup.ventilator.pending
 
 
 def test_large_results_arrive_whole(setup):
@@ -341,28 +342,28 @@ class FakeDoor:
 
 
 @pytest.fixture
-def door(setup):
-    setup.broker.door = FakeDoor()
-    return setup.broker.door
+def authenticator(setup):
+    setup.broker.authenticator = FakeDoor()
+    return setup.broker.authenticator
 
 
 def test_who_has_a_key_may_know_all_wherever_it_is(setup, monkeypatch):
     monkeypatch.setattr(module, "LOOPBACK", ("no such address",))
     client = setup.client(b"a")
     for number, guarded in enumerate((False, True)):
-        setup.broker.door = FakeDoor() if guarded else None
+        setup.broker.authenticator = FakeDoor() if guarded else None
         client.command(b"SHOW_STATUS", number)
         assert setup.reply(client).values["all"] is guarded
     client.command(b"TERMINATION")
     assert isinstance(setup.reply(client).error, UnauthorizedError) and not setup.ventilator.termination_wanted
 
 
-def test_who_was_expelled_gets_nothing_from_now_on(setup, door):
+def test_who_was_expelled_gets_nothing_from_now_on(setup, authenticator):
     client = setup.with_worker().client(b"a")
     client.ask(["x"])
     setup.do(setup.next_job())
     setup.reply(client)
-    door.expelled = True
+    authenticator.expelled = True
     client.ask(["x"])
     client.command(b"SHOW_STATUS")
     client.command(b"TERMINATION")
@@ -371,15 +372,15 @@ def test_who_was_expelled_gets_nothing_from_now_on(setup, door):
     assert not setup.ventilator.pending and not setup.ventilator.termination_wanted
 
 
-def test_the_door_looks_at_its_list_by_the_clock(setup, door, monkeypatch):
+def test_the_door_looks_at_its_list_by_the_clock(setup, authenticator, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     for _ in range(3):
         setup.broker.step(0)
-    assert door.looks == 1
+    assert authenticator.looks == 1
     now[0] += 1.5 * module.TICK_MS / 1e3
     setup.broker.step(0)
-    assert door.looks == 2
+    assert authenticator.looks == 2
 
 
 @pytest.mark.parametrize("address, loopback", [
@@ -482,16 +483,16 @@ def test_a_blocked_client_costs_other_steps_nothing(setup, full, monkeypatch):
     full.identities = {b"a"}
     setup.status(b"a", {}, now[0])
     setup.broker.step(0)
-    refused, ticks = full.refused, len(setup.keeper.ticks)
+    refused, ticks = full.refused, len(setup.supervisor.ticks)
     for _ in range(20):
         setup.broker.step(0)
-    assert (full.refused, len(setup.keeper.ticks)) == (refused, ticks)
+    assert (full.refused, len(setup.supervisor.ticks)) == (refused, ticks)
     now[0] += 1.5 * module.RETRY_MS / 1e3
     setup.broker.step(0)
     assert full.refused == refused + 1
     now[0] += 1.5 * module.TICK_MS / 1e3
     setup.broker.step(0)
-    assert len(setup.keeper.ticks) == ticks + 1
+    assert len(setup.supervisor.ticks) == ticks + 1
 
 
 # ---- workers ---------------------------------------------------------------------------------------------------------
@@ -499,19 +500,19 @@ def test_a_blocked_client_costs_other_steps_nothing(setup, full, monkeypatch):
 def test_the_keeper_hears_of_workers_that_get_ready_or_do_not(setup):
     setup.say(Fault(0, 1, 0, "EngineError", "no memory"))
     setup.say(Ready(0, 1, {"about": "fake"}))
-    setup.until(lambda: len(setup.keeper.told) == 2, "the news")
-    assert setup.keeper.told == [Fault(0, 1, 0, "EngineError", "no memory"), Ready(0, 1, {"about": "fake"})]
-    assert setup.fleet.workers[0].state is WorkerState.READY
+    setup.until(lambda: len(setup.supervisor.told) == 2, "the news")
+    assert setup.supervisor.told == [Fault(0, 1, 0, "EngineError", "no memory"), Ready(0, 1, {"about": "fake"})]
+    assert setup.scheduler.workers[0].state is WorkerState.READY
 
 
-class FakeAnnex:
+class FakeRemoteWorkers:
     """Workers of other hosts: remembers what it was given."""
 
     def __init__(self, context):
         self.given, self.learned, self.ticks, self.is_there = [], [], 0, True
         self.socket, self.other = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-        self.socket.bind("inproc://annex")
-        self.other.connect("inproc://annex")
+        self.socket.bind("inproc://remote-workers")
+        self.other.connect("inproc://remote-workers")
 
     def give(self, job):
         self.given.append(job)
@@ -528,58 +529,59 @@ class FakeAnnex:
 
 
 @pytest.fixture
-def annex(context):
-    return FakeAnnex(context)
+def remote_workers(context):
+    return FakeRemoteWorkers(context)
 
 
 @pytest.fixture
-def joined(context, annex):
+def joined(context, remote_workers):
     """A broker that has a worker on another host."""
-    yield from running(Setup(context, annex), 1)
+    yield from running(Setup(context, remote_workers), 1)
 
 
-def test_jobs_of_workers_elsewhere_go_there_and_their_answers_count(joined, annex):
+def test_jobs_of_workers_elsewhere_go_there_and_their_answers_count(joined, remote_workers):
     client = joined.client(b"a")
     client.ask(["x"], 7)
-    joined.until(lambda: annex.given, "the job")
-    job, = annex.given
-    annex.other.send_multipart(messages.encode_from_worker(
+    joined.until(lambda: remote_workers.given, "the job")
+    job, = remote_workers.given
+    remote_workers.other.send_multipart(messages.encode_from_worker(
         Rows(job.slot, job.incarnation, job.job, vectors(["x"]), num_tokens=3, seconds={"compute": 0.1})))
-    assert joined.reply(client).request_id == 7 and annex.ticks
+    assert joined.reply(client).request_id == 7 and remote_workers.ticks
 
 
-def test_a_fault_of_a_worker_elsewhere_counts_too(joined, annex):
+def test_a_fault_of_a_worker_elsewhere_counts_too(joined, remote_workers):
     client = joined.client(b"a")
     client.ask(["x"])
-    joined.until(lambda: annex.given, "the job")
-    job, = annex.given
-    annex.other.send_multipart(messages.encode_from_worker(Fault(job.slot, 1, job.job, "internal", "it fails")))
+    joined.until(lambda: remote_workers.given, "the job")
+    job, = remote_workers.given
+    fault = Fault(job.slot, 1, job.job, "internal", "it fails")
+    remote_workers.other.send_multipart(messages.encode_from_worker(fault))
     assert isinstance(joined.reply(client).error, UnprocessableError)
 
 
-def test_a_job_that_cannot_be_handed_over_is_no_fault_of_its_text(joined, annex):
+def test_a_job_that_cannot_be_handed_over_is_no_fault_of_its_text(joined, remote_workers):
     client = joined.client(b"a")
-    annex.is_there = False
+    remote_workers.is_there = False
     client.ask(["x"])
-    joined.until(lambda: annex.given, "the job")
-    flight, = joined.fleet.flights.values()
+    joined.until(lambda: remote_workers.given, "the job")
+    flight, = joined.scheduler.flights.values()
     assert not flight.alone
-    joined.fleet.lost(flight.slot)
+    joined.scheduler.lost(flight.slot)
     joined.with_worker()
     joined.do(joined.next_job())
     assert joined.reply(client).request_id == 1
 
 
-def test_what_a_worker_of_this_host_has_proved_is_the_measure_elsewhere(joined, annex):
+def test_what_a_worker_of_this_host_has_proved_is_the_measure_elsewhere(joined, remote_workers):
     joined.say(Ready(0, 1, {"proof": "golden"}))
-    joined.until(lambda: annex.learned, "the news")
-    assert annex.learned == [{"proof": "golden"}]
+    joined.until(lambda: remote_workers.learned, "the news")
+    assert remote_workers.learned == [{"proof": "golden"}]
 
 
-def test_the_loop_looks_again_when_a_worker_elsewhere_has_little_left_to_do(joined, annex, monkeypatch):
+def test_the_loop_looks_again_when_a_worker_elsewhere_has_little_left_to_do(joined, remote_workers, monkeypatch):
     waits = []
     monkeypatch.setattr(joined.broker, "handle", waits.append)
-    monkeypatch.setattr(joined.fleet, "seconds_until_next", lambda now: due)
+    monkeypatch.setattr(joined.scheduler, "seconds_until_next", lambda now: due)
     for due in (None, 10.0, 0.0205, 0.0):
         joined.broker.step(100)
     assert waits == [100, 100, 21, 1]
@@ -587,7 +589,7 @@ def test_the_loop_looks_again_when_a_worker_elsewhere_has_little_left_to_do(join
 
 def test_a_loop_that_was_stopped_excuses_the_jobs(setup, monkeypatch):
     excused, now = [], 100.0
-    monkeypatch.setattr(setup.fleet, "excuse", excused.append)
+    monkeypatch.setattr(setup.scheduler, "excuse", excused.append)
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
     for now in (100.0, 100.2, 100.9, 161.0, 161.1):
         setup.broker.step(0)
@@ -600,12 +602,12 @@ def test_without_others_nobody_takes_their_jobs(setup):
 
 def test_words_of_an_earlier_process_are_not_heard(setup):
     client = setup.client(b"a")
-    setup.fleet.lost(0)
-    setup.fleet.started(0)
+    setup.scheduler.lost(0)
+    setup.scheduler.started(0)
     setup.say(Ready(0, 1, {}))
     setup.say(Fault(0, 1, 0, "EngineError", "no memory"))
     setup.quiet(client)
-    assert not setup.keeper.told and setup.fleet.workers[0].state is WorkerState.STARTING
+    assert not setup.supervisor.told and setup.scheduler.workers[0].state is WorkerState.STARTING
 
 
 def test_rows_of_an_earlier_process_count_if_its_job_is_still_awaited(setup):
@@ -630,11 +632,11 @@ def test_a_fault_leads_to_an_error(setup):
 
 def test_a_worker_that_is_just_gone_does_not_stop_the_loop(setup):
     client = setup.client(b"a")
-    setup.fleet.ready(0)                             # but nobody is at the other end of its pipe
+    setup.scheduler.ready(0)                             # but nobody is at the other end of its pipe
     for number in range(5):
         client.ask(["x"], number)
-    setup.until(lambda: setup.fleet.flights, "the attempt")
-    assert not any(flight.alone for flight in setup.fleet.flights.values())
+    setup.until(lambda: setup.scheduler.flights, "the attempt")
+    assert not any(flight.alone for flight in setup.scheduler.flights.values())
     client.command(b"SHOW_CONFIG", 9)
     assert setup.reply(client).request_id == 9
     assert not setup.broker.give(Job(0, 1, 1, ["x"]))
@@ -688,13 +690,13 @@ def test_stop_wakes_the_loop(setup):
 def hasty(monkeypatch):
     """No long silence at the end."""
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(module, "MOST_QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(module, "MAX_QUIET_SECONDS", 0.2)
 
 
 def test_run_until_asked_to_stop(setup, hasty):
     setup.broker.stop()
     setup.broker.run(drain_seconds=10.0)
-    assert setup.keeper.told == ["start", "stop"]
+    assert setup.supervisor.told == ["start", "stop"]
 
 
 def test_what_was_accepted_is_finished_first(setup, hasty):
@@ -732,22 +734,22 @@ def test_a_failure_is_told_to_those_who_wait_and_raised(setup, hasty):
     client = setup.client(b"a")
     client.ask(["x"])
     setup.until(lambda: setup.ventilator.pending, "the request")
-    setup.keeper.failure = EngineError("the GPU fell off")
+    setup.supervisor.failure = EngineError("the GPU fell off")
     with pytest.raises(EngineError, match="the GPU fell off"):
         setup.broker.run(drain_seconds=10.0)
     error = setup.reply(client).error
     assert isinstance(error, WorkerLostError) and "the GPU fell off" in str(error)
-    assert setup.keeper.told == ["start", "stop"]
+    assert setup.supervisor.told == ["start", "stop"]
 
 
 def test_our_own_mistake_leaves_no_children(setup):
     def mistake(now):
         raise RuntimeError("our own mistake")
 
-    setup.keeper.tick = mistake
+    setup.supervisor.tick = mistake
     with pytest.raises(RuntimeError):
         setup.broker.run(drain_seconds=0.0)
-    assert setup.keeper.told[-1] == "stop"
+    assert setup.supervisor.told[-1] == "stop"
 
 
 @pytest.mark.parametrize("signals, asked", [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tools.peers import driver
 from tools.peers.driver import EngineProcess
-from tools.peers.workloads import Kind, Workload
+from tools.peers.workloads import WorkloadKind, Workload
 
 FAKE_ENGINE = Path(__file__).parent / "fake_engine.py"
 
@@ -33,6 +33,6 @@ def start(tmp_path):
 @pytest.fixture
 def make_workload():
     def make_workload(*sequences, name="short", repeat=1):
-        kind = Kind(name=name, about="numbers", longest=9, max_seq_len=9, repeat=repeat)
+        kind = WorkloadKind(name=name, about="numbers", longest=9, max_seq_len=9, repeat=repeat)
         return Workload(kind, [str(sequence) for sequence in sequences], [list(sequence) for sequence in sequences])
     return make_workload

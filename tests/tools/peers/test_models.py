@@ -8,7 +8,7 @@ from tools.peers.environments import PeerError
 from tools.peers.models import Forms, RandomCheckpoint, model_directory, random_model
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine.architectures import from_file, from_values
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import ModelError
 
 TINY = {"model_type": "bert", "vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -57,7 +57,7 @@ def test_random_weights_are_always_the_same():
 
 
 def test_a_random_model_can_be_served(directory):
-    model = settle(ServerConfig(model_dir=str(directory)))
+    model = resolve(ServerConfig(model_dir=str(directory)))
     assert (model.spec, model.layers) == (from_values(TINY)[1], 2)
 
 

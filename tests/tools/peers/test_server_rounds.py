@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bert_serving.server.benchmark.load import BenchmarkError, Run
+from bert_serving.server.benchmark.load import BenchmarkError, LoadRun
 from tools.peers import server_rounds
 from tools.peers.catalogue import SERVERS
 from tools.peers.environments import PeerError
@@ -62,7 +62,7 @@ def compare(monkeypatch, tmp_path, make_workload, asked):
             asked.append((address, load.size, texts))
             if "HTTP" in address["port"]:
                 raise BenchmarkError("client 3 ended in the middle")
-            return Run(seconds=2.0, sentences=8, client_speeds=[4.0], latencies=np.array([0.1, 0.2, 0.9]))
+            return LoadRun(seconds=2.0, sentences=8, client_speeds=[4.0], latencies=np.array([0.1, 0.2, 0.9]))
 
     def prepare(environment, folder, say):
         if environment.name == "infinity":

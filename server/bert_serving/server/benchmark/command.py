@@ -20,8 +20,8 @@ from ..process import exit_on_sigterm
 from . import plots, sentences
 from .load import BenchmarkError, Crowd
 from .options import Benchmark, parse
-from .progress import Progress
-from .report import Point, Result, figure, markdown, to_json
+from .progress import BenchmarkProgress
+from .report import Point, BenchmarkResult, figure, markdown, to_json
 from .served import Served
 from .sweeps import Setting, settings
 
@@ -100,9 +100,9 @@ class Texts:
 class Session:
     """One call of the command: the measurements in their order."""
 
-    def __init__(self, benchmark: Benchmark, texts: Texts, progress: Progress) -> None:
+    def __init__(self, benchmark: Benchmark, texts: Texts, progress: BenchmarkProgress) -> None:
         self.benchmark, self.texts, self.progress = benchmark, texts, progress
-        self.results: list[Result] = []
+        self.results: list[BenchmarkResult] = []
         self._warned: set[str] = set()
 
     def run(self) -> None:
@@ -113,7 +113,7 @@ class Session:
         """
         with Servers(self.benchmark, self._warn, self.progress.tick) as servers, Crowd() as crowd:
             for name, values in self.benchmark.tests.items():
-                result = Result(name, list(map(Point, settings(name, values, self.benchmark.usual))))
+                result = BenchmarkResult(name, list(map(Point, settings(name, values, self.benchmark.usual))))
                 self._sweep(result, servers, crowd)
                 self._show(result)
 
@@ -123,7 +123,7 @@ class Session:
             self._warned.add(line)
             self.progress.say(line)
 
-    def _sweep(self, result: Result, servers: Servers, crowd: Crowd) -> None:
+    def _sweep(self, result: BenchmarkResult, servers: Servers, crowd: Crowd) -> None:
         refusal: StartError | None = None
         for number in range(self.benchmark.num_run):
             for point in result.points:
@@ -149,7 +149,7 @@ class Session:
         if refusal is not None and not result.measured:
             raise refusal
 
-    def _show(self, result: Result) -> None:
+    def _show(self, result: BenchmarkResult) -> None:
         self.progress.clear()
         head = [] if self.results else [about(result.server, self.texts.describe())]
         self.results.append(result)
@@ -205,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if benchmark.running:
             status(benchmark.running)
         exit_on_sigterm()
-        progress = Progress(benchmark.num_run * sum(map(len, benchmark.tests.values())))
+        progress = BenchmarkProgress(benchmark.num_run * sum(map(len, benchmark.tests.values())))
         try:
             Session(benchmark, texts, progress).run()
         finally:

@@ -77,7 +77,7 @@ class LoadOrders(Load, Orders):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class LoadRun:
     """What one measurement found.
 
     Attributes:
@@ -109,7 +109,7 @@ class Crowd:
         self._clients: list[Child] = []
 
     def measure(self, address: dict[str, Any], load: Load, texts: Sequence[Sequence[str]],
-                check: Callable[[], None] = lambda: None) -> Run:
+                check: Callable[[], None] = lambda: None) -> LoadRun:
         """Let as many clients as there are lists of texts ask the server at the same time.
 
         Args:
@@ -177,13 +177,13 @@ def _hear(clients: Sequence[Child], key: str, check: Callable[[], None]) -> list
     return [said[place] for place in range(len(clients))]
 
 
-def _summary(answers: Sequence[dict[str, Any]], size: int) -> Run:
+def _summary(answers: Sequence[dict[str, Any]], size: int) -> LoadRun:
     # Clocks of one machine: time.monotonic() is the same for all of its processes.
     seconds = max(answer["end"] for answer in answers) - min(answer["start"] for answer in answers)
     counts = [len(answer["seconds"]) * size for answer in answers]
-    return Run(seconds=seconds, sentences=sum(counts),
-               client_speeds=[count / (answer["end"] - answer["start"]) for count, answer in zip(counts, answers)],
-               latencies=np.concatenate([answer["seconds"] for answer in answers]))
+    return LoadRun(seconds=seconds, sentences=sum(counts),
+                   client_speeds=[count / (answer["end"] - answer["start"]) for count, answer in zip(counts, answers)],
+                   latencies=np.concatenate([answer["seconds"] for answer in answers]))
 
 
 # ---- a client's process ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from .load import BenchmarkError
-from .report import Result, figure
+from .report import BenchmarkResult, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ def check() -> None:
         raise BenchmarkError("-plot needs matplotlib; install it, or './server[plot]'")
 
 
-def draw(result: Result, about: str, path: Path) -> None:
+def draw(result: BenchmarkResult, about: str, path: Path) -> None:
     """Write the picture of a sweep, as the name's ending says: .png, .svg, .pdf.
 
     Args:

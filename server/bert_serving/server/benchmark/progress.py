@@ -10,7 +10,7 @@ from typing import TextIO
 WIDTH = 24
 
 
-class Progress:
+class BenchmarkProgress:
     """``[########----------------]  12/36  num_client 16  1:05, about 2:10 left``, on one line that changes."""
 
     def __init__(self, total: int, stream: TextIO | None = None,

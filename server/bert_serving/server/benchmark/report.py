@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .load import Run
+from .load import LoadRun
 from .sweeps import Setting
 
 
@@ -29,7 +29,7 @@ class Point:
     """The runs of one setting."""
 
     setting: Setting
-    runs: list[Run] = field(default_factory=list)
+    runs: list[LoadRun] = field(default_factory=list)
 
     @property
     def speed(self) -> Spread:
@@ -47,7 +47,7 @@ class Point:
 
 
 @dataclass
-class Result:
+class BenchmarkResult:
     """One sweep.
 
     Attributes:
@@ -84,7 +84,7 @@ def figure(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def markdown(result: Result) -> str:
+def markdown(result: BenchmarkResult) -> str:
     """The table of one sweep, and what else there is to say of it."""
     several = any(len(run.client_speeds) > 1 for point in result.measured for run in point.runs)
     head = [f"`{result.name}`", "sentences/s", "min", "max", "ms/request", "99 %"]
@@ -104,7 +104,7 @@ def markdown(result: Result) -> str:
     return "\n\n".join([unchanged(result), table(head, rows), *left_out])
 
 
-def unchanged(result: Result) -> str:
+def unchanged(result: BenchmarkResult) -> str:
     """One line on the numbers that had one value only."""
     setting, server = result.points[0].setting, result.server
     values = {"num_client": setting.num_client, "client_batch_size": setting.size,
@@ -121,7 +121,7 @@ def shown(value: Any) -> str:
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
 
-def to_json(about: Mapping[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+def to_json(about: Mapping[str, Any], results: Sequence[BenchmarkResult]) -> dict[str, Any]:
     """Everything, as plain values: sentences per second, seconds, and what the runs were made of.
 
     Args:

@@ -58,27 +58,27 @@ class Answer:
 
 
 @dataclass
-class Piece:
+class RequestPiece:
     """A request, or what is left of one: texts, and where their vectors go."""
 
     texts: Sequence[str]
     first: int
     answer: Answer
 
-    def cut(self, start: int, end: int) -> Piece:
-        return Piece(self.texts[start:end], self.first + start, self.answer)
+    def cut(self, start: int, end: int) -> RequestPiece:
+        return RequestPiece(self.texts[start:end], self.first + start, self.answer)
 
 
-def pieces(texts: Sequence[str], answer: Answer) -> list[Piece]:
+def pieces(texts: Sequence[str], answer: Answer) -> list[RequestPiece]:
     """Requests of a size that a server takes."""
     made, start, size = [], 0, 0
     for index, text in enumerate(texts):
         if size + len(text) > MAX_CHARACTERS and index > start:
-            made.append(Piece(texts[start:index], start, answer))
+            made.append(RequestPiece(texts[start:index], start, answer))
             start, size = index, 0
         size += len(text)
     if start < len(texts):
-        made.append(Piece(texts[start:], start, answer))
+        made.append(RequestPiece(texts[start:], start, answer))
     return made
 
 
@@ -99,8 +99,8 @@ class Asker:
         self.client, self.canaries, self.precision = client, canaries, precision
         self.most, self.patience = most, patience
         self._clock, self._sleep = clock, sleep
-        self._waiting: deque[Piece] = deque()
-        self._sent: dict[int, Piece] = {}
+        self._waiting: deque[RequestPiece] = deque()
+        self._sent: dict[int, RequestPiece] = {}
         self._not_before = clock()
         self._silent_since: float | None = None
 
@@ -145,7 +145,7 @@ class Asker:
             self.client.encode([*self._waiting[0].texts, golden.SENTENCES[0]], blocking=False)
             self._sent[self.client.request_id] = self._waiting.popleft()
 
-    def _take(self, piece: Piece, vectors: np.ndarray) -> None:
+    def _take(self, piece: RequestPiece, vectors: np.ndarray) -> None:
         expected = (len(piece.texts) + 1, self.canaries.shape[1])
         if vectors.shape != expected or vectors.dtype != self.canaries.dtype \
                 or golden.difference(vectors[-1:], self.canaries[:1], self.precision) is not None:
@@ -154,7 +154,7 @@ class Asker:
         piece.answer.vectors[piece.first:piece.first + len(piece.texts)] = vectors[:-1]
         piece.answer.missing -= len(piece.texts)
 
-    def _retry(self, piece: Piece, error: BertServingError) -> None:
+    def _retry(self, piece: RequestPiece, error: BertServingError) -> None:
         if isinstance(error, RequestError):
             self._narrow_down(piece, error)
             return
@@ -163,7 +163,7 @@ class Asker:
         self._waiting.appendleft(piece)
         self._not_before = self._clock() + (PAUSE if error.retry_after is None else error.retry_after)
 
-    def _narrow_down(self, piece: Piece, error: RequestError) -> None:
+    def _narrow_down(self, piece: RequestPiece, error: RequestError) -> None:
         """Leave the text that is refused out; where the server does not say which one it is, find it by halves."""
         size, index = len(piece.texts), error.index
         if index == size:

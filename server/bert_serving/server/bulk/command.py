@@ -18,15 +18,15 @@ from ..errors import StartError
 from ..process import exit_on_sigterm
 from .asking import TICK_MS
 from .inputs import about, open_input
-from .job import Job, Outcome, Wish, meet
-from .options import Order, parse
+from .job import BulkJob, Outcome, JobSpec, probe
+from .options import BulkOptions, parse
 from .places import Places
-from .progress import Progress
+from .progress import BulkProgress
 from .records import BulkError
 
 
 @contextmanager
-def connected(order: Order) -> Iterator[BertClient]:
+def connected(order: BulkOptions) -> Iterator[BertClient]:
     """A client of the server that is asked for, started if it is to be an own one.
 
     Raises:
@@ -79,7 +79,7 @@ def spooled(places: Places) -> Iterator[Path]:
         yield places.spool
 
 
-def run(order: Order) -> Outcome:
+def run(order: BulkOptions) -> Outcome:
     """Do what is asked for.
 
     Raises:
@@ -87,12 +87,12 @@ def run(order: Order) -> Outcome:
     """
     with nullcontext(order.input) if order.input else spooled(Places(order.output)) as path:
         source = open_input(path, order.format, order.column)
-        job = Job(Wish(source, about(order.format, order.column), order.output, order.overwrite, order.in_flight,
-                       order.patience))
+        job = BulkJob(JobSpec(source, about(order.format, order.column), order.output, order.overwrite, order.in_flight,
+                              order.patience))
         with connected(order) as client:
-            server = meet(client)
+            server = probe(client)
             client.timeout = TICK_MS
-            return job.run(client, server, Progress)
+            return job.run(client, server, BulkProgress)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

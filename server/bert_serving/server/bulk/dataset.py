@@ -13,7 +13,7 @@ from bert_serving.client import BertClient
 from bert_serving.client.hosts import check_host
 
 from .asking import TICK_MS, Asker, Client
-from .job import meet
+from .job import probe
 from .records import CHUNK_RECORDS, text_record
 from .tables import need_arrow
 
@@ -42,12 +42,13 @@ def encode_dataset(ds: Any, column: str, output: str = "vector", *, ip: str = "l
     check_host("ip", ip)
     address = {"ip": ip, "port": port, "port_out": port_out, "curve_dir": curve_dir}
     return ds.map_batches(
-        Encoder, fn_constructor_kwargs={"address": address, "column": column, "output": output, "patience": patience},
+        DatasetEncoder, fn_constructor_kwargs={
+            "address": address, "column": column, "output": output, "patience": patience},
         batch_format="pyarrow", batch_size=CHUNK_RECORDS, compute=ray.data.ActorPoolStrategy(size=concurrency),
         **options)
 
 
-class Encoder:
+class DatasetEncoder:
     """Adds a column of vectors to tables, one after the other; Ray makes some of them, each in a process."""
 
     def __init__(self, address: dict[str, Any], column: str, output: str, patience: float,
@@ -58,7 +59,7 @@ class Encoder:
         """
         self.column, self.output = column, output
         client = connect(**address, timeout=int(patience * 1000), check_length=False, check_token_info=False)
-        server = meet(client)
+        server = probe(client)
         client.timeout = TICK_MS
         self._asker = Asker(client, server.canaries, server.precision, server.num_chunks, patience)
 

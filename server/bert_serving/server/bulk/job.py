@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_serving.client.checks import DECISIVE
+from bert_serving.client.checks import VECTOR_OPTIONS
 from bert_serving.client.errors import OverloadedError
 from bert_serving.client.words import counted
 
@@ -22,23 +22,23 @@ from .asking import PAUSE, Asker, Client
 from .journal import Journal
 from .places import (JOURNAL, RECORD, REJECTS, VECTORS, Places, content_digest, discard, publish, stamp, write_record,
                      write_rejects)
-from .progress import Progress, hours
+from .progress import BulkProgress, hours
 from .records import CHUNK_RECORDS, BulkError
-from .run import Input, Run
+from .run import Input, BulkRun
 from .vectors import VectorFile
 
-SERVER = (*DECISIVE, "engine")
+SERVER = (*VECTOR_OPTIONS, "engine")
 """What of a server's configuration its vectors depend on, to the last bit."""
 
 SHOWN = 32
 """Numbers of each canary's vector that are kept with a job: enough to know the model by."""
 
-LEAST, MOST = 4, 32
+MIN_CHUNKS, MAX_CHUNKS = 4, 32
 """Chunks under way, where -in_flight does not say."""
 
 
 @dataclass(frozen=True)
-class Server:
+class ProbedServer:
     """What answers, as its configuration and its vectors of the canaries say.
 
     Attributes:
@@ -56,7 +56,7 @@ class Server:
         return str(self.facts["precision"])
 
 
-def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
+def probe(client: Client, sleep: Callable[[float], None] = time.sleep) -> ProbedServer:
     """Ask a server what it is; one that has too much to do is asked again when it says.
 
     Raises:
@@ -77,7 +77,7 @@ def meet(client: Client, sleep: Callable[[float], None] = time.sleep) -> Server:
     sentences = 2 * most_workers(config) * (config.get("max_batch_size") or 256)
     facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
     facts["pooling_strategy"] = _name(facts["pooling_strategy"])
-    return Server(facts, vectors, min(MOST, max(LEAST, -(-sentences // CHUNK_RECORDS))))
+    return ProbedServer(facts, vectors, min(MAX_CHUNKS, max(MIN_CHUNKS, -(-sentences // CHUNK_RECORDS))))
 
 
 def most_workers(config: Mapping[str, Any]) -> int:
@@ -95,7 +95,7 @@ def _name(strategy: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Wish:
+class JobSpec:
     """What the user wants.
 
     Attributes:
@@ -142,24 +142,24 @@ class Outcome:
         return line + f"; {counted(self.rows, 'row')} in {hours(self.seconds)}, {rate:.0f} a second"
 
 
-class Job:
+class BulkJob:
     """A wish on its way to an output."""
 
-    def __init__(self, wish: Wish) -> None:
+    def __init__(self, spec: JobSpec) -> None:
         """
         Raises:
             BulkError: something is in the way.
         """
-        self.wish, self.places = wish, Places(wish.output)
-        if not wish.output.parent.is_dir():
-            raise BulkError(f"there is no directory {wish.output.parent} for the output")
-        if wish.output.is_dir():
-            raise BulkError(f"{wish.output} is a directory; give the name of a file")
-        if wish.output.exists() and wish.output.samefile(wish.source.path):
-            raise BulkError(f"{wish.output} is the input, too; give another name")
-        outputs.check(wish.output.suffix)
+        self.spec, self.places = spec, Places(spec.output)
+        if not spec.output.parent.is_dir():
+            raise BulkError(f"there is no directory {spec.output.parent} for the output")
+        if spec.output.is_dir():
+            raise BulkError(f"{spec.output} is a directory; give the name of a file")
+        if spec.output.exists() and spec.output.samefile(spec.source.path):
+            raise BulkError(f"{spec.output} is the input, too; give another name")
+        outputs.check(spec.output.suffix)
 
-    def run(self, client: Client, server: Server, progress: Callable[[int, int], Progress]) -> Outcome:
+    def run(self, client: Client, server: ProbedServer, progress: Callable[[int, int], BulkProgress]) -> Outcome:
         """Do it, or what is left of it.
 
         Args:
@@ -168,7 +168,7 @@ class Job:
             BulkError: it cannot be done.
         """
         places = self.places
-        if not (places.directory / JOURNAL).exists() and places.output.exists() and not self.wish.overwrite:
+        if not (places.directory / JOURNAL).exists() and places.output.exists() and not self.spec.overwrite:
             return self._recognise(server)
         try:
             places.directory.mkdir(exist_ok=True)
@@ -182,7 +182,7 @@ class Job:
             publish(places)
         return outcome
 
-    def _recognise(self, server: Server) -> Outcome:
+    def _recognise(self, server: ProbedServer) -> Outcome:
         """The outcome of an earlier run that finished.
 
         Raises:
@@ -190,25 +190,25 @@ class Job:
         """
         try:
             record = json.loads(self.places.record.read_text(encoding="utf-8"))
-            different = self._differences(record, server, content_digest(self.wish.source.path))
+            different = self._differences(record, server, content_digest(self.spec.source.path))
             counts = record["counts"]
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            raise BulkError(f"{self.wish.output} is there already; give another name, or -overwrite") from None
+            raise BulkError(f"{self.spec.output} is there already; give another name, or -overwrite") from None
         finally:
             if self.places.directory.is_dir():
                 discard(self.places.directory)
         if different:
-            raise BulkError(f"{self.wish.output} is there already, of another job: {'; '.join(different)}; give "
+            raise BulkError(f"{self.spec.output} is there already, of another job: {'; '.join(different)}; give "
                             "another name, or -overwrite")
         return Outcome(counts, was_done=True)
 
-    def _agree(self, journal: Journal, server: Server) -> list[int]:
+    def _agree(self, journal: Journal, server: ProbedServer) -> list[int]:
         """See that a job which was begun is this one, or begin it; the stamp of the input that was looked at.
 
         Raises:
             BulkError: it is another one.
         """
-        source = self.wish.source
+        source = self.spec.source
         seen = stamp(source.path)
         if journal.job is not None:
             unchanged = journal.job["stamp"] == seen
@@ -216,19 +216,19 @@ class Job:
             different = self._differences(journal.job, server, digest)
             if not different:
                 return seen
-            if not self.wish.overwrite:
+            if not self.spec.overwrite:
                 raise BulkError(f"{self.places.directory} holds the beginning of another job: "
                                 f"{'; '.join(different)}; go on with the old ones, or begin anew with -overwrite")
-        journal.begin({"input": {**self.wish.about, "digest": content_digest(source.path), "records": source.count()},
-                       "output": self.wish.output.suffix, "server": server.facts, "width": server.canaries.shape[1],
+        journal.begin({"input": {**self.spec.about, "digest": content_digest(source.path), "records": source.count()},
+                       "output": self.spec.output.suffix, "server": server.facts, "width": server.canaries.shape[1],
                        "dtype": server.canaries.dtype.name, "canaries": server.canaries[:, :SHOWN].tolist(),
                        "stamp": seen})
         return seen
 
-    def _differences(self, job: Mapping[str, Any], server: Server, digest: str) -> list[str]:
+    def _differences(self, job: Mapping[str, Any], server: ProbedServer, digest: str) -> list[str]:
         """What this job has not in common with an earlier one, in words."""
         before, now = ({**job["input"], **job["server"], "output": job["output"]},
-                       {**self.wish.about, **server.facts, "output": self.wish.output.suffix})
+                       {**self.spec.about, **server.facts, "output": self.spec.output.suffix})
         different = [f"{name} was {before.get(name)}, and is {value}" for name, value in now.items()
                      if before.get(name) != value]
         if job["input"]["digest"] != digest:
@@ -241,17 +241,17 @@ class Job:
             different.append("the server's model gives other vectors")
         return different
 
-    def _compute(self, journal: Journal, client: Client, server: Server, seen: list[int],
-                 progress: Callable[[int, int], Progress]) -> float:
+    def _compute(self, journal: Journal, client: Client, server: ProbedServer, seen: list[int],
+                 progress: Callable[[int, int], BulkProgress]) -> float:
         """Compute and write everything that is missing; seconds that it took."""
         assert journal.job is not None
         places, count = self.places, journal.job["input"]["records"]
         width, dtype = server.canaries.shape[1], server.canaries.dtype
         with closing(VectorFile(places.directory / VECTORS, count, width, dtype)) as vectors:
-            most = self.wish.in_flight or server.num_chunks
-            asker = Asker(client, server.canaries, server.precision, most, self.wish.patience)
+            most = self.spec.in_flight or server.num_chunks
+            asker = Asker(client, server.canaries, server.precision, most, self.spec.patience)
             with closing(progress(count, journal.position.row)) as shown:
-                Run(self.wish.source, seen, journal, vectors, asker, most, shown.add).run()
+                BulkRun(self.spec.source, seen, journal, vectors, asker, most, shown.add).run()
             self._complete(journal, vectors)
         return shown.seconds
 
@@ -259,7 +259,7 @@ class Job:
         """Write what is still missing, and let the journal say that nothing is."""
         assert journal.job is not None
         places = self.places
-        if places.output.exists() and not self.wish.overwrite:
+        if places.output.exists() and not self.spec.overwrite:
             raise BulkError(f"{places.output} has come up in the meantime; move it away, or give -overwrite, and the "
                             "same command ends this job")
         job = {name: value for name, value in journal.job.items() if name != "stamp"}

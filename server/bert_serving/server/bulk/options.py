@@ -22,7 +22,7 @@ STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class BulkOptions:
     """What is asked for, checked.
 
     Attributes:
@@ -79,7 +79,7 @@ def get_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPars
     return parser
 
 
-def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> Order:
+def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> BulkOptions:
     """
     Raises:
         ConfigError: options that do not go together.
@@ -109,7 +109,7 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.env
     if args.column is not None and format in inputs.WITHOUT_COLUMN:
         raise ConfigError(f"-column is for formats with names, and the input is {format}; give -format, or leave it "
                           "out")
-    return Order(
+    return BulkOptions(
         input=source, format=format, column=args.column or "text", output=args.output,
         address={"ip": args.ip or "localhost", "port": config.port, "port_out": config.port_out,
                  "curve_dir": config.curve_dir or ""},

@@ -9,7 +9,7 @@ from .records import Chunk
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkPlan:
     """What becomes of each record of a chunk; rows count from the beginning of the input.
 
     Attributes:
@@ -26,14 +26,14 @@ class Plan:
 
 
 def plan(chunk: Chunk, under_way: Mapping[bytes, int],
-         rows_of: Callable[[Iterable[bytes]], Mapping[bytes, int]]) -> Plan:
+         rows_of: Callable[[Iterable[bytes]], Mapping[bytes, int]]) -> ChunkPlan:
     """Sort the records of a chunk.
 
     Args:
         under_way: digest -> row of what earlier chunks compute that are not done yet.
         rows_of: gives the same for what is done.
     """
-    made = Plan()
+    made = ChunkPlan()
     digests = {}
     for row, record in enumerate(chunk.records, chunk.start.row):
         if record.text is None:

@@ -11,7 +11,7 @@ from bert_serving.client.words import counted
 EVERY_SECONDS = 30.0
 
 
-class Progress:
+class BulkProgress:
     """Counts rows, and shows their number, their rate and the time that is left."""
 
     def __init__(self, total: int, done: int = 0, stream: TextIO | None = None,

@@ -14,7 +14,7 @@ from bert_serving.client.words import counted
 from .asking import Answer, Asker
 from .journal import Journal
 from .places import stamp
-from .plan import Plan, plan
+from .plan import ChunkPlan, plan
 from .records import BulkError, Chunk, Position, Record, chunks
 from .vectors import VectorFile
 
@@ -36,11 +36,11 @@ class Work:
     """A chunk under way."""
 
     chunk: Chunk
-    plan: Plan
+    plan: ChunkPlan
     answer: Answer
 
 
-def settle(work: Work, vectors: VectorFile, reason: Callable[[int], str | None]) -> tuple[np.ndarray, dict[int, str]]:
+def resolve(work: Work, vectors: VectorFile, reason: Callable[[int], str | None]) -> tuple[np.ndarray, dict[int, str]]:
     """The rows of a chunk whose answer is complete, and the reasons of those that are rejects.
 
     Args:
@@ -69,7 +69,7 @@ def settle(work: Work, vectors: VectorFile, reason: Callable[[int], str | None])
     return rows, dict(sorted(rejects.items()))
 
 
-class Run:
+class BulkRun:
     """The chunks of a job that are under way: read, asked for, and written in their order."""
 
     def __init__(self, source: Input, seen: list[int], journal: Journal, vectors: VectorFile, asker: Asker, most: int,
@@ -113,7 +113,7 @@ class Run:
         self._works.append(Work(chunk, made, self.asker.ask(list(made.texts.values()))))
 
     def _finish(self, work: Work) -> None:
-        rows, rejects = settle(work, self.vectors, self.journal.reason)
+        rows, rejects = resolve(work, self.vectors, self.journal.reason)
         start = work.chunk.start.row
         self.vectors.write(start, rows)
         self.vectors.sync()

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-MOST_BYTES = 100_000_000
+MAX_BYTES = 100_000_000
 """Of one file; the largest vocabularies have a few megabytes."""
 
 
@@ -22,10 +22,10 @@ def read_text(path: str | Path) -> str:
     about = os.stat(path)
     if not stat.S_ISREG(about.st_mode):
         raise OSError(errno.EINVAL, "it is no regular file")
-    if about.st_size > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES / 1e6:g} MB")
+    if about.st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES / 1e6:g} MB")
     with open(path, "rb") as file:
-        return file.read(MOST_BYTES).decode("utf-8")
+        return file.read(MAX_BYTES).decode("utf-8")
 
 
 def read_json(path: str | Path) -> Any:

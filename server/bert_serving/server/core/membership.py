@@ -12,10 +12,10 @@ import numpy as np
 from ..golden import difference
 from .messages import Fault, Rows, decode_from_worker
 from .placement import CPU
-from .recovery import CREDIT, Fleet, WorkerState
+from .scheduler import CREDIT, Scheduler, WorkerState
 from .remote_messages import (MAX_COUNT, MAX_WORKERS, PROTOCOL, MembershipError, count_or_none, decode_proof, readable,
                               worker_number)
-from .remote_rows import Kind, check_rows
+from .remote_rows import VectorKind, check_rows
 
 MAX_HOSTS = 1024
 
@@ -86,19 +86,20 @@ class Members:
             worker of this server has proved itself.
     """
 
-    def __init__(self, fleet: Fleet, timeout: float, kind: Kind, version: str, credit_on_gpu: int,
+    def __init__(self, scheduler: Scheduler, timeout: float, kind: VectorKind, version: str, credit_on_gpu: int,
                  on_lost: Callable[[int], None]) -> None:
         """
         Args:
-            fleet: with this server's own workers, if it has any.
+            scheduler: with this server's own workers, if it has any.
             timeout: seconds without a word after which a host counts as lost.
             version: of this server; hosts need the same.
             credit_on_gpu: jobs that a worker on a GPU may hold.
             on_lost: called with the slot of a worker that is gone.
         """
-        self.fleet, self.timeout, self.kind, self.version = fleet, timeout, kind, version
+        self.scheduler, self.timeout, self.kind, self.version = scheduler, timeout, kind, version
         self.credit_on_gpu, self.on_lost = credit_on_gpu, on_lost
-        self.has_own = self.awaits_own = bool(fleet.workers)  # they are the measure, and not who happens to come first
+        # They are the measure, and not who happens to come first.
+        self.has_own = self.awaits_own = bool(scheduler.workers)
         self.hosts: dict[bytes, Host] = {}
         self.places: dict[int, tuple[bytes, int]] = {}   # slot -> (peer, number of the worker there)
         self.about: dict[int, dict[str, Any]] = {}
@@ -173,14 +174,14 @@ class Members:
         host.slots[number] = slot
         self.places[slot] = host.peer, number
         self.about[slot] = {"device": CPU if device is None else device, "num_threads": threads}
-        self.fleet.started(slot)
-        self.fleet.ready(slot, _rate(values.get("tokens_per_second")))
+        self.scheduler.started(slot)
+        self.scheduler.ready(slot, _rate(values.get("tokens_per_second")))
         return Reception(slot)
 
     def _slot(self, credit: int) -> int:
         """A place that nobody has any more, or a new one."""
-        slot = self._free.pop() if self._free else self.fleet.add()
-        worker = self.fleet.workers[slot]
+        slot = self._free.pop() if self._free else self.scheduler.add()
+        worker = self.scheduler.workers[slot]
         worker.credit = credit
         worker.tokens_per_second = worker.overhead = 0.0
         worker.num_jobs = worker.num_sequences = worker.restarts = 0
@@ -201,12 +202,12 @@ class Members:
         """It wants no more jobs; it may go when ``is_done``."""
         host.leaving = True
         for slot in host.slots.values():
-            if self.fleet.workers[slot].state is WorkerState.READY:
-                self.fleet.leave(slot)
+            if self.scheduler.workers[slot].state is WorkerState.READY:
+                self.scheduler.leave(slot)
 
     def is_done(self, host: Host) -> bool:
         """Whether it wants to leave, and has no job any more."""
-        return host.leaving and not any(self.fleet.workers[slot].flights for slot in host.slots.values())
+        return host.leaving and not any(self.scheduler.workers[slot].flights for slot in host.slots.values())
 
     def forget(self, peer: bytes) -> list[int]:
         """A host is gone, however that came; the slots that its workers had.
@@ -216,8 +217,8 @@ class Members:
         host = self.hosts.pop(peer)
         slots = list(host.slots.values())
         for slot in slots:
-            for job in self.fleet.workers[slot].flights:
-                self.fleet.unsent(job)
+            for job in self.scheduler.workers[slot].flights:
+                self.scheduler.unsent(job)
             self._lose(slot)
         return slots
 
@@ -241,7 +242,7 @@ class Members:
             raise MembershipError(f"an answer that cannot be read: {type(error).__name__}: {error}"[:300]) from error
         if not isinstance(message, (Rows, Fault)):
             raise MembershipError("an answer that is none")
-        flight = self.fleet.flights.get(message.job)
+        flight = self.scheduler.flights.get(message.job)
         if flight is None:
             return None
         if self.places.get(flight.slot, (b"", 0))[0] != host.peer:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .features import Features
 
-MOST_TOKENS = 512
+MAX_TOKENS = 512
 """Tokens of one run, padding included; bounds its memory, and keeps it near the processor."""
 
 RUN_COST = 16
@@ -91,7 +91,7 @@ def plan(lengths: Sequence[int]) -> list[Run]:
         longest = lengths[waiting[0]]
         widths = [longest, *(width for width in (SHORT, SHORT * 3 // 2) if width > longest and longest <= SHORT)]
         width, rows, waiting = min((_fill(waiting, lengths, width) for width in widths), key=_cost)
-        size = max(1, MOST_TOKENS // width)
+        size = max(1, MAX_TOKENS // width)
         # Runs of equal size: a short last one would cost as much as it saves.
         size = -(-len(rows) // -(-len(rows) // size))
         runs += [Run(width, rows[start:start + size]) for start in range(0, len(rows), size)]

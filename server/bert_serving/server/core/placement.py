@@ -88,7 +88,7 @@ MAX_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CorePlan:
     """How the workers share the cores.
 
     Attributes:
@@ -102,7 +102,7 @@ class Plan:
     warning: bool = False
 
 
-def share_out(cores: int, num_worker: int | None, num_threads: int | None, by_cores: bool = True) -> Plan:
+def share_out(cores: int, num_worker: int | None, num_threads: int | None, by_cores: bool = True) -> CorePlan:
     """Workers and threads for so many cores; what is None is decided here.
 
     Args:
@@ -127,7 +127,7 @@ def share_out(cores: int, num_worker: int | None, num_threads: int | None, by_co
     wait = by_cores and sum(threads) > cores
     if wait:
         why += ", so threads wait for one another"
-    return Plan(threads, f"{_count(threads)} ({why})", wait)
+    return CorePlan(threads, f"{_count(threads)} ({why})", wait)
 
 
 def _even(cores: int, num_worker: int) -> list[int]:

@@ -15,7 +15,7 @@ from .remote_messages import MAX_COUNT, MembershipError, count_or_none
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class VectorKind:
     """What the vectors of a server are like, so that others are not taken for them.
 
     Attributes:
@@ -33,7 +33,7 @@ class Kind:
         return np.dtype(PRECISIONS[self.precision].answer_dtype)
 
 
-def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> None:
+def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: VectorKind) -> None:
     """
     Args:
         pieces: of the job.
@@ -68,7 +68,7 @@ def check_rows(rows: Rows, pieces: Sequence[Piece], width: int, kind: Kind) -> N
                               f"{counted(count, 'sequence')}, where {problem} cannot be right")
 
 
-def _marks_what_is_not_finite(rows: Rows, kind: Kind) -> bool:
+def _marks_what_is_not_finite(rows: Rows, kind: VectorKind) -> bool:
     finite = np.isfinite(rows.array)
     if finite.all():
         return True

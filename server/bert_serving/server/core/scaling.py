@@ -6,7 +6,7 @@ import math
 SMOOTH_SECONDS = 2.0
 """What waits is looked at through so many seconds: a burst that is soon over is not worth a start."""
 
-MOST_FACTOR = 2
+MAX_FACTOR = 2
 """At most so many times the workers that compute now: what one can do is known, what twice as many can is a guess."""
 
 
@@ -46,7 +46,7 @@ class Scaler:
         # Those that were asked for and are not there yet will help, too: they are waited for.
         if self._smooth > self.backlog_seconds and num_ready >= self.wanted:
             needed = math.ceil(num_ready * self._smooth / self.backlog_seconds)
-            self.wanted = max(self.wanted, min(self.most, max(self.wanted + 1, min(needed, MOST_FACTOR * num_ready))))
+            self.wanted = max(self.wanted, min(self.most, max(self.wanted + 1, min(needed, MAX_FACTOR * num_ready))))
             self._smooth = 0.0
         elif self._idle_since is not None and now - self._idle_since >= self.idle_seconds:
             self.wanted = max(self.least, self.wanted - 1)

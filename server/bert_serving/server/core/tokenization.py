@@ -21,7 +21,7 @@ CLS, SEP, UNK = "[CLS]", "[SEP]", "[UNK]"
 MAX_CHARACTERS_PER_WORD = 100
 """Longer words are [UNK]; the paper's code says so."""
 
-MOST_WORDS = 1 << 16
+MAX_WORDS = 1 << 16
 """Words whose pieces are kept, before all are forgotten."""
 
 CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
@@ -144,7 +144,7 @@ class Tokenizer(BaseTokenizer):
         known = self._known
         new = list(set(chain.from_iterable(split)).difference(known))
         if new:
-            if len(known) > MOST_WORDS:
+            if len(known) > MAX_WORDS:
                 known.clear()
                 return self._encode(texts)
             for word, encoding in zip(new, self._pieces.encode_batch_fast(new, add_special_tokens=False)):
@@ -192,7 +192,7 @@ def _boundary(text: str, size: int) -> int:
 class CharacterTable(dict[int, "str | None"]):
     """For str.translate: what Google's basic tokenizer makes of a character. Filled as characters are met."""
 
-    MOST = 1 << 16
+    MAX_ENTRIES = 1 << 16
     """Entries kept; a text with every character there is must not cost memory for ever."""
 
     def __init__(self, strip_accents: bool) -> None:
@@ -201,7 +201,7 @@ class CharacterTable(dict[int, "str | None"]):
 
     def __missing__(self, code: int) -> str | None:
         value = self.replacement(chr(code))
-        if len(self) < self.MOST:
+        if len(self) < self.MAX_ENTRIES:
             self[code] = value
         return value
 
@@ -248,7 +248,7 @@ class WordHashTokenizer(BaseTokenizer):
 
     def _number(self, word: str) -> int:
         number = 4 + crc32(word.encode("utf-8", "surrogatepass")) % self.MODULUS
-        if len(self._ids) < CharacterTable.MOST:
+        if len(self._ids) < CharacterTable.MAX_ENTRIES:
             self._ids[word] = number
             self._token_of[number] = word
         return number

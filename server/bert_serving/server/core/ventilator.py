@@ -22,7 +22,7 @@ from .assembly import Assembly
 from .batching import Backlog, Pending, Piece, estimate_tokens
 from .messages import Fault, Job, Rows, dump
 from .outlet import Outlet
-from .recovery import Fleet
+from .scheduler import Scheduler
 from .sink import Reply, Sink, show
 from .statistics import Statistics
 
@@ -44,7 +44,7 @@ LEFT_SECONDS = 0.5
 """What a client has waiting whose connection is gone for so long is not computed before anybody else's. A connection
 that was cut comes back sooner."""
 
-MOST_INTERACTIVE = 32
+MAX_INTERACTIVE = 32
 """Who has more fast requests than so many out does not wait for each of them, but for all."""
 
 
@@ -101,7 +101,7 @@ class Ventilator:
     Whoever tells it of something publishes the replies that it returns.
     """
 
-    def __init__(self, limits: Limits, backlog: Backlog, fleet: Fleet, sink: Sink, outlet: Outlet,
+    def __init__(self, limits: Limits, backlog: Backlog, scheduler: Scheduler, sink: Sink, outlet: Outlet,
                  statistics: Statistics, describe: Callable[[protocol.Command, bool], dict[str, Any]],
                  show_tokens: bool = False) -> None:
         """
@@ -110,7 +110,7 @@ class Ventilator:
             describe: the values of the reply to a command, and whether who asks may know all of them.
             show_tokens: send every request's tokens, whether it asks for them or not.
         """
-        self.limits, self.backlog, self.fleet = limits, backlog, fleet
+        self.limits, self.backlog, self.scheduler = limits, backlog, scheduler
         self.sink, self.outlet, self.statistics = sink, outlet, statistics
         self.describe, self.show_tokens = describe, show_tokens
         self.pending: dict[int, Pending] = {}
@@ -207,8 +207,8 @@ class Ventilator:
             share = self.shares[request.identity] = Share()
         is_fast = self.backlog.is_fast(request)
         share.add(1, request.size, request.nbytes, is_fast)
-        if is_fast and share.fast <= MOST_INTERACTIVE:
-            self.fleet.interactive(now)
+        if is_fast and share.fast <= MAX_INTERACTIVE:
+            self.scheduler.interactive(now)
         self.counts["accepted"] += 1
         self.backlog.add(request)
         if logger.isEnabledFor(logging.DEBUG):
@@ -242,7 +242,7 @@ class Ventilator:
         return None
 
     def _overloaded(self, reason: str) -> OverloadedError:
-        seconds = max(0.1, round(self.fleet.seconds_of_backlog(), 1))
+        seconds = max(0.1, round(self.scheduler.seconds_of_backlog(), 1))
         return OverloadedError(f"{reason}; try again in {counted(seconds, 'second')}", retry_after=seconds)
 
     def come_back(self, identity: bytes) -> None:
@@ -266,18 +266,18 @@ class Ventilator:
 
     def next_job(self, now: float) -> Job | None:
         """A job for a worker that can take one; None if there is none."""
-        flight = self.fleet.next_flight(now)
+        flight = self.scheduler.next_flight(now)
         if flight is None:
             return None
-        worker = self.fleet.workers[flight.slot]
+        worker = self.scheduler.workers[flight.slot]
         return Job(flight.slot, worker.incarnation, flight.job,
                    [text for piece in flight.pieces for text in piece.texts],
                    WITH_TOKENS if any(piece.request.options.tokens for piece in flight.pieces) else DEFAULT)
 
     def rows(self, rows: Rows, now: float) -> Sequence[Reply]:
         """A job is done; the results of the requests that it completes."""
-        flight = self.fleet.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0),
-                                   sum(rows.seconds.values()), sum(rows.counts))
+        flight = self.scheduler.landed(rows.job, now, rows.num_tokens, rows.seconds.get("compute", 0.0),
+                                       sum(rows.seconds.values()), sum(rows.counts))
         if flight is None:
             return ()
         self.statistics.job(rows.counts, rows.num_tokens, rows.seconds)
@@ -291,7 +291,7 @@ class Ventilator:
         for piece in flight.pieces:
             if bad.isdisjoint(range(sequence, sequence + piece.count)):
                 good.append((piece, sequence))
-            elif not piece.request.finished and self.fleet.suspect(piece, flight):
+            elif not piece.request.finished and self.scheduler.suspect(piece, flight):
                 replies += self._condemn(piece, "its vector is not finite", now)
             sequence += piece.count
         for piece, sequence in good:
@@ -307,16 +307,16 @@ class Ventilator:
 
     def fault(self, fault: Fault, now: float) -> Sequence[Reply]:
         """A worker could not do a job; an error for each text that is to blame."""
-        flight = self.fleet.landed(fault.job, now)
+        flight = self.scheduler.landed(fault.job, now)
         if flight is None:
             return ()
         logger.warning("job %d of %s failed on worker %d: %s", fault.job,
                        counted(sum(piece.count for piece in flight.pieces), "sequence"), fault.slot, fault.message)
-        return [reply for piece in self.fleet.failed(flight) for reply in self._condemn(piece, fault.message, now)]
+        return [reply for piece in self.scheduler.failed(flight) for reply in self._condemn(piece, fault.message, now)]
 
     def lost(self, slot: int, now: float) -> Sequence[Reply]:
         """A worker is gone; an error for each text that is to blame."""
-        return [reply for piece in self.fleet.lost(slot) for reply in self._condemn(
+        return [reply for piece in self.scheduler.lost(slot) for reply in self._condemn(
             piece, f"it ended {counted(piece.strikes, 'worker')}, each time alone", now)]
 
     def _condemn(self, piece: Piece, reason: str, now: float) -> Sequence[Reply]:
@@ -366,7 +366,7 @@ class Ventilator:
     def fail_all(self, error: BertServingError) -> Sequence[Reply]:
         """End every request with ``error``."""
         replies = [reply for request in list(self.pending.values()) for reply in self._fail(request, error)]
-        self.fleet.suspects.clear()
+        self.scheduler.suspects.clear()
         return replies
 
     def no_worker(self, reason: str) -> Sequence[Reply]:

@@ -17,9 +17,9 @@ from bert_serving.client import BertClient
 from bert_serving.client.errors import BertServingError
 from bert_serving.client.words import counted
 
-from .. import api_keys, crew, keys, machine, service
+from .. import api_keys, local_workers, keys, machine, service
 from ..config import MB, ServerConfig
-from ..core.placement import CPU, Placement, Plan
+from ..core.placement import CPU, Placement, CorePlan
 from ..engine import artefact, backends, library, models
 from ..engine.architectures import from_file
 from ..engine.models import Model
@@ -31,7 +31,7 @@ from ..proxy import __main__ as http
 from ..stages import endpoints
 from .findings import Finding, Level, ok, problem, warning
 from .libraries import check_extra
-from .memory import Need, estimate
+from .memory import MemoryNeed, estimate
 
 ANSWER_MS = 3000
 """How long a server that has the port already may take to answer."""
@@ -50,7 +50,7 @@ class Examination:
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
         self._placement: Placement | None = None
-        self._plan: Plan | None = None
+        self._plan: CorePlan | None = None
         self._allow_list: keys.AllowList | None = None
         self._workers_list: keys.AllowList | None = None
         self._model: Model | None = None
@@ -85,7 +85,7 @@ class Examination:
             directory.remove()
 
     def _cores(self) -> Iterator[Finding]:
-        self._placement, self._plan = crew.place(self.config)
+        self._placement, self._plan = local_workers.place(self.config)
         yield (warning if self._plan.warning else ok)("cores", self._plan.reason)
         devices = sorted(set(self._placement.devices))
         shown = ", ".join("CPU" if device == CPU else f"GPU {device}" for device in devices)
@@ -148,7 +148,8 @@ class Examination:
 
     def _worker_port(self) -> Iterator[Finding]:
         if self.config.worker_port is not None:
-            yield self._can_be_bound("-worker_port", self.config.worker_port, partial(endpoints.annex, largest=MB))
+            bind = partial(endpoints.remote_workers, largest=MB)
+            yield self._can_be_bound("-worker_port", self.config.worker_port, bind)
 
     def _can_be_bound(self, option: str, port: int, bind: Callable[..., tuple[zmq.Socket[Any], int]]) -> Finding:
         context = zmq.Context()
@@ -191,7 +192,7 @@ class Examination:
 
     def _doors(self) -> Iterator[Finding]:
         found = api_keys.collect(self.config.api_key, self.config.api_key_file)
-        lines = list(service.who_may_come(self.config, self._allow_list, bool(found), self._workers_list))
+        lines = list(service.access_warnings(self.config, self._allow_list, bool(found), self._workers_list))
         if found:
             yield ok("doors", f"callers of the HTTP port need one of {counted(len(found), 'key')}")
         elif not lines:
@@ -217,7 +218,7 @@ class Examination:
             if isinstance(meant, str) and not library.is_at_hand(meant):
                 yield _to_be_fetched(meant)
                 return
-        self._model = model = models.settle(self.config, self._on_gpu)
+        self._model = model = models.resolve(self.config, self._on_gpu)
         self.config = model.config
         if model.path is None:
             yield ok("model", f"engine {model.settings.engine} has none")
@@ -235,7 +236,7 @@ class Examination:
         yield ok("engine", f"{settings.engine} ({model.engine_reason}), {settings.precision}")
         if not self._computes_here:
             return
-        slow = None if self._on_gpu else crew.slow_precision(settings.precision)
+        slow = None if self._on_gpu else local_workers.slow_precision(settings.precision)
         if slow:
             yield warning("engine", slow)
         if extra := backend.extra(self._on_gpu):
@@ -293,7 +294,7 @@ class Examination:
                                 *machine.allowed_memory())
 
 
-def judge_memory(need: Need, is_converted: bool, limit: int | None, available: int | None) -> Iterator[Finding]:
+def judge_memory(need: MemoryNeed, is_converted: bool, limit: int | None, available: int | None) -> Iterator[Finding]:
     """
     Args:
         is_converted: whether the start finds the converted model in the cache.

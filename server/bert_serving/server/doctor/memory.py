@@ -20,7 +20,7 @@ SERVER, PROXY = 40 * MB, 45 * MB
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class MemoryNeed:
     """
     Attributes:
         serving: bytes of memory of all processes, while queues are empty.
@@ -37,18 +37,18 @@ class Need:
     how: str
 
 
-def estimate(model: Model, num_worker: int) -> Need:
+def estimate(model: Model, num_worker: int) -> MemoryNeed:
     """For workers on CPUs of this host; there may be none."""
     config, settings = model.config, model.settings
     waiting = int((config.max_queue_mb + config.max_held_mb) * MB)
     processes = SERVER + (PROXY if config.http_port is not None else 0)
     if num_worker == 0:
-        return Need(processes, 0, waiting, 0, "no workers on this host")
+        return MemoryNeed(processes, 0, waiting, 0, "no workers on this host")
     backend = backends.backend(settings.engine)
     footprint = backend.footprint(settings)
     if not backend.needs_model:
-        return Need(processes + num_worker * footprint.worker, 0, waiting, 0, f"{num_worker} x "
-                    f"{_mb(footprint.worker)} for workers without a model, {_mb(processes)} for the rest")
+        return MemoryNeed(processes + num_worker * footprint.worker, 0, waiting, 0, f"{num_worker} x "
+                          f"{_mb(footprint.worker)} for workers without a model, {_mb(processes)} for the rest")
     embeddings, encoder = _numbers(model)
     precision = PRECISIONS[settings.precision]
     weights = encoder * precision.weight_bytes * footprint.copies
@@ -59,7 +59,7 @@ def estimate(model: Model, num_worker: int) -> Need:
     twice = ", twice, as there can be long sentences" if footprint.copies == 2 else ""
     how = (f"{num_worker} x {_mb(each)} for workers" + ("" if footprint.weights_are_shared else f" (weights{twice})")
            + f", {_mb(shared)} that they share and for the rest")
-    return Need(shared + num_worker * each, conversion, waiting, disk, how)
+    return MemoryNeed(shared + num_worker * each, conversion, waiting, disk, how)
 
 
 def _numbers(model: Model) -> tuple[int, int]:

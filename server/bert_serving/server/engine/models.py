@@ -60,7 +60,7 @@ class Model:
     cache_dir: Path
 
 
-def settle(config: ServerConfig, on_gpu: bool = False) -> Model:
+def resolve(config: ServerConfig, on_gpu: bool = False) -> Model:
     """Find the model, fetch it if need be, and decide what the options leave open. Needs no TensorFlow.
 
     Args:
@@ -81,8 +81,8 @@ def settle(config: ServerConfig, on_gpu: bool = False) -> Model:
     config = replace(config, engine=backend.name)
     vocabulary = load_vocabulary(files.vocabulary, architecture.template)
     _check_vocabulary(files, vocabulary, spec)
-    wishes = dict(_wishes(files, vocabulary))
-    config, provenance = _decide(config, wishes, spec)
+    model_defaults = dict(_model_defaults(files, vocabulary))
+    config, provenance = _decide(config, model_defaults, spec)
     settings = replace(_settings(config, spec), model_dir=str(path), config_file=str(files.config_file),
                        checkpoint=str(files.checkpoint), vocabulary=str(files.vocabulary))
     if is_safetensors(files.checkpoint):
@@ -291,7 +291,7 @@ def _check_vocabulary(files: ModelFiles, vocabulary: dict[str, int], spec: Encod
 
 # ---- what the model wants --------------------------------------------------------------------------------------------
 
-def _wishes(files: ModelFiles, vocabulary: dict[str, int]) -> Iterator[tuple[str, tuple[Any, str]]]:
+def _model_defaults(files: ModelFiles, vocabulary: dict[str, int]) -> Iterator[tuple[str, tuple[Any, str]]]:
     """Option -> its value, and the file that says so; for the options that the model's files decide."""
     sentence_file, pooling_file = files.root / "sentence_bert_config.json", files.root / "1_Pooling" / "config.json"
     sentence = _read_json(sentence_file)
@@ -355,7 +355,7 @@ def is_cased(vocabulary: dict[str, int]) -> bool:
     return upper > len(vocabulary) / 100
 
 
-def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
+def _decide(config: ServerConfig, model_defaults: dict[str, tuple[Any, str]],
             spec: EncoderSpec) -> tuple[ServerConfig, dict[str, str]]:
     """
     Raises:
@@ -366,8 +366,8 @@ def _decide(config: ServerConfig, wishes: dict[str, tuple[Any, str]],
         value = getattr(config, name)
         if not isinstance(value, FromModel):
             decided[name], provenance[name] = value, "given"
-        elif name in wishes:
-            decided[name], provenance[name] = wishes[name]
+        elif name in model_defaults:
+            decided[name], provenance[name] = model_defaults[name]
         else:
             decided[name], provenance[name] = value.fallback, "default"
     if decided["max_seq_len"] is not None:

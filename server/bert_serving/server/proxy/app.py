@@ -16,7 +16,7 @@ from flask_compress import Compress
 from flask_cors import CORS
 from flask_json import FlaskJSON, as_json
 
-from ..api_keys import Keys
+from ..api_keys import ApiKeys
 from . import openai, pages
 from .answers import (CLIENT_GONE, StrictJSONProvider, WrongBody, answer, answer_every_error, boolean, dump,
                       error_answer, plain, read_object)
@@ -60,7 +60,7 @@ def create_app(client: PooledClient | None, probe: ProbeClient | None, orders: P
     vocabulary = Vocabulary(orders.model.vocabulary) if orders.model.vocabulary else None
     readiness = Readiness(cast(ProbeClient, probe))
     _watch(app, Metrics(lambda: cast(ProbeClient, probe).server_status, readiness.check), stopping or Event())
-    _lock(app, Keys(orders.api_keys))
+    _lock(app, ApiKeys(orders.api_keys))
     _answer_readiness(app, readiness)
     _encode(app, gate, vocabulary, orders.private)
     app.register_blueprint(openai.blueprint(gate, orders.model, vocabulary))
@@ -75,7 +75,7 @@ def _origins(cors: str) -> str | list[re.Pattern[str]]:
     return "*" if "*" in listed else [re.compile(re.escape(origin) + r"\Z", re.IGNORECASE) for origin in listed]
 
 
-def _lock(app: Flask, keys: Keys) -> None:
+def _lock(app: Flask, keys: ApiKeys) -> None:
     """Refuse who has no key, if there are keys, whatever was asked for: an unknown path says nothing to strangers."""
 
     @app.before_request

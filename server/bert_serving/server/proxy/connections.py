@@ -25,7 +25,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
 from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
 
-from ..api_keys import Keys
+from ..api_keys import ApiKeys
 from .answers import body_too_large, error_body
 
 logger = logging.getLogger(__name__)
@@ -85,16 +85,16 @@ class Room:
 
     def __init__(self, most: int) -> None:
         self.most, self.held = most, 0
-        self.evict: Callable[[Parser], bool] = lambda parser: False
+        self.evict: Callable[[HttpParser], bool] = lambda parser: False
         self._lock = Lock()  # requests end in threads
 
-    def settle(self, parser: Parser, size: int) -> None:
+    def resolve(self, parser: HttpParser, size: int) -> None:
         """A parser's body now takes so many bytes."""
         with self._lock:
             self.held += size - parser.held
             parser.held = size
 
-    def has_room(self, parser: Parser) -> bool:
+    def has_room(self, parser: HttpParser) -> bool:
         """Whether this one may go on, after others were sent away if need be."""
         while self.held > self.most:
             if not self.evict(parser):
@@ -102,7 +102,7 @@ class Room:
         return True
 
 
-class Parser(HTTPRequestParser):
+class HttpParser(HTTPRequestParser):
     """Reads one request.
 
     Of a body that is too large, or for which there is no room, the rest is read and thrown away: who gets the answer
@@ -119,7 +119,7 @@ class Parser(HTTPRequestParser):
     path = ""
     """Also of what has no first line that can be read: waitress logs it when the caller has hung up."""
 
-    def __init__(self, adj: Adjustments, keys: Keys, room: Room) -> None:
+    def __init__(self, adj: Adjustments, keys: ApiKeys, room: Room) -> None:
         super().__init__(adj)
         self.keys, self.room = keys, room
         self.held = self.left = 0
@@ -144,7 +144,7 @@ class Parser(HTTPRequestParser):
         return used
 
     def _check_body(self) -> None:
-        self.room.settle(self, len(self.body_rcv))
+        self.room.resolve(self, len(self.body_rcv))
         if self.completed:
             return
         if not self.room.has_room(self):
@@ -161,7 +161,7 @@ class Parser(HTTPRequestParser):
     def _keep_nothing(self) -> None:
         self.body_rcv.buf.close()
         self.body_rcv.buf = Nowhere()
-        self.room.settle(self, 0)
+        self.room.resolve(self, 0)
 
     def _throw_away(self, size: int) -> None:
         if self.expect_continue:  # it asked first, and sends nothing if it is refused
@@ -170,7 +170,7 @@ class Parser(HTTPRequestParser):
             self.left, self.completed = size, False
 
     def close(self) -> None:
-        self.room.settle(self, 0)
+        self.room.resolve(self, 0)
         super().close()
 
 
@@ -187,7 +187,7 @@ class Refusal(ErrorTask):
         log_refusal(self.channel, self.request)
 
 
-def refusal(request: Parser) -> tuple[list[tuple[str, str]], bytes]:
+def refusal(request: HttpParser) -> tuple[list[tuple[str, str]], bytes]:
     """Headers and body of the answer to a request that has an ``error``."""
     error = request.error
     refused: BertServingError | None = None
@@ -207,11 +207,11 @@ def refusal(request: Parser) -> tuple[list[tuple[str, str]], bytes]:
     return headers, json.dumps(error_body(request.path, error.code, kind, wire)).encode("ascii")
 
 
-def log_refusal(channel: Channel, request: Parser) -> None:
+def log_refusal(channel: HttpChannel, request: HttpParser) -> None:
     logger.info("client=%s path=%s status=%d", channel.addr[0], json.dumps(request.path), request.error.code)
 
 
-class Channel(HTTPChannel):
+class HttpChannel(HTTPChannel):
     """A connection.
 
     Attributes:
@@ -219,11 +219,11 @@ class Channel(HTTPChannel):
     """
 
     error_task_class = Refusal
-    requests: list[Parser]
-    request: Parser | None
+    requests: list[HttpParser]
+    request: HttpParser | None
 
-    def __init__(self, server: Server, *args: Any, **kwargs: Any) -> None:
-        self.parser_class = partial(Parser, keys=server.keys, room=server.room)
+    def __init__(self, server: HttpServer, *args: Any, **kwargs: Any) -> None:
+        self.parser_class = partial(HttpParser, keys=server.keys, room=server.room)
         self._begin()
         super().__init__(server, *args, **kwargs)
 
@@ -297,14 +297,14 @@ class Channel(HTTPChannel):
                 request.close()
 
 
-class Server(TcpWSGIServer):
+class HttpServer(TcpWSGIServer):
     """Listens; every connection is one of its ``active_channels``."""
 
-    active_channels: dict[int, Channel]
-    channel_class = Channel
+    active_channels: dict[int, HttpChannel]
+    channel_class = HttpChannel
     next_channel_cleanup: float
 
-    def __init__(self, app: Any, listener: socket.socket, dispatcher: Any, *, channels: dict[int, Any], keys: Keys,
+    def __init__(self, app: Any, listener: socket.socket, dispatcher: Any, *, channels: dict[int, Any], keys: ApiKeys,
                  most_connections: int, most_body: int, most_held: int) -> None:
         """
         Args:
@@ -343,12 +343,12 @@ class Server(TcpWSGIServer):
                                 "served")
         super().handle_accept()
 
-    def _slowest(self) -> Channel | None:
+    def _slowest(self) -> HttpChannel | None:
         """The connection whose caller has kept us waiting longest."""
         return min((channel for channel in self.active_channels.values() if channel.is_waiting),
                    key=lambda channel: channel.since, default=None)
 
-    def _evict_body(self, but: Parser) -> bool:
+    def _evict_body(self, but: HttpParser) -> bool:
         coming = [channel for channel in self.active_channels.values()
                   if channel.request is not None and channel.request.held and channel.request is not but]
         if coming:

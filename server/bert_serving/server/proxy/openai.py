@@ -12,7 +12,7 @@ from flask import Blueprint, Response
 
 from .answers import WrongBody, answer, dump, plain, read_object
 from .gate import Gate
-from .orders import Model
+from .orders import ServedModel
 from .vocabulary import Vocabulary
 
 FORMATS = ("float", "base64")
@@ -28,7 +28,7 @@ class Call:
     dimensions: int | None
 
 
-def blueprint(gate: Gate, model: Model, vocabulary: Vocabulary | None) -> Blueprint:
+def blueprint(gate: Gate, model: ServedModel, vocabulary: Vocabulary | None) -> Blueprint:
     """The routes."""
     routes = Blueprint("openai", __name__)
 
@@ -56,7 +56,7 @@ def blueprint(gate: Gate, model: Model, vocabulary: Vocabulary | None) -> Bluepr
     return routes
 
 
-def read_call(body: dict[str, Any], model: Model, vocabulary: Vocabulary | None) -> Call:
+def read_call(body: dict[str, Any], model: ServedModel, vocabulary: Vocabulary | None) -> Call:
     """What a body asks for.
 
     Raises:
@@ -83,7 +83,7 @@ def read_call(body: dict[str, Any], model: Model, vocabulary: Vocabulary | None)
     return Call(texts, is_tokenized, encoding, dimensions)
 
 
-def _texts(given: Any, model: Model, vocabulary: Vocabulary | None) -> tuple[list[Any], bool]:
+def _texts(given: Any, model: ServedModel, vocabulary: Vocabulary | None) -> tuple[list[Any], bool]:
     """``input`` as (texts, whether they are tokenized); what strings are worth is the client's to check."""
     if type(given) is str:
         return [given], False

@@ -23,7 +23,7 @@ class HttpOptions(Orders):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model(Orders):
+class ServedModel(Orders):
     """What is served.
 
     Attributes:
@@ -68,7 +68,7 @@ class ProxyOrders(Orders):
     api_keys: tuple[str, ...] = field(repr=False)
     curve: Keys | None = field(repr=False)
     private: tuple[str, ...]
-    model: Model
+    model: ServedModel
     patience: float = 10
     timeout: float = 300
     probe_timeout: float = 5

@@ -13,9 +13,9 @@ from waitress import wasyncore
 from waitress.task import ThreadedTaskDispatcher
 
 from ..errors import PortError
-from ..api_keys import Keys
+from ..api_keys import ApiKeys
 from .app import PROBES, create_app
-from .connections import Channel, Server
+from .connections import HttpChannel, HttpServer
 from .orders import ProxyOrders
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ SPARE_THREADS = 4
 PROBE_THREADS = 4
 """For questions of health alone, so that they are answered however many requests wait."""
 
-MOST_HELD = 1 << 28
+MAX_HELD = 1 << 28
 """Bytes of bodies that all connections together may hold; four of the largest, if that is more."""
 
 
@@ -92,10 +92,10 @@ class Proxy:
         app = create_app(self.client, self.probe, orders, self.stopping)
         self.channels: dict[int, Any] = {}
         most_body = app.config["MAX_CONTENT_LENGTH"]
-        self.server = Server(
-            app, listener, Lanes(max_connect + SPARE_THREADS), channels=self.channels, keys=Keys(orders.api_keys),
+        self.server = HttpServer(
+            app, listener, Lanes(max_connect + SPARE_THREADS), channels=self.channels, keys=ApiKeys(orders.api_keys),
             most_connections=most_connections(max_connect), most_body=most_body,
-            most_held=max(MOST_HELD, 4 * most_body))
+            most_held=max(MAX_HELD, 4 * most_body))
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a warning for each request that waits
 
     def serve(self) -> None:
@@ -127,7 +127,7 @@ class Lanes:
         self.requests.set_thread_count(threads)
         self.probes.set_thread_count(PROBE_THREADS)
 
-    def add_task(self, channel: Channel) -> None:
+    def add_task(self, channel: HttpChannel) -> None:
         """The first request of the channel is next."""
         lane = self.probes if getattr(channel.requests[0], "path", "") in PROBES else self.requests
         lane.add_task(channel)

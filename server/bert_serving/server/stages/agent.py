@@ -14,11 +14,11 @@ from bert_serving.client.words import counted
 from ..core import remote_messages
 from ..core.remote_messages import MembershipError, Welcome, readable
 from ..core.messages import HEAD, Fault, Ready, Rows, decode_from_worker, readdress
-from ..core.recovery import Fleet, WorkerState
+from ..core.scheduler import Scheduler, WorkerState
 from ..errors import StartError
 from ..process import Ending
-from .broker import Keeper
-from .endpoints import MOST_AT_ONCE, hand, receive
+from .broker import SupervisorProtocol
+from .endpoints import MAX_AT_ONCE, hand, receive
 from .loop import Loop
 
 logger = logging.getLogger(__name__)
@@ -30,13 +30,13 @@ class Refused(StartError):
     """The server does not want this host."""
 
 
-class Staff(Protocol):
+class HostWorkersProtocol(Protocol):
     """The workers of this host."""
 
     @property
-    def keeper(self) -> Keeper: ...
+    def supervisor(self) -> SupervisorProtocol: ...
 
-    fleet: Fleet
+    scheduler: Scheduler
     about: dict[int, dict[str, Any]]
     results: zmq.Socket[Any]
     pipes: list[zmq.Socket[Any]]
@@ -49,7 +49,8 @@ class Agent(Loop):
     """Sockets: ``link`` DEALER to the server; and those of its workers, as the broker's."""
 
     def __init__(self, connect: Callable[[], Link], who: dict[str, Any],
-                 hire: Callable[[Welcome, Callable[[int, Ending], None]], Staff], patience: float) -> None:
+                 start_workers: Callable[[Welcome, Callable[[int, Ending], None]], HostWorkersProtocol],
+                 patience: float) -> None:
         """
         Args:
             connect: opens a connection to the server.
@@ -58,9 +59,9 @@ class Agent(Loop):
             patience: seconds to look for a server that cannot be reached; infinite: for ever.
         """
         super().__init__()
-        self.connect, self.who, self.hire, self.patience = connect, who, hire, patience
+        self.connect, self.who, self.start_workers, self.patience = connect, who, start_workers, patience
         self.link = connect()
-        self.staff: Staff | None = None
+        self.host_workers: HostWorkersProtocol | None = None
         self.welcome: Welcome | None = None
         self.joined = False
         self.done = False
@@ -103,9 +104,9 @@ class Agent(Loop):
 
     def close(self) -> None:
         """End the workers, and the connection once everything is said."""
-        if self.staff is not None:
-            self.staff.keeper.stop()
-            self.staff.close()
+        if self.host_workers is not None:
+            self.host_workers.supervisor.stop()
+            self.host_workers.close()
         self.link.close(flush=self.joined)
         self.close_waker()
 
@@ -123,7 +124,7 @@ class Agent(Loop):
 
     def tick(self, now: float) -> None:
         """What is due by the clock."""
-        self.link.look()
+        self.link.update()
         if self.link.unauthorized:
             raise Refused(self.link.unauthorized)
         if now - self._heard > self.timeout:
@@ -138,10 +139,10 @@ class Agent(Loop):
                 self.say(remote_messages.ALIVE)
             elif self.link.connected and not self._leaving:
                 self.say(remote_messages.JOIN, **self.who)
-        if self.staff is not None:
-            self.staff.keeper.tick(now)
-            if self.staff.keeper.failure is not None:
-                raise self.staff.keeper.failure
+        if self.host_workers is not None:
+            self.host_workers.supervisor.tick(now)
+            if self.host_workers.supervisor.failure is not None:
+                raise self.host_workers.supervisor.failure
 
     def on_parent_gone(self) -> None:
         """Standard input is readable: who started this process has ended."""
@@ -173,7 +174,7 @@ class Agent(Loop):
     # ---- the server --------------------------------------------------------------------------------------------------
 
     def on_server(self) -> None:
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_AT_ONCE):
             received = receive(self.link.socket)
             if received is None or self.done:
                 return
@@ -198,12 +199,12 @@ class Agent(Loop):
             self._on_welcome(Welcome.read(values))
         elif kind == remote_messages.REFUSED:
             raise Refused(f"the server does not want this host's workers: {readable(values.get('reason'), 500)}")
-        elif kind == remote_messages.KILL and self.staff is not None:
+        elif kind == remote_messages.KILL and self.host_workers is not None:
             worker = remote_messages.worker_number(values)
             logger.warning("worker %d hangs, as the server says (%s); it is replaced", worker,
                            readable(values.get("why"), 200))
-            if worker < len(self.staff.pipes):
-                self.staff.kill(worker)
+            if worker < len(self.host_workers.pipes):
+                self.host_workers.kill(worker)
         elif kind == remote_messages.BYE:
             logger.info("goodbye from the server: %s", readable(values.get("reason"), 200))
             self.done = self._leaving
@@ -216,59 +217,59 @@ class Agent(Loop):
         self._since = float("inf")
         self.timeout = welcome.timeout
         if welcome != self.welcome:
-            self._hire(welcome)
+            self._start_workers(welcome)
             self._heard = time.monotonic()  # a model that is fetched takes its time
         else:
             logger.info("joined again")
-        assert self.staff is not None
-        for worker in self.staff.fleet.workers:
+        assert self.host_workers is not None
+        for worker in self.host_workers.scheduler.workers:
             if worker.state is WorkerState.READY:
                 self._announce(worker.slot)
 
-    def _hire(self, welcome: Welcome) -> None:
-        if self.staff is not None:
+    def _start_workers(self, welcome: Welcome) -> None:
+        if self.host_workers is not None:
             logger.info("the server has other orders now: starting other workers")
             for source in [source for source in self.handlers
                            if source not in (0, self.waker.fileno(), self.link.socket)]:
                 self.unwatch(source)
-            before, self.staff = self.staff, None
-            before.keeper.stop()
+            before, self.host_workers = self.host_workers, None
+            before.supervisor.stop()
             before.close()
-        self.staff = self.hire(welcome, self._lost)
+        self.host_workers = self.start_workers(welcome, self._lost)
         self.welcome = welcome
-        self.outstanding = [{} for _ in self.staff.pipes]
-        self.watch(self.staff.results, self.on_answer)
-        self.staff.keeper.start(self.watch, self.unwatch)
+        self.outstanding = [{} for _ in self.host_workers.pipes]
+        self.watch(self.host_workers.results, self.on_answer)
+        self.host_workers.supervisor.start(self.watch, self.unwatch)
 
     def _announce(self, worker: int) -> None:
-        assert self.staff is not None
-        self.say(remote_messages.READY, worker=worker, **self.staff.about[worker])
+        assert self.host_workers is not None
+        self.say(remote_messages.READY, worker=worker, **self.host_workers.about[worker])
 
     # ---- its workers -------------------------------------------------------------------------------------------------
 
     def _pass_on(self, number: int, head: bytes, rest: list[bytes]) -> None:
         """Give a job to its worker, under that worker's own name."""
-        if self.staff is None or not self.joined:
+        if self.host_workers is None or not self.joined:
             return
-        if number >= len(self.staff.pipes):
-            raise MembershipError(f"a job for worker {number} of {len(self.staff.pipes)}")
+        if number >= len(self.host_workers.pipes):
+            raise MembershipError(f"a job for worker {number} of {len(self.host_workers.pipes)}")
         job, self._next_job = self._next_job, self._next_job + 1
-        incarnation = self.staff.fleet.workers[number].incarnation
+        incarnation = self.host_workers.scheduler.workers[number].incarnation
         # Else the worker has just gone, and the server is told so.
-        if hand(self.staff.pipes[number], [readdress(head, number, incarnation, job), *rest]):
+        if hand(self.host_workers.pipes[number], [readdress(head, number, incarnation, job), *rest]):
             self.outstanding[number][job] = head
 
     def on_answer(self) -> None:
-        assert self.staff is not None
-        for _ in range(MOST_AT_ONCE):
-            received = receive(self.staff.results)
+        assert self.host_workers is not None
+        for _ in range(MAX_AT_ONCE):
+            received = receive(self.host_workers.results)
             if received is None:
                 return
             kind, number, incarnation, job = HEAD.unpack(received[0].buffer)
             head = self.outstanding[number].pop(job, None) if job else None
             if head is not None:
                 self._bring(HEAD.pack(kind, *HEAD.unpack_from(head)[1:]), received[1:])
-            elif not job and self.staff.fleet.is_current(number, incarnation):
+            elif not job and self.host_workers.scheduler.is_current(number, incarnation):
                 self._on_own_word(decode_from_worker([frame.buffer for frame in received]))
 
     def _bring(self, head: bytes, rest: list[zmq.Frame]) -> None:
@@ -278,21 +279,21 @@ class Agent(Loop):
         self.link.socket.send_multipart(rest, copy=False)
 
     def _on_own_word(self, message: Ready | Fault | Rows) -> None:
-        assert self.staff is not None
+        assert self.host_workers is not None
         if isinstance(message, Ready):
-            self.staff.keeper.on_ready(message)
+            self.host_workers.supervisor.on_ready(message)
             if self.joined and not self._leaving \
-                    and self.staff.fleet.workers[message.slot].state is WorkerState.READY:
+                    and self.host_workers.scheduler.workers[message.slot].state is WorkerState.READY:
                 self._announce(message.slot)
         elif isinstance(message, Fault):
-            self.staff.keeper.on_start_fault(message)
+            self.host_workers.supervisor.on_start_fault(message)
 
     def _lost(self, worker: int, how: Ending) -> None:
         """A worker is gone; its keeper replaces it."""
-        assert self.staff is not None
-        while int(self.staff.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        assert self.host_workers is not None
+        while int(self.host_workers.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self.on_answer()  # its last rows count
         self.outstanding[worker].clear()
-        self.staff.fleet.lost(worker)
+        self.host_workers.scheduler.lost(worker)
         if self.joined:
             self.say(remote_messages.GONE, worker=worker, how=f"it {how}")

@@ -25,9 +25,9 @@ from ..core.outlet import Outlet
 from ..core.sink import Reply
 from ..core.ventilator import Caller, Ventilator
 from ..errors import StartError
-from .annex import Annex
-from .door import Door
-from .endpoints import COPY_BELOW, MOST_AT_ONCE, NOBLOCK, SNDMORE, address_of, hand, receive
+from .remote_workers import RemoteWorkers
+from .authenticator import Authenticator
+from .endpoints import COPY_BELOW, MAX_AT_ONCE, NOBLOCK, SNDMORE, address_of, hand, receive
 from .loop import Loop
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ TICK_MS = 100
 STOPPED_SECONDS = 1.0
 """A loop that comes round so late was stopped, with the whole machine as likely as not."""
 
-QUIET_SECONDS, MOST_QUIET_SECONDS = 0.25, 1.0
+QUIET_SECONDS, MAX_QUIET_SECONDS = 0.25, 1.0
 """A stopping server goes on refusing requests until none came for this long, but not for longer than that."""
 
 SUBSCRIPTIONS = (b"\0", b"\1")
@@ -48,7 +48,7 @@ NEIGHBOUR, STRANGER = Caller(is_local=True), Caller()
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 
 
-class Keeper(Protocol):
+class SupervisorProtocol(Protocol):
     """What the loop needs of the supervisor."""
 
     failure: StartError | None
@@ -68,25 +68,26 @@ class Broker(Loop):
     """
 
     def __init__(self, front: zmq.Socket[Any], outlet_socket: zmq.Socket[Any], results: zmq.Socket[Any],
-                 pipes: list[zmq.Socket[Any]], ventilator: Ventilator, outlet: Outlet, keeper: Keeper,
-                 annex: Annex | None = None, door: Door | None = None) -> None:
+                 pipes: list[zmq.Socket[Any]], ventilator: Ventilator, outlet: Outlet, supervisor: SupervisorProtocol,
+                 remote_workers: RemoteWorkers | None = None, authenticator: Authenticator | None = None) -> None:
         """
         Args:
-            annex: for workers of other hosts; None: there are none.
+            remote_workers: for workers of other hosts; None: there are none.
             door: guards the clients' sockets; None: they are open to all who reach them.
         """
         super().__init__()
-        self.ventilator, self.outlet, self.keeper, self.annex, self.door = ventilator, outlet, keeper, annex, door
+        self.ventilator, self.outlet, self.supervisor = ventilator, outlet, supervisor
+        self.remote_workers, self.authenticator = remote_workers, authenticator
         self.front, self.outlet_socket, self.results, self.pipes = front, outlet_socket, results, pipes
         self._last_tick = self._last_retry = 0.0
         self._crossed = False
         for source, handler in ((front, self.on_request), (outlet_socket, self.on_subscription),
                                 (results, self.on_result)):
             self.watch(source, handler)
-        for source, handler in door.sources() if door is not None else ():
+        for source, handler in authenticator.sources() if authenticator is not None else ():
             self.watch(source, handler)
-        if annex is not None:
-            self.watch(annex.socket, partial(annex.on_message, self.on_answer))
+        if remote_workers is not None:
+            self.watch(remote_workers.socket, partial(remote_workers.on_message, self.on_answer))
 
     # ---- the loop ----------------------------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class Broker(Loop):
         """Handle whatever is waiting; return after at most ``timeout_ms``."""
         if self.outlet.blocked:
             timeout_ms = min(timeout_ms, RETRY_MS)
-        due = self.ventilator.fleet.seconds_until_next(time.monotonic())
+        due = self.ventilator.scheduler.seconds_until_next(time.monotonic())
         if due is not None:
             timeout_ms = min(timeout_ms, int(due * 1e3) + 1)
         self.handle(timeout_ms)
@@ -106,15 +107,15 @@ class Broker(Loop):
                 self.deliver(identity, now)
         if now - self._last_tick >= TICK_MS / 1e3:
             if self._last_tick and now - self._last_tick > STOPPED_SECONDS:
-                self.ventilator.fleet.excuse(now - self._last_tick)
+                self.ventilator.scheduler.excuse(now - self._last_tick)
             self._last_tick = now
             self.outlet.expire(now)
             self.publish(self.ventilator.expire(now), now)
-            self.keeper.tick(now)
-            if self.door is not None:
-                self.door.tick(now)
-            if self.annex is not None:
-                self.annex.tick(now)
+            self.supervisor.tick(now)
+            if self.authenticator is not None:
+                self.authenticator.tick(now)
+            if self.remote_workers is not None:
+                self.remote_workers.tick(now)
 
     def run(self, drain_seconds: float) -> None:
         """Serve until asked to stop, then finish what there is.
@@ -125,24 +126,24 @@ class Broker(Loop):
             StartError: the server cannot go on; every request that waited has been told.
         """
         try:
-            self.keeper.start(self.watch, self.unwatch)
-            while not self._stop_asked and self.keeper.failure is None and not self.ventilator.termination_wanted:
+            self.supervisor.start(self.watch, self.unwatch)
+            while not self._stop_asked and self.supervisor.failure is None and not self.ventilator.termination_wanted:
                 self.step()
             self.ventilator.draining = True
-            if self.keeper.failure is None:
+            if self.supervisor.failure is None:
                 self.drain(time.monotonic() + drain_seconds)
-            self.finish(self.keeper.failure)
+            self.finish(self.supervisor.failure)
         finally:
-            self.keeper.stop()
-        if self.keeper.failure is not None:
-            raise self.keeper.failure
+            self.supervisor.stop()
+        if self.supervisor.failure is not None:
+            raise self.supervisor.failure
 
     def drain(self, until: float) -> None:
         """Go on until every accepted request has had its answer, or time is up, or somebody insists."""
         if self.ventilator.pending:
             logger.info("stopping: finishing %s first", counted(len(self.ventilator.pending), "request"))
         while self.ventilator.pending and time.monotonic() < until and self._stop_asked < 2 \
-                and self.keeper.failure is None:
+                and self.supervisor.failure is None:
             self.step()
 
     def finish(self, failure: StartError | None) -> None:
@@ -158,7 +159,7 @@ class Broker(Loop):
             logger.warning("%s ended with an error", counted(left, "request"))
         if self._stop_asked > 1:
             return
-        end = now + MOST_QUIET_SECONDS
+        end = now + MAX_QUIET_SECONDS
         quiet = now + QUIET_SECONDS
         while now < min(quiet, end) or (now < end and self.outlet.deliverable()):
             refused = self.ventilator.counts["refused"]
@@ -169,16 +170,16 @@ class Broker(Loop):
 
     def close(self, context: zmq.Context[Any]) -> None:
         """Free the ports and give the last replies three seconds to leave."""
-        if self.door is not None:
-            self.door.close()
+        if self.authenticator is not None:
+            self.authenticator.close()
         for socket in (self.front, self.outlet_socket):
             socket.unbind(socket.getsockopt_string(zmq.LAST_ENDPOINT))
         # LINGER 0 would abort the process if a client leaves in the middle of a large reply (libzmq 4.3.5).
         self.front.close(linger=100)
         self.outlet_socket.close(linger=3000)
         self.results.close(linger=100)
-        if self.annex is not None:
-            self.annex.close()
+        if self.remote_workers is not None:
+            self.remote_workers.close()
         for pipe in self.pipes:
             pipe.close(linger=100)
         self.close_waker()
@@ -191,7 +192,7 @@ class Broker(Loop):
 
     def on_request(self) -> None:
         now = time.monotonic()
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_AT_ONCE):
             received = receive(self.front)
             if received is None:
                 return
@@ -203,14 +204,14 @@ class Broker(Loop):
     def _caller(self, first: zmq.Frame, frames: list[bytes]) -> Caller:
         """Who sent a message; where somebody is matters for commands only."""
         is_local = len(frames) > 1 and frames[1] in COMMANDS and _is_loopback(first)
-        if self.door is None:
+        if self.authenticator is None:
             return NEIGHBOUR if is_local else STRANGER
-        key = self.door.key_of(first)
-        return Caller(is_local, has_key=True, is_expelled=not self.door.clients.admits(key))
+        key = self.authenticator.key_of(first)
+        return Caller(is_local, has_key=True, is_expelled=not self.authenticator.clients.admits(key))
 
     def on_subscription(self) -> None:
         socket = self.outlet_socket
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_AT_ONCE):
             # One at a time: the option applies to the connection that the last message came from.
             try:
                 message = socket.recv(NOBLOCK)
@@ -291,7 +292,7 @@ class Broker(Loop):
     # ---- workers -----------------------------------------------------------------------------------------------------
 
     def on_result(self) -> None:
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_AT_ONCE):
             received = receive(self.results)
             if received is None:
                 return
@@ -321,16 +322,16 @@ class Broker(Loop):
     def on_message(self, message: messages.FromWorker) -> None:
         if isinstance(message, Rows):
             self.on_answer(message)
-        elif not self.ventilator.fleet.is_current(message.slot, message.incarnation):
+        elif not self.ventilator.scheduler.is_current(message.slot, message.incarnation):
             return
         elif isinstance(message, Ready):
-            self.keeper.on_ready(message)
-            if self.annex is not None:
-                self.annex.learn(message.about)
+            self.supervisor.on_ready(message)
+            if self.remote_workers is not None:
+                self.remote_workers.learn(message.about)
         elif message.job:
             self.on_answer(message)
         else:
-            self.keeper.on_start_fault(message)
+            self.supervisor.on_start_fault(message)
 
     def dispatch(self) -> None:
         """Hand out jobs while there are jobs and workers for them."""
@@ -341,13 +342,13 @@ class Broker(Loop):
                 return
             if not self.give(job):
                 # There is room for more than the credit, so the worker has just gone. We shall hear of it.
-                self.ventilator.fleet.unsent(job.job)
+                self.ventilator.scheduler.unsent(job.job)
 
     def give(self, job: Job) -> bool:
         """Hand a job to its worker, wherever that is; False if nobody is there."""
         if job.slot < len(self.pipes):
             return hand(self.pipes[job.slot], messages.encode_to_worker(job))
-        return self.annex is not None and self.annex.give(job)
+        return self.remote_workers is not None and self.remote_workers.give(job)
 
 
 def _is_loopback(frame: zmq.Frame) -> bool:

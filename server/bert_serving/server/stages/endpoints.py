@@ -22,7 +22,7 @@ FRONT_RCVHWM = 32
 OUTLET_SNDHWM = 16
 """Messages that libzmq keeps for one subscriber; more are held by the outlet, which counts bytes."""
 
-ANNEX_SNDHWM = 10_000
+REMOTE_WORKERS_SNDHWM = 10_000
 """Messages that libzmq keeps for one host: more than all the jobs that its workers may hold, but not without end for
 strangers who ask and do not read."""
 
@@ -42,7 +42,7 @@ PREFIX = "bert-serving-"
 ZAP, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS = "inproc://zeromq.zap.01", b"bert-serving", b"bert-serving-workers"
 _monitors = itertools.count()
 
-MOST_AT_ONCE = 64
+MAX_AT_ONCE = 64
 """Messages taken from one socket before the others have their turn."""
 
 COPY_BELOW = 65536
@@ -137,8 +137,8 @@ def outlet(context: zmq.Context[Any], host: str, port: int,
     return socket, _bind(socket, host, port, "-port_out", guard)
 
 
-def annex(context: zmq.Context[Any], host: str, port: int, largest: int,
-          guard: Guard | None = None) -> tuple[zmq.Socket[Any], int]:
+def remote_workers(context: zmq.Context[Any], host: str, port: int, largest: int,
+                   guard: Guard | None = None) -> tuple[zmq.Socket[Any], int]:
     """The socket for workers of other hosts, and its port.
 
     Args:
@@ -149,7 +149,7 @@ def annex(context: zmq.Context[Any], host: str, port: int, largest: int,
     """
     socket = context.socket(zmq.ROUTER)
     socket.router_mandatory = True  # to be told when a host is gone
-    socket.sndhwm, socket.rcvhwm = ANNEX_SNDHWM, FRONT_RCVHWM
+    socket.sndhwm, socket.rcvhwm = REMOTE_WORKERS_SNDHWM, FRONT_RCVHWM
     socket.maxmsgsize = largest
     return socket, _bind(socket, host, port, "-worker_port", guard)
 

@@ -10,7 +10,7 @@ from ..log import Throttle
 SAME_SECONDS = 60.0
 """Of one address and reason there is one line in this time, however often it comes."""
 
-MOST_LINES = 20
+MAX_LINES = 20
 """Of all of them together there are at most this many lines in that time."""
 
 
@@ -22,7 +22,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self.count = 0
-        self._all = Throttle(MOST_LINES, SAME_SECONDS)
+        self._all = Throttle(MAX_LINES, SAME_SECONDS)
         self._same: OrderedDict[tuple[str, str], Throttle] = OrderedDict()  # (address, why) -> its throttle
 
     def line(self, address: str, why: str, now: float) -> str | None:
@@ -35,7 +35,7 @@ class Refusals:
         same.let_through(now)
         self._same[address, why] = same
         self._same.move_to_end((address, why))
-        if len(self._same) > MOST_LINES:
+        if len(self._same) > MAX_LINES:
             self._same.popitem(last=False)
         kept_back = self._all.let_through(now)
         return f"refused {address}: {why}" + (

@@ -9,7 +9,7 @@ from bert_serving.server.config import PoolingStrategy, ServerConfig
 from bert_serving.server.core.features import Features
 from bert_serving.server.engine.architectures import from_file
 from bert_serving.server.engine.command import convert
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import ModelError
 
 TOLERANCE = 2e-5
@@ -64,7 +64,7 @@ def test_every_layer_is_the_references(run, model_dir, reference, engine, layer)
 @pytest.mark.parametrize("strategy", ["CLS_POOLED", "CLASSIFICATION"])
 def test_it_has_no_pooler(model_dir, strategy):
     with pytest.raises(ModelError, match=f"DistilBERT models have no pooler, which -pooling_strategy {strategy} reads"):
-        settle(ServerConfig(model_dir=str(model_dir), pooling_strategy=PoolingStrategy[strategy]))
+        resolve(ServerConfig(model_dir=str(model_dir), pooling_strategy=PoolingStrategy[strategy]))
 
 
 def test_there_are_no_tensorflow_checkpoints_of_it(model_dir, tmp_path):

@@ -391,7 +391,7 @@ def test_plan(lengths):
     for group in groups:
         longest = lengths[group].max()
         assert longest == lengths[group[0]]
-        assert len(group) * longest <= graph.MOST_TOKENS
+        assert len(group) * longest <= graph.MAX_TOKENS
         assert (longest - lengths[group]).sum() <= graph.RUN_COST + len(group) * longest / 8
 
 

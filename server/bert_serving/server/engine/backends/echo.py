@@ -19,7 +19,7 @@ from .base import Backend, Footprint
 NUM_LAYERS = 12
 """Layers that an echo "model" has, so that -pooling_layer can be told apart."""
 
-MOST_HARMLESS = 4096
+MAX_HARMLESS = 4096
 """Words that are remembered, so that not each one has to be looked at again and again."""
 
 PERIOD = 4093
@@ -69,7 +69,7 @@ class EchoEngine(Engine):
                 continue
             trouble = [token for token in features.tokens if token.startswith("__") and token.endswith("__")]
             if not trouble:
-                if len(self._harmless) > MOST_HARMLESS:
+                if len(self._harmless) > MAX_HARMLESS:
                     self._harmless.clear()
                 self._harmless.update(ids)
             elif any([act(token) for token in trouble]):

@@ -52,7 +52,7 @@ RUN_COST = 32
 Measured when all of a run was padded. Only attention is now, so larger runs may be better; that was not measured.
 """
 
-MOST_TOKENS = 8192
+MAX_TOKENS = 8192
 """Tokens of one run, padding included; bounds the memory that attention takes."""
 
 XLA_LENGTHS = (16, 32, 64, 128, 256, 512)
@@ -185,7 +185,7 @@ def plan(lengths: np.ndarray) -> list[np.ndarray]:
         longest = int(lengths[order[start]])
         padding += longest - length
         tokens = (i + 1 - start) * longest
-        if i > start and (padding > RUN_COST + tokens // 8 or tokens > MOST_TOKENS):
+        if i > start and (padding > RUN_COST + tokens // 8 or tokens > MAX_TOKENS):
             groups.append(order[start:i])
             start, padding = i, 0
     groups.append(order[start:])

@@ -14,7 +14,7 @@ from ..core import remote_messages
 from ..core.membership import MAX_HOSTS, Host, Members, Reason, Refusal
 from ..core.messages import Fault, Job, Rows
 from ..core.remote_messages import MAX_WORKERS, MembershipError, Welcome, decode, encode, encode_job, readable
-from .endpoints import COPY_BELOW, MOST_AT_ONCE, NOBLOCK, address_of, receive
+from .endpoints import COPY_BELOW, MAX_AT_ONCE, NOBLOCK, address_of, receive
 from .refusals import Refusals
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def in_words(refusal: Refusal, version: str) -> str:
     }[refusal.reason]
 
 
-class Annex:
+class RemoteWorkers:
     """Sockets: ``socket`` ROUTER, to which each host connects."""
 
     def __init__(self, socket: zmq.Socket[Any], members: Members, welcome: Welcome,
@@ -65,7 +65,7 @@ class Annex:
         Args:
             take: is given workers' answers.
         """
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_AT_ONCE):
             received = receive(self.socket)
             if received is None:
                 return
@@ -164,11 +164,11 @@ class Annex:
             logger.warning("%s was not heard of for %.1f s: it counts as lost", host.name, now - host.heard)
             self._forget(host)
         self._forget_unreachable()
-        fleet = self.members.fleet
-        for slot in fleet.hung(now):
+        scheduler = self.members.scheduler
+        for slot in scheduler.hung(now):
             if slot in self.members.places:
                 self._end_hung(slot, now)
-        self._told &= fleet.flights.keys()
+        self._told &= scheduler.flights.keys()
         for host in [host for host in self.members.hosts.values() if self.members.is_done(host)]:
             logger.info("%s has left", host.name)
             self._send(host.peer, encode(remote_messages.BYE, reason="all that this host had to do is done"))
@@ -181,19 +181,19 @@ class Annex:
 
     def _end_hung(self, slot: int, now: float) -> None:
         """Have its host end a worker; if that does not come about, do without it."""
-        fleet, (peer, number) = self.members.fleet, self.members.places[slot]
-        oldest = next(iter(fleet.workers[slot].flights.values()))
+        scheduler, (peer, number) = self.members.scheduler, self.members.places[slot]
+        oldest = next(iter(scheduler.workers[slot].flights.values()))
         if oldest.job in self._told:
             logger.warning("worker %d still hangs, though its host was told to end it: what it held is given again",
                            slot)
             self.members.gone(self.members.hosts[peer], {"worker": number})
             return
-        allowed = fleet.time_allowed(oldest)
+        allowed = scheduler.time_allowed(oldest)
         why = f"it has had a job of about {counted(oldest.tokens, 'token')} for {allowed:.1f} s"
         logger.warning("worker %d hangs: %s; its host is told to replace it", slot, why)
         self._told.add(oldest.job)
-        fleet.give_up(slot, now)
-        oldest.since = now - fleet.time_allowed(oldest) + self.members.timeout  # so long its host has for that
+        scheduler.give_up(slot, now)
+        oldest.since = now - scheduler.time_allowed(oldest) + self.members.timeout  # so long its host has for that
         self._send(peer, encode(remote_messages.KILL, worker=number, why=why))
 
     def _forget_unreachable(self) -> None:

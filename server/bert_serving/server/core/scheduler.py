@@ -1,6 +1,6 @@
 """Which worker holds what, and what becomes of it when the worker dies, hangs or fails.
 
-Worker states::
+WorkerSlot states::
 
     STARTING ──ready──▶ READY ──────lost──────▶ LOST ──started──▶ STARTING
         │                 └─leave─▶ LEAVING ──lost─▶│        any ──stopped──▶ STOPPED
@@ -63,7 +63,7 @@ MAX_TOKENS_PER_SECOND = 1e9
 """No worker does so many, whatever it says."""
 
 HANG_FACTOR = 10
-"""A job that takes this many times as long as expected hangs (but see ``Fleet.time_allowed``)."""
+"""A job that takes this many times as long as expected hangs (but see ``Scheduler.time_allowed``)."""
 
 ALONE_SHARE = 1 / 2
 """A suspect that runs alone has so much of the least time that other jobs have."""
@@ -121,7 +121,7 @@ class Flight:
 
 
 @dataclass(eq=False, slots=True)
-class Worker:
+class WorkerSlot:
     """One place for a worker; the process in it changes, which ``incarnation`` counts.
 
     Attributes:
@@ -153,7 +153,7 @@ class Worker:
         self.state = state
 
 
-class Fleet:
+class Scheduler:
     """The workers, the jobs in flight, the suspects, and the measured rate."""
 
     def __init__(self, num_worker: int, backlog: Backlog, hang_seconds: float, credit: int = CREDIT,
@@ -166,7 +166,7 @@ class Fleet:
             credit: most jobs out on one worker.
             floor_seconds: the same for a worker whose rate is known; None: no less.
         """
-        self.workers = [Worker(slot, credit) for slot in range(num_worker)]
+        self.workers = [WorkerSlot(slot, credit) for slot in range(num_worker)]
         self.backlog = backlog
         self.hang_seconds = hang_seconds
         self.floor_seconds = hang_seconds if floor_seconds is None else min(floor_seconds, hang_seconds)
@@ -204,7 +204,7 @@ class Fleet:
 
     def add(self, credit: int = CREDIT) -> int:
         """A new slot for a worker of another host; its number."""
-        self.workers.append(Worker(len(self.workers), credit, is_remote=True))
+        self.workers.append(WorkerSlot(len(self.workers), credit, is_remote=True))
         return len(self.workers) - 1
 
     def leave(self, slot: int) -> None:
@@ -264,7 +264,7 @@ class Fleet:
         """Somebody has asked who waits for a short answer."""
         self._interactive = now
 
-    def rate(self, worker: Worker) -> float:
+    def rate(self, worker: WorkerSlot) -> float:
         """Estimated tokens per second that are to be expected of a worker: as it did, or as any did; 0: unknown."""
         return (worker.tokens_per_second or self.tokens_per_second) * self._estimate
 
@@ -272,7 +272,7 @@ class Fleet:
         """How long a job may be expected to take."""
         return INTERACTIVE_SECONDS if now - self._interactive <= INTERACTIVE_WINDOW else TARGET_SECONDS
 
-    def job_tokens(self, worker: Worker, seconds: float) -> int:
+    def job_tokens(self, worker: WorkerSlot, seconds: float) -> int:
         """How many estimated tokens a job may have that is to take so many seconds."""
         rate = self.rate(worker)
         if not rate:
@@ -304,7 +304,7 @@ class Fleet:
                 return self._launch(worker, pieces, False, now)
         return None
 
-    def _next_tokens(self, worker: Worker, now: float) -> int:
+    def _next_tokens(self, worker: WorkerSlot, now: float) -> int:
         """How many estimated tokens the next job may have."""
         seconds = self.target_seconds(now)
         tokens = self.job_tokens(worker, seconds)
@@ -322,7 +322,7 @@ class Fleet:
                     return self._launch(worker, pieces, False, now)
         return None
 
-    def _is_for_others(self, worker: Worker, now: float) -> bool:
+    def _is_for_others(self, worker: WorkerSlot, now: float) -> bool:
         """Whether it is the turn of those who are no suspects, on the only worker that is ready."""
         if not self.suspects or not self.backlog or any(flight.alone for flight in worker.flights.values()) \
                 or any(other.state is WorkerState.READY for other in self.workers if other is not worker):
@@ -334,12 +334,12 @@ class Fleet:
             self._had_job = False
         return self._is_others_turn
 
-    def _turn(self, worker: Worker) -> tuple[int, float]:
+    def _turn(self, worker: WorkerSlot) -> tuple[int, float]:
         """Who gets the next job, least first."""
         rate = self.rate(worker)
         return len(worker.flights), worker.overhead + (SHORT_JOB_TOKENS / rate if rate else 0.0)
 
-    def _takes_suspect(self, worker: Worker) -> bool:
+    def _takes_suspect(self, worker: WorkerSlot) -> bool:
         """Whether this worker is the quarantine and idle; an idle worker becomes it when there is none."""
         while self.suspects and self.suspects[0].request.finished:
             self.suspects.popleft()
@@ -359,7 +359,7 @@ class Fleet:
                 return piece
         return None
 
-    def _share(self, asking: Worker) -> int:
+    def _share(self, asking: WorkerSlot) -> int:
         """One worker's share of what waits, in tokens, by how fast each is who will be done before it could do all."""
         waiting, own = self.backlog.tokens, self.rate(asking) or 1.0
         together = 0.0
@@ -370,11 +370,11 @@ class Fleet:
                 together += rate
         return ceil(waiting * own / max(own, together))
 
-    def _is_short(self, worker: Worker, now: float) -> bool:
+    def _is_short(self, worker: WorkerSlot, now: float) -> bool:
         """Whether what the worker holds is expected to be done in no time, or before another job could get there."""
         return self._left_to_do(worker, now) < WORTH_WAITING + worker.overhead
 
-    def _left_to_do(self, worker: Worker, now: float) -> float:
+    def _left_to_do(self, worker: WorkerSlot, now: float) -> float:
         """Seconds that a worker is expected to need for the jobs that it holds. One that is late may need any time."""
         rate = self.rate(worker)
         expected = worker.tokens / rate if rate else float("inf")
@@ -394,7 +394,7 @@ class Fleet:
                    and 0 < len(worker.flights) < worker.credit]
         return max(0.0, min(seconds)) if seconds else None
 
-    def _launch(self, worker: Worker, pieces: list[Piece], alone: bool, now: float) -> Flight:
+    def _launch(self, worker: WorkerSlot, pieces: list[Piece], alone: bool, now: float) -> Flight:
         first = not worker.flights
         flight = Flight(self._next_job, worker.slot, pieces, sum(piece.tokens for piece in pieces), alone,
                         now if first else None, first)

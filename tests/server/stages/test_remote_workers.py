@@ -10,10 +10,10 @@ from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.membership import Members, Reason, Refusal
 from bert_serving.server.core.messages import HEAD, Fault, Job, Rows, encode_from_worker
 from bert_serving.server.core.remote_messages import Welcome, encode, encode_proof
-from bert_serving.server.core.remote_rows import Kind
-from bert_serving.server.core.recovery import Fleet, WorkerState
+from bert_serving.server.core.remote_rows import VectorKind
+from bert_serving.server.core.scheduler import Scheduler, WorkerState
 from bert_serving.server.stages import endpoints
-from bert_serving.server.stages.annex import Annex, in_words
+from bert_serving.server.stages.remote_workers import RemoteWorkers, in_words
 
 from ..core.conftest import make_pending
 
@@ -80,17 +80,17 @@ class Setup:
 
     def __init__(self, context, own=0):
         self.context = context
-        socket, self.port = endpoints.annex(context, "127.0.0.1", 0, 1_000_000)
+        socket, self.port = endpoints.remote_workers(context, "127.0.0.1", 0, 1_000_000)
         self.backlog = Backlog(8, 4, 25)
-        self.fleet = Fleet(own, self.backlog, 60.0)
-        self.members = Members(self.fleet, 8.0, Kind(), "2", 5, self.fleet.lost)
+        self.scheduler = Scheduler(own, self.backlog, 60.0)
+        self.members = Members(self.scheduler, 8.0, VectorKind(), "2", 5, self.scheduler.lost)
         self.admitted, self.taken = True, []
-        self.annex = Annex(socket, self.members, Welcome({}, 7, 8.0),
-                           lambda frame: self.admitted)
+        self.remote_workers = RemoteWorkers(socket, self.members, Welcome({}, 7, 8.0),
+                                            lambda frame: self.admitted)
 
     def step(self, timeout_ms=20):
-        if self.annex.socket.poll(timeout_ms):
-            self.annex.on_message(self.taken.append)
+        if self.remote_workers.socket.poll(timeout_ms):
+            self.remote_workers.on_message(self.taken.append)
 
     def until(self, condition, what):
         for _ in range(300):
@@ -103,14 +103,14 @@ class Setup:
         """Let so much time pass since hosts were heard of."""
         for host in self.members.hosts.values():
             host.heard -= seconds
-        self.annex._next_alive = 0.0
-        self.annex.tick(time.monotonic())
+        self.remote_workers._next_alive = 0.0
+        self.remote_workers.tick(time.monotonic())
 
     def give(self, size=1):
         """Hand out a job; its flight, and whether it went."""
-        self.backlog.add(make_pending(len(self.fleet.flights) + 1, size))
-        flight = self.fleet.next_flight(time.monotonic())
-        return flight, self.annex.give(Job(flight.slot, 1, flight.job, ["x"] * size))
+        self.backlog.add(make_pending(len(self.scheduler.flights) + 1, size))
+        flight = self.scheduler.next_flight(time.monotonic())
+        return flight, self.remote_workers.give(Job(flight.slot, 1, flight.job, ["x"] * size))
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_who_is_ready_before_the_servers_own_workers_is_measured_when_they_are(c
     early.ready()
     setup.until(lambda: host.unheard, "the worker")
     assert not setup.members.places
-    setup.annex.learn({"proof": encode_proof(GOLDEN)})
+    setup.remote_workers.learn({"proof": encode_proof(GOLDEN)})
     early.hear(remote.WHO)
     assert [host.key for host in setup.members.hosts.values()] == ["idle"]
     early.member()
@@ -229,7 +229,7 @@ def test_a_worker_that_is_gone_gives_back_what_it_held(setup, caplog):
     host = Host(setup).member()
     setup.give()
     host.say(remote.GONE, worker=0, how="killed\nby SIGKILL")
-    setup.until(lambda: setup.fleet.suspects, "what it held")
+    setup.until(lambda: setup.scheduler.suspects, "what it held")
     assert not setup.members.places
     assert "worker 0, on host-a (process 7), was lost (killed\\nby SIGKILL); what it held is given again" in \
         caplog.messages
@@ -250,7 +250,7 @@ def test_nonsense_of_a_member_ends_its_membership_alone(setup, caplog, frames):
     assert [member.key for member in setup.members.hosts.values()] == ["other"]
     assert "expelled" in caplog.messages[-2] and caplog.messages[-1] == "1 worker fewer; what they held is given again"
     assert all(line.isprintable() and len(line) < 500 for line in caplog.messages)
-    assert len(setup.fleet.suspects) == 1 and len(setup.fleet.flights) == 1
+    assert len(setup.scheduler.suspects) == 1 and len(setup.scheduler.flights) == 1
     _, head = other.job()
     other.answer(head, np.ones((1, 4), np.float32))
     setup.until(lambda: setup.taken, "the other one's answer")
@@ -273,7 +273,7 @@ def test_who_is_silent_counts_as_lost_and_is_asked_when_it_comes_back(setup, cap
     heard = setup.members.hosts
     setup.until(lambda: any(time.monotonic() - host.heard < 5 for host in heard.values()), "the sign of life")
     setup.tick(3.0)
-    assert [host.key for host in setup.members.hosts.values()] == ["other"] and len(setup.fleet.suspects) == 1
+    assert [host.key for host in setup.members.hosts.values()] == ["other"] and len(setup.scheduler.suspects) == 1
     assert any("host-silent (process 7) was not heard of for" in line for line in caplog.messages)
     silent.job()
     silent.say(remote.ALIVE)
@@ -285,12 +285,12 @@ def test_who_is_silent_counts_as_lost_and_is_asked_when_it_comes_back(setup, cap
 def test_a_connection_that_is_gone_is_noticed_by_the_next_job(setup, caplog):
     host = Host(setup).member()
     host.socket.close(0)
-    setup.until(lambda: not setup.annex._send(next(iter(setup.members.hosts)), [remote.ALIVE]), "the end")
+    setup.until(lambda: not setup.remote_workers._send(next(iter(setup.members.hosts)), [remote.ALIVE]), "the end")
     flight, went = setup.give()
     assert not went
-    setup.fleet.unsent(flight.job)  # as the broker does
+    setup.scheduler.unsent(flight.job)  # as the broker does
     setup.tick()
-    assert not setup.members.hosts and len(setup.fleet.suspects) == 1
+    assert not setup.members.hosts and len(setup.scheduler.suspects) == 1
     assert caplog.messages[-2:] == ["the connection to host-a (process 7) is gone",
                                     "1 worker fewer; what they held is given again"]
 
@@ -302,7 +302,7 @@ def test_a_connection_that_is_gone_is_noticed_by_signs_of_life(setup, caplog):
 
 
 def test_a_job_for_nobody_goes_nowhere(setup):
-    assert not setup.annex.give(Job(7, 1, 1, ["x"]))
+    assert not setup.remote_workers.give(Job(7, 1, 1, ["x"]))
     setup.tick()
 
 
@@ -310,19 +310,19 @@ def test_a_host_of_many_workers_gets_all_its_jobs_at_once(setup):
     """More than libzmq keeps for a connection unless it is told otherwise, and it reads none meanwhile."""
     host = Host(setup).member()
     peer = next(iter(setup.members.hosts))
-    assert all(setup.annex._send(peer, remote.encode_job(0, Job(0, 1, job, ["x"]))) for job in range(4000))
+    assert all(setup.remote_workers._send(peer, remote.encode_job(0, Job(0, 1, job, ["x"]))) for job in range(4000))
     assert host.job()
 
 
 def test_strangers_who_do_not_read_do_not_fill_the_memory(setup, monkeypatch):
-    monkeypatch.setattr(endpoints, "ANNEX_SNDHWM", 10)
+    monkeypatch.setattr(endpoints, "REMOTE_WORKERS_SNDHWM", 10)
     limited = Setup(setup.context)
     stranger = limited.context.socket(zmq.DEALER)
     stranger.rcvhwm, stranger.sndhwm = 1, 0
     stranger.connect(f"tcp://127.0.0.1:{limited.port}")
     asked = []
-    send = limited.annex._send
-    limited.annex._send = lambda peer, frames: asked.append(send(peer, frames))
+    send = limited.remote_workers._send
+    limited.remote_workers._send = lambda peer, frames: asked.append(send(peer, frames))
     # What the kernel keeps for a connection is some megabytes; a WHO has a few bytes.
     for _ in range(400_000):
         stranger.send(remote.ALIVE)
@@ -352,15 +352,15 @@ def test_a_worker_that_its_host_does_not_end_is_done_without(setup, caplog):
     for _ in range(2):
         flight.since -= 1000.0
         setup.tick()
-    assert "still hangs" in caplog.text and not setup.fleet.flights and setup.fleet.suspects
+    assert "still hangs" in caplog.text and not setup.scheduler.flights and setup.scheduler.suspects
 
 
 def test_a_worker_of_this_server_that_hangs_is_no_matter_here(context):
     setup = Setup(context, own=1)
-    setup.fleet.started(0)
-    setup.fleet.ready(0)
+    setup.scheduler.started(0)
+    setup.scheduler.ready(0)
     setup.backlog.add(make_pending(1, 1))
-    setup.fleet.next_flight(0.0).since -= 1000.0
+    setup.scheduler.next_flight(0.0).since -= 1000.0
     setup.tick()
 
 
@@ -369,22 +369,22 @@ def test_who_leaves_ends_what_it_has_and_is_let_go(setup, caplog):
     flight, _ = setup.give()
     _, head = host.job()
     host.say(remote.LEAVE)
-    setup.until(lambda: setup.fleet.workers[0].state is WorkerState.LEAVING, "the wish")
+    setup.until(lambda: setup.scheduler.workers[0].state is WorkerState.LEAVING, "the wish")
     setup.tick()
     host.ready(1)
     assert setup.members.hosts
     host.answer(head, np.ones((1, 4), np.float32))
     setup.until(lambda: setup.taken, "the answer")
-    setup.fleet.landed(flight.job, 1.0)  # as the broker does
+    setup.scheduler.landed(flight.job, 1.0)  # as the broker does
     setup.tick()
     assert host.hear(remote.BYE)["reason"] == "all that this host had to do is done"
-    assert not setup.members.hosts and not setup.fleet.suspects
+    assert not setup.members.hosts and not setup.scheduler.suspects
     assert caplog.messages[-2:] == ["host-a (process 7) leaves, with 1 worker", "host-a (process 7) has left"]
 
 
 def test_everybody_is_told_when_the_server_stops(setup):
     hosts = [Host(setup, key).member() for key in "ab"]
-    setup.annex.close()
+    setup.remote_workers.close()
     for host in hosts:
         assert host.socket.poll(5000)
         assert remote.decode(host.socket.recv_multipart()) == (remote.BYE, {"reason": "the server stops"})

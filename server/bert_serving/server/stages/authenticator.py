@@ -19,12 +19,12 @@ from zmq.utils import z85
 
 from ..keys import WORKERS, AllowList, ServerKeys
 from . import endpoints
-from .endpoints import MOST_AT_ONCE, NOBLOCK, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS
+from .endpoints import MAX_AT_ONCE, NOBLOCK, ZAP_DOMAIN, ZAP_DOMAIN_OF_WORKERS
 from .refusals import Refusals
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+REFRESH_SECONDS = 1.0
 """How soon a key that was put on the list, or taken off it, counts."""
 
 SOMEBODY = "somebody"
@@ -41,7 +41,7 @@ HUNG_UP = "it hung up in the handshake: it comes without a key, or is no client"
 that looks whether a port is open, is no matter, unless it was gone before the greeting came."""
 
 
-class Guests:
+class AllowedKeys:
     """Who is let in at one kind of port, by the keys in a directory.
 
     Attributes:
@@ -62,7 +62,7 @@ class Guests:
     def admits(self, key: str) -> bool:
         return key in self.listed or bool(key) and key == self.own_key
 
-    def look(self) -> Mapping[str, str]:
+    def refresh(self) -> Mapping[str, str]:
         """Read the list again; who was on it before."""
         before = self.listed
         if self.allow_list.refresh():
@@ -70,7 +70,7 @@ class Guests:
         return before
 
 
-class Door:
+class Authenticator:
     """Sockets: ``zap`` REP, and a PAIR for each guarded socket, which tells of its connections.
 
     Attributes:
@@ -80,14 +80,15 @@ class Door:
     def __init__(self, context: zmq.Context[Any], keys: ServerKeys) -> None:
         """Before any socket is bound that it is to guard."""
         self.context, self.keys = context, keys
-        self.clients = Guests(AllowList(keys.directory), "client", keys.proxy.public.decode("ascii"))
-        self.workers = Guests(AllowList(keys.directory, WORKERS), "worker host", keys.launched.public.decode("ascii"))
+        self.clients = AllowedKeys(AllowList(keys.directory), "client", keys.proxy.public.decode("ascii"))
+        self.workers = AllowedKeys(AllowList(keys.directory, WORKERS), "worker host",
+                                   keys.launched.public.decode("ascii"))
         self.rooms = {ZAP_DOMAIN: self.clients}
         self.zap = endpoints.zap(context)
         self.monitors: dict[zmq.Socket[Any], zmq.Socket[Any]] = {}  # what each tells of -> where it is heard
         self._addresses: dict[int, str] = {}                        # descriptor of a connection -> its peer
-        self._next_look = 0.0
-        self.clients.look()
+        self._next_refresh = 0.0
+        self.clients.refresh()
 
     def guard(self, socket: zmq.Socket[Any]) -> None:
         """Let no client into this socket, which is not bound yet, whose key is not on the list."""
@@ -96,18 +97,18 @@ class Door:
     def guard_workers(self, socket: zmq.Socket[Any]) -> None:
         """Likewise for the socket that workers of other hosts come to: they have a list of their own."""
         self.rooms[ZAP_DOMAIN_OF_WORKERS] = self.workers
-        self.workers.look()
+        self.workers.refresh()
         self.monitors[socket] = endpoints.guard(self.context, socket, self.keys.secret, ZAP_DOMAIN_OF_WORKERS)
 
     def sources(self) -> Iterator[tuple[zmq.Socket[Any], Callable[[], None]]]:
         """What the loop has to watch, and what to call when there is something."""
-        yield self.zap, self.on_question
+        yield self.zap, self.on_zap_request
         for monitor in self.monitors.values():
-            yield monitor, partial(self.on_news, monitor)
+            yield monitor, partial(self.on_monitor_event, monitor)
 
-    def on_question(self) -> None:
+    def on_zap_request(self) -> None:
         """Somebody wants to come in."""
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_AT_ONCE):
             try:
                 version, request_id, domain, address, _, mechanism, *credentials = self.zap.recv_multipart(NOBLOCK)
             except zmq.Again:
@@ -121,7 +122,7 @@ class Door:
                 self._refused(address.decode("ascii", "replace"),
                               f"its key {key} is not in {room.allow_list.directory}", room)
 
-    def on_news(self, monitor: zmq.Socket[Any]) -> None:
+    def on_monitor_event(self, monitor: zmq.Socket[Any]) -> None:
         """Connections have come or gone."""
         events = list(_read(monitor))
         ended = {value for event, value in events if event == zmq.EVENT_DISCONNECTED}
@@ -140,7 +141,7 @@ class Door:
                     self._refused(address, why)
                 why = None
 
-    def _refused(self, address: str, why: str, room: Guests | None = None) -> None:
+    def _refused(self, address: str, why: str, room: AllowedKeys | None = None) -> None:
         line = (room or self.clients).refusals.line(address, why, time.monotonic())
         if line is not None:
             logger.warning("%s", line)
@@ -151,11 +152,11 @@ class Door:
 
     def tick(self, now: float) -> None:
         """Look at the list from time to time."""
-        if now < self._next_look:
+        if now < self._next_refresh:
             return
-        self._next_look = now + LOOK_SECONDS
+        self._next_refresh = now + REFRESH_SECONDS
         for room in self.rooms.values():
-            before = room.look()
+            before = room.refresh()
             now_listed = room.listed
             for key, name in now_listed.items():
                 if key not in before:

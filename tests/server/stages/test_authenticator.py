@@ -7,9 +7,9 @@ import zmq
 from bert_serving.client.curve import Keys, find
 from bert_serving.server import keys
 from bert_serving.server.keys import AllowList
-from bert_serving.server.stages import door as module
+from bert_serving.server.stages import authenticator as module
 from bert_serving.server.stages import endpoints
-from bert_serving.server.stages.door import SOMEBODY, Door, Guests
+from bert_serving.server.stages.authenticator import SOMEBODY, Authenticator, AllowedKeys
 
 
 class House:
@@ -18,11 +18,12 @@ class House:
     def __init__(self, context, directory):
         self.context, self.directory = context, directory
         self.keys = keys.load(str(directory))
-        self.door = Door(context, self.keys)
-        self.front, self.port = endpoints.front(context, "127.0.0.1", 0, 1000, self.door.guard)
-        self.annex, self.worker_port = endpoints.annex(context, "127.0.0.1", 0, 1000, self.door.guard_workers)
+        self.authenticator = Authenticator(context, self.keys)
+        self.front, self.port = endpoints.front(context, "127.0.0.1", 0, 1000, self.authenticator.guard)
+        self.remote_workers, self.worker_port = endpoints.remote_workers(
+            context, "127.0.0.1", 0, 1000, self.authenticator.guard_workers)
         self.poller = zmq.Poller()
-        self.handlers = dict(self.door.sources())
+        self.handlers = dict(self.authenticator.sources())
         for source in self.handlers:
             self.poller.register(source, zmq.POLLIN)
 
@@ -58,8 +59,8 @@ class House:
             return self.front.recv(copy=False)
 
     def heard_of_workers(self):
-        if self.annex.poll(0):
-            return self.annex.recv_multipart(copy=False)[0]
+        if self.remote_workers.poll(0):
+            return self.remote_workers.recv_multipart(copy=False)[0]
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def house(context, tmp_path):
     keys.make(tmp_path / "keys", ["alice"])
     house = House(context, tmp_path / "keys")
     yield house
-    house.door.close()
+    house.authenticator.close()
 
 
 def stranger(house):
@@ -79,13 +80,13 @@ def test_those_on_the_list_get_in_and_are_known(house, caplog, who):
     own = find(house.directory / who)
     house.knock(own)
     frame = house.until(house.heard, "the message")
-    assert house.door.key_of(frame) == own.public.decode()
+    assert house.authenticator.key_of(frame) == own.public.decode()
     assert not caplog.records
 
 
 def test_the_proxy_gets_in_though_it_is_on_no_list(house):
     house.knock(house.keys.proxy)
-    assert house.door.clients.admits(house.door.key_of(house.until(house.heard, "the message")))
+    assert house.authenticator.clients.admits(house.authenticator.key_of(house.until(house.heard, "the message")))
 
 
 def other_server(house):
@@ -102,7 +103,7 @@ def test_the_others_do_not_get_in_and_the_log_says_why(house, caplog, who, told)
     own = who(house)
     house.knock(own)
     house.until(lambda: caplog.records, "the line")
-    assert not house.heard() and house.door.clients.refusals.count
+    assert not house.heard() and house.authenticator.clients.refusals.count
     line = caplog.records[0].getMessage()
     assert line.startswith(("refused 127.0.0.1: ", f"refused {SOMEBODY}: ")) and told in line
     if own is not None:
@@ -118,14 +119,14 @@ def test_those_who_only_look_are_no_matter_for_the_log(house, caplog):
             house.step(10_000)
             with contextlib.suppress(ConnectionError):  # to what is no greeting libzmq hangs up itself
                 connection.recv(1, socket.MSG_PEEK)     # ours is left unread; before it came, this would be a hang-up
-        house.step(10_000 if house.door._addresses else 0)
+        house.step(10_000 if house.authenticator._addresses else 0)
         house.until(lambda: not house.poller.poll(20), "silence")
-    assert not caplog.records and not house.door._addresses
+    assert not caplog.records and not house.authenticator._addresses
 
 
 def test_while_nobody_answers_nobody_gets_in(house):
     """Not even those on the list: a door that is closed lets in nobody."""
-    house.door.close()
+    house.authenticator.close()
     house.handlers.clear()
     house.poller = zmq.Poller()
     for _ in range(10):  # the first one may still find somebody to ask, who does not answer any more
@@ -135,20 +136,20 @@ def test_while_nobody_answers_nobody_gets_in(house):
 
 def test_who_is_put_on_the_list_gets_in_and_who_is_taken_off_does_not(house, caplog):
     caplog.set_level("INFO")
-    house.door.tick(0.0)
+    house.authenticator.tick(0.0)
     keys.make(house.directory, ["bob"])
     bob = find(house.directory / "bob")
-    house.door.tick(module.LOOK_SECONDS / 2)
-    assert not house.door.clients.admits(bob.public.decode()), "not looked at yet"
-    house.door.tick(module.LOOK_SECONDS)
+    house.authenticator.tick(module.REFRESH_SECONDS / 2)
+    assert not house.authenticator.clients.admits(bob.public.decode()), "not looked at yet"
+    house.authenticator.tick(module.REFRESH_SECONDS)
     house.knock(bob)
     frame = house.until(house.heard, "the message")
     (house.directory / "clients" / "bob.key").unlink()
-    house.door.tick(2 * module.LOOK_SECONDS)
-    assert not house.door.clients.admits(house.door.key_of(frame))
-    refused = house.door.clients.refusals.count
+    house.authenticator.tick(2 * module.REFRESH_SECONDS)
+    assert not house.authenticator.clients.admits(house.authenticator.key_of(frame))
+    refused = house.authenticator.clients.refusals.count
     house.knock(bob)
-    house.until(lambda: house.door.clients.refusals.count > refused, "the refusal")
+    house.until(lambda: house.authenticator.clients.refusals.count > refused, "the refusal")
     told = [record.getMessage() for record in caplog.records]
     assert told[:2] == ["client bob is let in from now on", "client bob is not let in any more"]
 
@@ -158,10 +159,11 @@ def test_who_is_put_on_the_list_gets_in_and_who_is_taken_off_does_not(house, cap
 def test_a_workers_key_is_let_in_at_its_port_and_known_there(house):
     keys.make(house.directory, ["gpu"], are_workers=True)
     own = find(house.directory / "gpu")
-    house.door.tick(0.0)
+    house.authenticator.tick(0.0)
     house.knock_as_worker(own)
     frame = house.until(house.heard_of_workers, "the message")
-    assert house.door.key_of(frame) == own.public.decode() and house.door.workers.admits(house.door.key_of(frame))
+    key = house.authenticator.key_of(frame)
+    assert key == own.public.decode() and house.authenticator.workers.admits(key)
 
 
 def test_a_host_that_the_server_has_started_is_let_in_though_it_is_on_no_list(house):
@@ -181,7 +183,7 @@ def test_a_client_is_no_worker(house, caplog, who):
 @pytest.mark.parametrize("who", ["gpu", "launched"])
 def test_a_worker_is_no_client(house, caplog, who):
     keys.make(house.directory, ["gpu"], are_workers=True)
-    house.door.tick(0.0)
+    house.authenticator.tick(0.0)
     own = house.keys.launched if who == "launched" else find(house.directory / who)
     house.knock(own)
     house.until(lambda: caplog.records, "the line")
@@ -193,11 +195,11 @@ def test_workers_come_and_go_by_their_list(house, caplog):
     caplog.set_level("INFO")
     keys.make(house.directory, ["gpu"], are_workers=True)
     own = find(house.directory / "gpu").public.decode()
-    house.door.tick(0.0)
-    assert house.door.workers.admits(own) and not house.door.clients.admits(own)
+    house.authenticator.tick(0.0)
+    assert house.authenticator.workers.admits(own) and not house.authenticator.clients.admits(own)
     (house.directory / "workers" / "gpu.key").unlink()
-    house.door.tick(module.LOOK_SECONDS)
-    assert not house.door.workers.admits(own)
+    house.authenticator.tick(module.REFRESH_SECONDS)
+    assert not house.authenticator.workers.admits(own)
     assert [line for line in caplog.messages if "gpu" in line] == [
         "worker host gpu is let in from now on", "worker host gpu is not let in any more"]
 
@@ -205,10 +207,10 @@ def test_workers_come_and_go_by_their_list(house, caplog):
 def test_many_at_once(house):
     """A storm of handshakes is answered in portions, so that others have their turn."""
     own = find(house.directory)
-    for _ in range(3 * module.MOST_AT_ONCE):
+    for _ in range(3 * module.MAX_AT_ONCE):
         house.knock(own)
     heard = []
-    house.until(lambda: heard.extend(filter(None, [house.heard()])) or len(heard) == 3 * module.MOST_AT_ONCE,
+    house.until(lambda: heard.extend(filter(None, [house.heard()])) or len(heard) == 3 * module.MAX_AT_ONCE,
                 "all of them")
 
 
@@ -219,8 +221,8 @@ def test_an_address_that_is_gone_is_nobodys(house):
 
 
 def test_those_on_the_list_and_our_own(tmp_path):
-    guests = Guests(AllowList(tmp_path), "client", "own")
+    guests = AllowedKeys(AllowList(tmp_path), "client", "own")
     assert guests.admits("own") and not guests.admits("alice") and not guests.admits("")
     guests.listed = {"alice": "Alice"}
     assert guests.admits("alice") and not guests.admits("bob") and guests.admits("own")
-    assert not Guests(AllowList(tmp_path), "client").admits(""), "nobody of ours is not whoever has no key"
+    assert not AllowedKeys(AllowList(tmp_path), "client").admits(""), "nobody of ours is not whoever has no key"

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import zmq
-from bert_serving.server import crew as module
+from bert_serving.server import local_workers as module
 from bert_serving.server import machine
 from bert_serving.server.config import MB, ServerConfig
-from bert_serving.server.core.placement import CPU, Gpu, Plan
-from bert_serving.server.crew import Crew, largest_job, largest_result, place
+from bert_serving.server.core.placement import CPU, Gpu, CorePlan
+from bert_serving.server.local_workers import LocalWorkers, largest_job, largest_result, place
 from bert_serving.server.engine.base import EngineSettings
-from bert_serving.server.engine.models import settle
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.stages import endpoints
 
 
@@ -87,12 +87,12 @@ def test_a_result_holds_every_token_of_every_sequence(settings, width):
 def make():
     context, run_directory, made = zmq.Context(), endpoints.RunDirectory(), []
 
-    def crew(**options):
+    def local_workers(**options):
         config = configure(**options)
-        made.append(Crew(context, run_directory, settle(config, False), *place(config), 1000))
+        made.append(LocalWorkers(context, run_directory, resolve(config, False), *place(config), 1000))
         return made[-1]
 
-    yield crew
+    yield local_workers
     for one in made:
         one.close()
     run_directory.remove()
@@ -100,23 +100,24 @@ def make():
 
 
 def test_every_worker_has_its_own_pipe_and_orders(make):
-    crew = make(num_threads=3, verbose=True)
-    assert crew.freeze_orders is None and len(crew.pipes) == len(set(crew.job_endpoints)) == 2
-    for endpoint, orders in zip(crew.job_endpoints, crew.orders):
-        assert (orders.jobs, orders.results) == (endpoint, crew.result_endpoint)
+    local_workers = make(num_threads=3, verbose=True)
+    assert local_workers.freeze_orders is None
+    assert len(local_workers.pipes) == len(set(local_workers.job_endpoints)) == 2
+    for endpoint, orders in zip(local_workers.job_endpoints, local_workers.orders):
+        assert (orders.jobs, orders.results) == (endpoint, local_workers.result_endpoint)
         assert (orders.largest_job, orders.verbose, orders.device_is_a_must) == (1000, True, False)
         assert (orders.settings.engine, orders.settings.device, orders.settings.num_threads) == ("echo", CPU, 3)
-    assert [orders.slot for orders in crew.orders] == [0, 1]
+    assert [orders.slot for orders in local_workers.orders] == [0, 1]
 
 
 def test_what_goes_in_at_one_end_comes_out_at_the_other(make):
-    crew = make()
+    local_workers = make()
     context = zmq.Context()
-    jobs, results = endpoints.worker_end(context, crew.job_endpoints[1], crew.result_endpoint, 1000)
-    crew.pipes[1].send(b"a job")
+    jobs, results = endpoints.worker_end(context, local_workers.job_endpoints[1], local_workers.result_endpoint, 1000)
+    local_workers.pipes[1].send(b"a job")
     assert jobs.poll(5000) and jobs.recv() == b"a job"
     results.send(b"rows")
-    assert crew.results.poll(5000) and crew.results.recv() == b"rows"
+    assert local_workers.results.poll(5000) and local_workers.results.recv() == b"rows"
     for socket in (jobs, results):
         socket.close(0)
     context.term()
@@ -124,14 +125,14 @@ def test_what_goes_in_at_one_end_comes_out_at_the_other(make):
 
 def test_without_workers_nothing_is_frozen(make, monkeypatch):
     monkeypatch.setattr(module.artefact, "artefact_path", lambda *arguments: pytest.fail("nobody would run it"))
-    crew = make(num_worker=0, worker_port=0)
-    assert crew.pipes == crew.orders == [] and crew.freeze_orders is None
+    local_workers = make(num_worker=0, worker_port=0)
+    assert local_workers.pipes == local_workers.orders == [] and local_workers.freeze_orders is None
 
 
 def test_closed_it_has_no_sockets(make):
-    crew = make()
-    crew.close()
-    assert all(socket.closed for socket in (crew.results, *crew.pipes))
+    local_workers = make()
+    local_workers.close()
+    assert all(socket.closed for socket in (local_workers.results, *local_workers.pipes))
 
 
 # ---- what the log is told --------------------------------------------------------------------------------------------
@@ -144,9 +145,9 @@ def test_the_log_tells_where_each_worker_runs(make, caplog):
 
 
 def test_the_log_warns_of_more_threads_than_cores(make, caplog):
-    crew = make()
-    crew.plan = Plan(crew.plan.threads, "too many threads", True)
-    crew.show()
+    local_workers = make()
+    local_workers.plan = CorePlan(local_workers.plan.threads, "too many threads", True)
+    local_workers.show()
     assert "plan: too many threads" in caplog.messages
 
 
@@ -168,7 +169,7 @@ def test_the_log_warns_of_a_precision_that_the_processor_does_not_help_with(make
 
 def test_nothing_is_guessed_of_what_the_workers_measure(make, caplog, monkeypatch):
     monkeypatch.setattr(machine, "speeds_up", lambda precision: False)
-    crew = make(precision="fp16")
-    crew.model = replace(crew.model, settings=replace(crew.model.settings, engine="graph"))
-    crew.show()
+    local_workers = make(precision="fp16")
+    local_workers.model = replace(local_workers.model, settings=replace(local_workers.model.settings, engine="graph"))
+    local_workers.show()
     assert "no instructions" not in caplog.text

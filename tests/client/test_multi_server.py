@@ -5,12 +5,12 @@ import threading
 
 import numpy as np
 import pytest
-from bert_serving.client import BertClient, ConcurrentBertClient, calls, fleet as fleet_module, protocol
+from bert_serving.client import BertClient, ConcurrentBertClient, calls, multi_server, protocol
 from bert_serving.client.aio import AsyncBertClient
-from bert_serving.client.channel import Patience
+from bert_serving.client.channel import Deadline
 from bert_serving.client.errors import (DeadlineError, OverloadedError, RequestError, UnauthorizedError,
                                         UnavailableError)
-from bert_serving.client.fleet import Fleet
+from bert_serving.client.multi_server import MultiServerChannel
 from fake_server import Door, FakeServer, vectors
 
 PATIENCE_MS = 20_000
@@ -63,11 +63,11 @@ def send(client, count):
 
 def come_true(client, condition):
     """Wait until what is seen of the servers is as it should be; a client at rest sees it when it is asked."""
-    patience = Patience(PATIENCE_MS)
+    deadline = Deadline(PATIENCE_MS)
     while not condition():
-        client._channel.wait(lambda: condition() or None, Patience(5))
+        client._channel.wait(lambda: condition() or None, Deadline(5))
         client._channel.states()
-        assert patience.left()
+        assert deadline.left()
 
 
 def is_open(client, *expected):
@@ -201,13 +201,13 @@ def test_a_late_answer_from_where_the_request_was_first_counts_once(join, server
     first.hold()
     other.hold()
     numbers = send(client, 1)
-    late = first.next_held()
+    timeout_error = first.next_held()
     first.cut("port")
     come_true(client, lambda: not other.held.empty())
     again = other.next_held()
-    assert again.request_id == late.request_id
+    assert again.request_id == timeout_error.request_id
     come_true(client, is_open(client, True, True))
-    first.answer(late)
+    first.answer(timeout_error)
     check_answers(client, numbers)
     other.answer(again)
     first.go_on()
@@ -447,14 +447,14 @@ def test_closing(join, servers):
 
 def test_nothing_is_opened_by_a_constructor(servers):
     channel = calls.Calls(servers=places(*servers))._channel
-    assert isinstance(channel, Fleet) and channel._links is None
-    assert "not contacted yet" in str(channel.late("do it", Patience(5)))
+    assert isinstance(channel, MultiServerChannel) and channel._links is None
+    assert "not contacted yet" in str(channel.timeout_error("do it", Deadline(5)))
 
 
 def test_what_cannot_be_opened_leaves_nothing_open(servers, monkeypatch):
     channel = calls.Calls(servers=places(*servers))._channel
     opened = []
-    really = fleet_module.sending
+    really = multi_server.sending
 
     def sending(*arguments, **options):
         if opened:
@@ -462,7 +462,7 @@ def test_what_cannot_be_opened_leaves_nothing_open(servers, monkeypatch):
         opened.append(really(*arguments, **options))
         return opened[0]
 
-    monkeypatch.setattr(fleet_module, "sending", sending)
+    monkeypatch.setattr(multi_server, "sending", sending)
     with pytest.raises(OSError, match="no more"):
         channel.links()
     assert opened[0].socket.closed and channel._links is None

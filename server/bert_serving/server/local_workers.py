@@ -12,7 +12,7 @@ import zmq
 from . import machine
 from .config import MB, ServerConfig
 from .core import placement
-from .core.placement import CPU, Placement, Plan
+from .core.placement import CPU, Placement, CorePlan
 from .engine import artefact, backends, gpu
 from .engine.base import EngineSettings
 from .engine.cache import read_manifest
@@ -28,7 +28,7 @@ JOB_GROWTH = 4
 """A request's text may take so many times its bytes in a job, where every character is ASCII."""
 
 
-def place(config: ServerConfig) -> tuple[Placement, Plan]:
+def place(config: ServerConfig) -> tuple[Placement, CorePlan]:
     """Where the workers run, and how they share the cores.
 
     Raises:
@@ -36,9 +36,9 @@ def place(config: ServerConfig) -> tuple[Placement, Plan]:
     """
     devices = _devices(config)
     if config.launcher == "ray":
-        return Placement([], "Ray decides"), Plan([], f"-num_worker {config.num_worker} on Ray, none on this host")
+        return Placement([], "Ray decides"), CorePlan([], f"-num_worker {config.num_worker} on Ray, none on this host")
     if config.num_worker == 0:
-        return Placement([], "there are none"), Plan([], "no worker on this host, as -num_worker says")
+        return Placement([], "there are none"), CorePlan([], "no worker on this host, as -num_worker says")
     found = backends.possible(config)
     by_cores = all(backend.needs_model for backend in found) and devices(1).devices == [CPU]
     plan = placement.share_out(machine.allowed_cores(), config.num_worker, config.num_threads, by_cores)
@@ -90,7 +90,7 @@ def largest_result(largest: int, config: ServerConfig, settings: EngineSettings)
     return largest + config.max_batch_size * settings.max_length * width * 4
 
 
-class Crew:
+class LocalWorkers:
     """Sockets for the workers, and the orders for each.
 
     Sockets: ``results`` PULL, and one PUSH of ``pipes`` for each worker.
@@ -101,7 +101,7 @@ class Crew:
     """
 
     def __init__(self, context: zmq.Context[Any], run_directory: endpoints.RunDirectory, model: Model,
-                 where: Placement, plan: Plan, largest: int) -> None:
+                 where: Placement, plan: CorePlan, largest: int) -> None:
         """
         Args:
             largest: most bytes of a job.

@@ -10,7 +10,7 @@ import itertools
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from .channel import Channel, Patience
+from .channel import Channel, Deadline
 from .checks import Address, difference, is_ours
 from .curve import Keys
 from .dispatch import Dispatch
@@ -57,7 +57,7 @@ class Member:
         """Why it does not let this client in; empty if it does, or if that is not known."""
         return next((link.unauthorized for link in self.links or () if link.unauthorized), "")
 
-    def meet(self) -> bool:
+    def wait_connected(self) -> bool:
         """Whether there is a connection that was not there the last time; the server may be another one."""
         if self.links is None or not self.connected:
             return False
@@ -65,7 +65,7 @@ class Member:
         return before != self._met
 
 
-class Fleet(Channel):
+class MultiServerChannel(Channel):
     """A channel to several servers. All of it is guarded by the inbox: sending never waits for anything.
 
     A server gets requests from the moment it said what it serves, until its connection is lost.
@@ -122,11 +122,11 @@ class Fleet(Channel):
             assert self._links is not None
             return self._links
 
-    def post(self, request_id: int, frames: List[bytes], patience: Patience, **expectation: Any) -> None:
+    def post(self, request_id: int, frames: List[bytes], deadline: Deadline, **expectation: Any) -> None:
         """As :meth:`Channel.post`; which server gets it is seen when one can take it."""
         self.links()
         with self.changing() as exchange:
-            self._look()
+            self._update()
             exchange.expect(request_id, frames, **expectation)
             self.dispatch.add(request_id, expectation.get("size") or 0)
             self._hand_out()
@@ -134,8 +134,8 @@ class Fleet(Channel):
         if not is_full:
             return
         try:
-            if self.wait(lambda: True if not self._is_full() else None, patience) is None:
-                raise self.late("take a request", patience)
+            if self.wait(lambda: True if not self._is_full() else None, deadline) is None:
+                raise self.timeout_error("take a request", deadline)
         except BaseException:
             self.abandon([request_id])
             raise
@@ -150,7 +150,7 @@ class Fleet(Channel):
     def is_connected(self) -> bool:
         """Whether there is a server that takes requests."""
         with self._inbox:
-            self._look()
+            self._update()
             return any(lane.open for lane in self.dispatch.lanes)
 
     def reconnections(self) -> int:
@@ -163,16 +163,16 @@ class Fleet(Channel):
         reasons = [member.unauthorized for member in self.members]
         return "; ".join(reasons) if all(reasons) else ""
 
-    def late(self, what: str, patience: Patience) -> DeadlineError:
-        """As :meth:`Channel.late`, with what was seen of each server."""
-        return DeadlineError("no server did %s within %s ms; %s" % (what, patience.timeout_ms, self._in_sight()))
+    def timeout_error(self, what: str, deadline: Deadline) -> DeadlineError:
+        """As :meth:`Channel.timeout_error`, with what was seen of each server."""
+        return DeadlineError("no server did %s within %s ms; %s" % (what, deadline.timeout_ms, self._in_sight()))
 
     def waits(self) -> str:
         return "still waiting for one of the servers; %s" % self._in_sight()
 
     def _in_sight(self) -> str:
         with self._inbox:
-            self._look()
+            self._update()
             return "; ".join("%s: %s" % (state["server"], state["seen"]) for state in self._states())
 
     # ---- what is known of the servers --------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class Fleet(Channel):
         """For each server: ``server``, where it is; ``open``, whether it gets requests; ``unanswered``, how many of
         them it has; ``seen``, what is known of it in words."""
         with self._inbox:
-            self._look()
+            self._update()
             return self._states()
 
     def objections(self) -> List[str]:
@@ -227,12 +227,13 @@ class Fleet(Channel):
 
     def _read(self, seconds: float, room: bool = False) -> None:
         pairs = [(index, member.links) for index, member in enumerate(self.members) if member.links is not None]
-        news = True
+        has_events = True
         messages: List[Tuple[int, List[bytes]]] = []
         self._reading = True
         self._inbox.release()
         try:
-            news = wait_for(seconds, [sender for _, (sender, _) in pairs], [receiver for _, (_, receiver) in pairs])
+            senders, receivers = [sender for _, (sender, _) in pairs], [receiver for _, (_, receiver) in pairs]
+            has_events = wait_for(seconds, senders, receivers)
             for index, (_, receiver) in pairs:
                 messages.extend((index, message) for message in receiver.receive(_MAX_READ))
         finally:
@@ -240,8 +241,8 @@ class Fleet(Channel):
             self._reading = False
             for index, message in messages:
                 self._receive(index, message)
-            if news:
-                self._look()
+            if has_events:
+                self._update()
             self._hand_out()
             self._tell()
 
@@ -262,16 +263,16 @@ class Fleet(Channel):
         return self.dispatch.declined(failure.request_id, index, time.monotonic() + (_REST if pause is None else pause),
                                       ends=isinstance(failure.error, UnavailableError))
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         if self._reading:  # its thread looks for all
             return
         links = [link for member in self.members for link in member.links or ()]
         if not links or not is_news(*links):
             return
         for link in links:
-            link.look()
+            link.update()
         for index, member in enumerate(self.members):
-            if member.meet():
+            if member.wait_connected():
                 self._lose(index)
                 self._greet(member)
             elif not member.connected:
