@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from bert_serving.server.cli import main
 from bert_serving.server.core import outlet, ventilator
+from bert_serving.server.core.sink import Reply
+from bert_serving.server.stages import broker
 
 
 def spoiled(target: Any, kind: str) -> Any:
@@ -34,10 +37,10 @@ def spoiled(target: Any, kind: str) -> Any:
 def crash() -> None:
     receive = ventilator.Ventilator.receive
 
-    def planted(self: Any, frames: Any, now: float, is_local: bool = True) -> None:
+    def planted(self: Any, frames: Any, now: float, *more: Any) -> Any:
         if len(frames) == 7:
             raise ZeroDivisionError("planted")
-        receive(self, frames, now, is_local)
+        return receive(self, frames, now, *more)
 
     ventilator.Ventilator.receive = planted  # type: ignore[method-assign]
 
@@ -46,15 +49,15 @@ def leak() -> None:
     kept: list[bytes] = []
     refuse = ventilator.Ventilator._refuse
 
-    def planted(self: Any, *args: Any, **kwargs: Any) -> None:
+    def planted(self: Any, *args: Any, **kwargs: Any) -> Any:
         kept.append(bytes(5000))
-        refuse(self, *args, **kwargs)
+        return refuse(self, *args, **kwargs)
 
     ventilator.Ventilator._refuse = planted  # type: ignore[method-assign]
 
 
 def wrong() -> None:
-    subscription, publish = outlet.Outlet.subscription, outlet.Outlet.publish
+    subscription, publish = outlet.Outlet.subscription, broker.Broker.publish
     kept: list[Any] = [None]  # None: nothing was heard yet; else a result that waits for another one, or nothing
 
     def heard(self: Any, message: bytes, now: float) -> Any:
@@ -62,20 +65,21 @@ def wrong() -> None:
             kept[0] = ()
         return subscription(self, message, now)
 
-    def planted(self: Any, identity: bytes, frames: Any, now: float, **more: Any) -> bool:
-        # Of one sentence, since two of another number, which are rarer, might not come in the time there is.
-        is_result = len(frames) == 3 and b"[1," in bytes(frames[0]) and not identity.startswith(b"fuzz")
-        if kept[0] is None or not is_result:
-            return publish(self, identity, frames, now, **more)
-        if not kept[0]:
-            kept[0] = identity, [frames[0], bytes(frames[1]), frames[2]]
-            return True
-        other, held = kept[0]
-        kept[0] = ()
-        publish(self, other, [held[0], frames[1], held[2]], now)
-        return publish(self, identity, [frames[0], held[1], frames[2]], now)
+    def planted(self: Any, replies: Iterable[Reply], now: float) -> None:
+        for reply in replies:
+            # Of one sentence, since two of another number, which are rarer, might not come in the time there is.
+            frames = reply.frames
+            is_result = reply.request is not None and b"[1," in bytes(frames[0]) and reply.identity[:4] != b"fuzz"
+            if kept[0] is None or not is_result:
+                publish(self, [reply], now)
+            elif not kept[0]:
+                kept[0] = reply._replace(frames=[frames[0], bytes(frames[1]), *frames[2:]])
+            else:
+                other, kept[0] = kept[0], ()
+                publish(self, [other._replace(frames=[other.frames[0], frames[1], *other.frames[2:]]),
+                               reply._replace(frames=[frames[0], other.frames[1], *frames[2:]])], now)
 
-    outlet.Outlet.subscription, outlet.Outlet.publish = heard, planted  # type: ignore[method-assign]
+    outlet.Outlet.subscription, broker.Broker.publish = heard, planted  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

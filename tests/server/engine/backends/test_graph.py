@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_serving.client.pairs import Pair
+from bert_serving.client.pairs import Pair, split_text, split_tokens
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.features import Features
 from bert_serving.server.engine.command import convert
@@ -462,12 +462,21 @@ def golden_cases():
         yield f"mask_cls_sep/{strategy}/-2"
 
 
+def cut(text):
+    """As an engine gets it from a server: a pair is a value there."""
+    return split_text(text) if isinstance(text, str) else split_tokens(text)
+
+
+def golden_texts(golden):
+    return [cut(item["text"]) for item in json.loads((golden / "sentences.json").read_text(encoding="utf-8"))]
+
+
 @pytest.mark.model
 @pytest.mark.parametrize("key", list(golden_cases())[::1 if ALL else 3])
 def test_golden(default_model, golden, run, key):
     """Hugging Face transformers in float64. Each of these cases is also asked of a server, in tests/integration."""
     arrays = np.load(golden / "minilm.npz")
-    texts = [item["text"] for item in json.loads((golden / "sentences.json").read_text(encoding="utf-8"))]
+    texts = golden_texts(golden)
     masked, key_ = key.startswith("mask_cls_sep/"), key.removeprefix("mask_cls_sep/")
     strategy, _, layers = key_.partition("/")
     running = run(default_model, max_seq_len=25, pooling_strategy=PoolingStrategy[strategy], mask_cls_sep=masked,
@@ -496,7 +505,7 @@ def test_original(converted, golden, run, name):
     arrays = np.load(golden / "original-1.7.5" / f"{name}.npz")
     inputs = json.loads((golden / "original-1.7.5" / "inputs.json").read_text(encoding="utf-8"))
     for kind, texts in inputs.items():
-        features = running.features(texts)
+        features = running.features([cut(text) for text in texts])
         check(running.engine.encode(features), features, arrays[kind], 0.02 if options.get("fp16") else 2e-5)
 
 
@@ -505,7 +514,7 @@ def test_original(converted, golden, run, name):
 @pytest.mark.parametrize("precision, least", [("bf16", 0.9999), ("fp16", 0.99999)])
 def test_cosines_of_the_precisions(default_model, golden, run, precision, least, xla):
     arrays = np.load(golden / "minilm.npz")
-    texts = [item["text"] for item in json.loads((golden / "sentences.json").read_text(encoding="utf-8"))]
+    texts = golden_texts(golden)
     for layer in ("-1", "-2"):
         running = run(default_model, max_seq_len=25, pooling_layer=[int(layer)], precision=precision, xla=xla)
         rows, expected = running.encode(texts).astype(np.float64), arrays[f"REDUCE_MEAN/{layer}"]
