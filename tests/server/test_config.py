@@ -4,8 +4,8 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from bert_serving.server.config import (ENVIRONMENT_PREFIX, HANG_FLOOR, HANG_FLOOR_GPU, HANG_SECONDS, FromModel,
-                                        PoolingStrategy, ServerConfig, WorkerRange, get_args_parser)
+from bert_serving.server.config import (ENGINES, ENVIRONMENT_PREFIX, HANG_FLOOR, HANG_FLOOR_GPU, HANG_SECONDS,
+                                        FromModel, PoolingStrategy, ServerConfig, WorkerRange, get_args_parser)
 from bert_serving.server.errors import ConfigError
 
 
@@ -220,7 +220,7 @@ def test_the_command_line_wins_over_the_environment():
 
 
 @pytest.mark.parametrize("name, given, expected", [
-    ("PORT", "http", "http"), ("FP16", "maybe", "neither true nor false"), ("ENGINE", "torch", "graph, onnx, echo"),
+    ("PORT", "http", "http"), ("FP16", "maybe", "neither true nor false"), ("ENGINE", "torch", ", ".join(ENGINES)),
     ("POOLING_STRATEGY", "MEAN", "REDUCE_MEAN"), ("DEVICE_MAP", "0 x", "0 x")])
 def test_a_bad_value_in_the_environment_is_named(capsys, name, given, expected):
     line = refused(capsys, environ={"BERT_SERVING_" + name: given})

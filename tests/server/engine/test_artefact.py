@@ -12,7 +12,7 @@ import pytest
 from bert_serving.client import checks
 from bert_serving.server.config import PoolingStrategy, ServerConfig
 from bert_serving.server.engine import artefact, quiet
-from bert_serving.server.engine.backends import graph
+from bert_serving.server.engine.backends import BACKENDS, backend, graph
 from bert_serving.server.engine.base import VECTOR_OPTIONS, EngineSettings
 from bert_serving.server.engine.cache import read_manifest
 from bert_serving.server.engine.models import resolve
@@ -216,7 +216,7 @@ def test_an_artefacts_key_holds_the_fields_that_say_so_and_no_other(tiny, tmp_pa
     def paths():
         """With each backend, for a field may matter to one of them alone."""
         return [artefact.artefact_path(dataclasses.replace(settings, **({} if field.name == "engine" else {
-            "engine": name})), tmp_path) for name in ("lite", "graph")]
+            "engine": name})), tmp_path) for name in BACKENDS if backend(name).needs_model]
 
     settings = base
     before = paths()

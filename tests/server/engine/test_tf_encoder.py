@@ -4,7 +4,7 @@ import pytest
 
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.engine.spec import Embeddings, EncoderSpec, variables
-from bert_serving.server.engine.tf_encoder import COMPUTES, FORMS, INPUTS, build_graph
+from bert_serving.server.engine.tf_encoder import FORMS, INPUTS, build_graph
 
 
 def build(spec, **options):
@@ -41,7 +41,3 @@ def test_a_graph_holds_the_forms_of_its_precision(precision):
     graph, _ = build(EncoderSpec(vocab_size=9, hidden_size=24, num_layers=1), precision=precision)
     names = {node.name for node in graph.as_graph_def().node}
     assert names & {form for forms in FORMS.values() for form in forms} == set(FORMS[precision])
-
-
-def test_what_it_computes_beside_bert_is_tested_here():
-    assert {departure.name for departure in COMPUTES} == {"NO_TOKEN_TYPES", "POSITION_OFFSET"}

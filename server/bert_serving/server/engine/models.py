@@ -283,7 +283,7 @@ def _check_vocabulary(files: ModelFiles, vocabulary: dict[str, int], spec: Encod
     lines = 1 + max(vocabulary.values())
     if lines > spec.vocab_size:
         raise ModelError(f"{files.vocabulary} has {counted(lines, 'token')}, but the model only {spec.vocab_size} "
-                         f"(vocab_size of {files.config_file.name}); it is another model's vocabulary")
+                         f"({files.config_file.name}); it is another model's vocabulary")
     if lines < spec.vocab_size:
         logger.warning("%s has %s, the model %d; is it the right one?", files.vocabulary, counted(lines, "token"),
                        spec.vocab_size)

@@ -63,9 +63,14 @@ def key(settings: EngineSettings, spec: EncoderSpec) -> dict[str, Any]:
 def write_arrays(directory: Path, settings: EngineSettings, spec: EncoderSpec, read: Read) -> None:
     """Write the variables that NumPy needs."""
     for name in arrays_for(spec, PoolingStrategy[settings.pooling_strategy]):
-        content = io.BytesIO()
-        np.save(content, read(name), allow_pickle=False)
-        write_file(directory / array_file(name), content.getbuffer())
+        write_array(directory, name, read(name))
+
+
+def write_array(directory: Path, name: str, array: np.ndarray) -> None:
+    """Write a variable as it is, where :func:`array_file` says."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_file(directory / array_file(name), content.getbuffer())
 
 
 def array_file(name: str) -> str:
@@ -104,7 +109,8 @@ class RowEngine(Engine):
         """
         Args:
             layout: R rows of C tokens.
-            embeddings: float32 [R * C, H], not yet normalized.
+            embeddings: float32 [R * C, E], the sum of the tables: not normalized, scaled or projected. E is the width
+                of the tables, which is H unless the spec projects.
         Returns:
             The layers that the artefact's manifest names as ``outputs``, float32 [R * C, H] each.
         """
@@ -140,7 +146,7 @@ class RowEngine(Engine):
         return POOLING[self.strategy](hidden, layout.cu_seqlens, layout.input_mask)
 
     def _embed(self, layout: Layout) -> np.ndarray:
-        """float32 [R * C, H], not yet normalized."""
+        """float32 [R * C, E], the sum of the tables."""
         hidden: np.ndarray = self._arrays[WORDS][layout.input_ids.ravel()]
         if TOKEN_TYPES in self._arrays:
             hidden += self._arrays[TOKEN_TYPES][layout.token_type_ids.ravel()]

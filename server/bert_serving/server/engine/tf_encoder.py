@@ -15,7 +15,7 @@ from .spec import HEAD, POSITIONS, TOKEN_TYPES, WORDS, Departure, EncoderSpec
 if TYPE_CHECKING:
     import tensorflow as tf
 
-COMPUTES = frozenset({Departure.NO_TOKEN_TYPES, Departure.POSITION_OFFSET})
+COMPUTES = frozenset({Departure.NO_TOKEN_TYPES})
 """What :class:`Encoder` can do beside BERT's own form."""
 
 # ---- the graph -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 import pytest
 
 from bert_serving.server.engine.architectures import ARCHITECTURES, architecture
-from bert_serving.server.engine.architectures.base import Names, Values, dense, norm
+from bert_serving.server.engine.architectures.base import Names, dense, norm
 
 NAMES = Names((("words.weight", "embeddings/words"), *dense("layer.{n}.up", "layers/{n}/mlp/up"),
                *norm("layer.{n}.norm", "layers/{n}/mlp/norm"), ("classifier.weight", "head/weights")),
@@ -35,7 +35,9 @@ def test_strangers_look_like_a_part_of_the_encoder():
 def test_every_row_is_an_architecture(name):
     found = architecture(name)
     assert found.model_type == name and found.label
-    assert found.spec(Values({"vocab_size": 99})).vocab_size == 99
+    for names in (found.hugging_face, found.tensorflow):
+        assert names is None or names.ours([names.theirs("embeddings/words")]) == {
+            "embeddings/words": names.theirs("embeddings/words")}
 
 
 def test_there_are_no_others():

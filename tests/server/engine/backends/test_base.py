@@ -1,5 +1,6 @@
 """The table of backends: what each says of itself, and which one is taken."""
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from bert_serving.server.engine import backends
 from bert_serving.server.engine.backends import BACKENDS, backend, choose, possible
 from bert_serving.server.engine.backends.base import Requirements
 from bert_serving.server.engine.base import EngineSettings
-from bert_serving.server.engine.spec import EncoderSpec, Norm, RotaryPositions
+from bert_serving.server.engine.spec import Departure, EncoderSpec, Norm, RotaryPositions
 from bert_serving.server.errors import ConfigError, EngineError
 from bert_serving.server.precision import PRECISIONS
 
@@ -36,7 +37,7 @@ def test_every_precision_has_a_backend():
 
 
 def test_an_unknown_engine():
-    with pytest.raises(EngineError, match="'abacus' is not an engine; choose from lite, graph, onnx, echo"):
+    with pytest.raises(EngineError, match=f"'abacus' is not an engine; choose from {', '.join(BACKENDS)}"):
         backends.create(EngineSettings(engine="abacus"))
 
 
@@ -44,6 +45,26 @@ def test_an_unknown_engine():
 def test_what_needs_no_artefact_has_no_key(name):
     found = backend(name)
     assert (found.key(EngineSettings(engine=name), EncoderSpec(vocab_size=9)) is None) == (not found.needs_model)
+
+
+@pytest.mark.parametrize("name", [name for name in BACKENDS if backend(name).needs_model])
+@pytest.mark.parametrize("other", [{"pooling_layer": (-1,)}, {"pooling_strategy": "CLS_POOLED"}], ids=str)
+def test_every_key_depends_on_what_is_pooled(name, other):
+    """Else what was made for other layers would be opened."""
+    settings, spec = EngineSettings(engine=name), EncoderSpec(vocab_size=9)
+    found = backend(name)
+    assert found.key(replace(settings, **other), spec) != found.key(settings, spec)
+
+
+COMPUTED_IN = {Departure.NO_TOKEN_TYPES: "architectures/test_distilbert.py"}
+"""Departure -> the test in which every backend that lists it computes a model that has it, beside a reference."""
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_no_departure_is_listed_without_a_test_that_computes_it(name):
+    for departure in backend(name).departures:
+        test = (Path(__file__).parents[1] / COMPUTED_IN[departure]).read_text(encoding="utf-8")
+        assert f'"{name}"' in test, f"{COMPUTED_IN[departure]} does not run {name}"
 
 
 # ---- objections ------------------------------------------------------------------------------------------------------
@@ -80,7 +101,9 @@ def test_options_that_no_backend_can_follow(words, message):
 @pytest.mark.parametrize("words, names", [({}, ["lite", "graph"]), ({"xla": True}, ["graph"]),
                                           ({"precision": "int8"}, ["lite"]), ({"engine": "echo"}, ["echo"])])
 def test_who_may_serve(words, names):
-    assert [found.name for found in possible(ServerConfig(**words))] == names
+    found = [found.name for found in possible(ServerConfig(**words))]
+    assert [name for name in found if name in ("lite", "graph", "echo")] == names
+    assert found == sorted(found, key=BACKENDS.index), "the best first"
 
 
 def test_the_first_without_an_objection_is_taken_and_the_reason_names_the_others():

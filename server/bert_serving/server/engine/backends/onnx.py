@@ -36,7 +36,7 @@ class OnnxBackend(Backend):
     name = "onnx"
     about = "ONNX Runtime, on CPUs"
     precisions = frozenset({"fp32"})
-    departures = frozenset({Departure.NO_TOKEN_TYPES, Departure.POSITION_OFFSET})
+    departures = frozenset({Departure.NO_TOKEN_TYPES})
 
     def version(self) -> str:
         try:
