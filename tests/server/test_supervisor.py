@@ -1,4 +1,4 @@
-"""The children's keeper, with children made of pipes: phases of the start, restarts, giving up, hanging, stopping."""
+"""The supervisor, with children made of pipes: phases of the start, restarts, giving up, hanging, stopping."""
 import os
 import select
 import signal

@@ -112,7 +112,7 @@ class Channel:
         Args:
             request_id: from the exchange.
             frames: the message.
-            patience: how long to wait for room in the socket.
+            deadline: of the wait for room in the socket.
             **expectation: further arguments of :meth:`Exchange.expect`.
         """
         self.links()
@@ -126,11 +126,11 @@ class Channel:
             raise
 
     def wait(self, ready: Callable[[], Optional[T]], *deadlines: Deadline, steadfast: bool = False) -> Optional[T]:
-        """What ``ready`` gives, as soon as it is not None; None when one patience is at an end.
+        """What ``ready`` gives, as soon as it is not None; None when one of the deadlines has passed.
 
         Args:
             ready: looks into the exchange; called again whenever something has changed there.
-            *patiences: the shortest counts.
+            *deadlines: the earliest counts.
             steadfast: wait on, though the server does not let this client in.
         Raises:
             UnavailableError: the channel was closed, and ``ready`` had nothing.
@@ -193,7 +193,7 @@ class Channel:
 
         Args:
             what: what the server did not do.
-            patience: how long it was waited for.
+            deadline: that of the wait.
         """
         return DeadlineError("the server at %s, ports %s and %s, did not %s within %s ms: %s" % (
             *self._address, what, deadline.timeout_ms, self._in_sight()))

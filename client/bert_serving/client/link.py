@@ -70,7 +70,7 @@ class Link:
 
     Attributes:
         socket: the ZeroMQ socket.
-        news: a file descriptor that is readable when :meth:`update` has something to see.
+        monitor_fd: a file descriptor that is readable when :meth:`update` has something to see.
         port: where it connects to.
         connected: whether there is a peer, as of the last :meth:`update`.
         connections: how many times a connection was made.

@@ -75,7 +75,7 @@ def get_worker_parser() -> argparse.ArgumentParser:
 
 
 class HostWorkers:
-    """The workers of this host, for what a server's welcome says. See stages.agent.Staff."""
+    """The workers of this host, for what a server's welcome says. See stages.agent.HostWorkersProtocol."""
 
     def __init__(self, welcome: Welcome, on_lost: Callable[[int, Ending], None],
                  options: argparse.Namespace) -> None:
@@ -117,7 +117,7 @@ class HostWorkers:
         self.about = self.supervisor.about
 
     def kill(self, worker: int) -> None:
-        """End a worker that hangs; the keeper replaces it."""
+        """End a worker that hangs; the supervisor replaces it."""
         handle = self.supervisor.handles.get(worker)
         if handle is not None:
             handle.kill()

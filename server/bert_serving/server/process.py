@@ -293,7 +293,7 @@ def _read_line(descriptor: int) -> bytes:
 
 
 def environment_for(verbose: bool) -> dict[str, str]:
-    """Variables for children that import TensorFlow: without them it tells its life story on standard error."""
+    """Variables for children that import TensorFlow; they silence what it writes at its import."""
     return {} if verbose else {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 

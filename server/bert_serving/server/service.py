@@ -110,7 +110,7 @@ class Service:
 
     def _bind(self, config: ServerConfig) -> tuple[zmq.Socket[Any], zmq.Socket[Any], Authenticator | None]:
         """Sockets for requests and results, and who guards them."""
-        # libzmq asks the door from the moment that a port is bound.
+        # libzmq asks the authenticator from the moment that a port is bound.
         authenticator = Authenticator(self.context, self.keys) if self.keys is not None else None
         guard = authenticator.guard if authenticator is not None else None
         front, self.port = endpoints.front(self.context, config.host, config.port, int(config.max_message_mb * MB),
@@ -266,7 +266,7 @@ class Service:
 
         Args:
             command: what is answered.
-            in_confidence: with what is private; old clients need the keys, so that these are there in any case.
+            privileged: who asks may see what is private; old clients need the keys, so that these are always there.
         """
         now = time.monotonic()
         ventilator, scheduler = self.ventilator, self.scheduler

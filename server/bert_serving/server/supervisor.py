@@ -58,7 +58,7 @@ class _Helper:
 
 
 class Supervisor:
-    """The children's keeper.
+    """Starts, watches, replaces and stops the children.
 
     Attributes:
         failure: why the server cannot go on; None while it can.

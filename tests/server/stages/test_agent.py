@@ -24,7 +24,7 @@ WELCOME = Welcome({"engine": "echo"}, 1000, 8.0)
 ROWS = np.ones((1, 4), np.float32)
 
 
-class FakeKeeper:
+class FakeSupervisor:
     """Stands for the supervisor: remembers what it was told."""
 
     def __init__(self, host_workers):
@@ -53,7 +53,7 @@ class FakeStaff:
     def __init__(self, setup, welcome, on_lost, count=2):
         self.setup, self.welcome, self.on_lost = setup, welcome, on_lost
         self.scheduler = Scheduler(count, Backlog(1, 1, 1), math.inf)
-        self.supervisor = FakeKeeper(self)
+        self.supervisor = FakeSupervisor(self)
         self.about = {worker: {"pid": 100 + worker, "device": -1} for worker in range(count)}
         self.killed, self.closed = [], False
         name = f"inproc://staff-{len(setup.staffs)}"

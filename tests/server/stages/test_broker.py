@@ -497,7 +497,7 @@ def test_a_blocked_client_costs_other_steps_nothing(setup, full, monkeypatch):
 
 # ---- workers ---------------------------------------------------------------------------------------------------------
 
-def test_the_keeper_hears_of_workers_that_get_ready_or_do_not(setup):
+def test_the_supervisor_hears_of_workers_that_get_ready_or_do_not(setup):
     setup.say(Fault(0, 1, 0, "EngineError", "no memory"))
     setup.say(Ready(0, 1, {"about": "fake"}))
     setup.until(lambda: len(setup.supervisor.told) == 2, "the news")

@@ -143,7 +143,7 @@ class Outcome:
 
 
 class BulkJob:
-    """A wish on its way to an output."""
+    """A JobSpec on its way to an output."""
 
     def __init__(self, spec: JobSpec) -> None:
         """

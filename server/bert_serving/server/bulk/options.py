@@ -32,7 +32,7 @@ class BulkOptions:
         output: where the vectors go.
         address: ``ip``, ``port``, ``port_out`` and ``curve_dir`` of a server that runs; of an own one the ports are 0.
         own: options of a server to start; None: one runs.
-        overwrite, in_flight, patience: see job.Wish.
+        overwrite, in_flight, patience: see job.JobSpec.
         verbose: show what the own server logs.
     """
 

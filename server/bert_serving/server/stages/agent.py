@@ -55,7 +55,7 @@ class Agent(Loop):
         Args:
             connect: opens a connection to the server.
             who: what this host says of itself when it joins.
-            hire: makes the workers that the server's welcome asks for; is given what to call when one is lost.
+            start_workers: makes the workers that the server's welcome asks for; is given what to call when one is lost.
             patience: seconds to look for a server that cannot be reached; infinite: for ever.
         """
         super().__init__()
@@ -289,7 +289,7 @@ class Agent(Loop):
             self.host_workers.supervisor.on_start_fault(message)
 
     def _lost(self, worker: int, how: Ending) -> None:
-        """A worker is gone; its keeper replaces it."""
+        """A worker is gone; the supervisor replaces it."""
         assert self.host_workers is not None
         while int(self.host_workers.results.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self.on_answer()  # its last rows count

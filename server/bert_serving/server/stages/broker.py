@@ -73,7 +73,7 @@ class Broker(Loop):
         """
         Args:
             remote_workers: for workers of other hosts; None: there are none.
-            door: guards the clients' sockets; None: they are open to all who reach them.
+            authenticator: guards the clients' sockets; None: they are open to all who reach them.
         """
         super().__init__()
         self.ventilator, self.outlet, self.supervisor = ventilator, outlet, supervisor
