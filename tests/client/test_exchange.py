@@ -3,6 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
+from bert_serving.client import exchange as module
 from bert_serving.client import protocol
 from bert_serving.client.errors import BertServingError, OverloadedError
 from bert_serving.client.exchange import Exchange
@@ -325,6 +326,14 @@ def test_what_is_kept_is_bounded():
     for number in range(3000):
         exchange.receive(result(number))
     assert len(exchange._heard) == 1000 and heard(exchange.tap()) == list(range(2000, 3000))
+
+
+def test_what_is_kept_is_bounded_in_bytes(monkeypatch):
+    exchange = Exchange(ME, last_id=10**6, shared=True)
+    monkeypatch.setattr(module, "_MAX_EARLY_BYTES", 3 * 2 * 4)  # three vectors of two float32
+    for number in range(10):
+        exchange.receive(result(number))
+    assert heard(exchange.tap()) == [7, 8, 9]
 
 
 def test_a_result_that_was_heard_is_not_heard_again():

@@ -21,8 +21,8 @@ from .words import counted
 
 Reply = Union[Result, Status, Failure]
 
-_MAX_EARLY = 1000
-"""Results that are kept for a first tap."""
+_MAX_EARLY, _MAX_EARLY_BYTES = 1000, 64 << 20
+"""Results kept for a first tap: so many, and of vectors so many bytes; the latest is kept whatever its size."""
 
 _MAX_HEARD = 1000
 """Ids that are remembered; more than a server sends again."""
@@ -75,7 +75,8 @@ class Exchange:
         self._recent_topic = recent_topic(identity)
         self._topics = (identity, topic(identity), self._recent_topic)
         self.subscriptions = [identity, recent_subscription(identity)] if shared else [identity]
-        self._early: Optional[Deque[Result]] = deque(maxlen=_MAX_EARLY) if shared else None
+        self._early: Optional[Deque[Result]] = deque() if shared else None
+        self._early_bytes = 0
         self._heard: OrderedDict[int, None] = OrderedDict()  # ids of results, lest a tap gets one again
         self._groups: Dict[int, Set[int]] = {}
         self._failed: OrderedDict[int, Failure] = OrderedDict()  # the failures among the collected
@@ -151,7 +152,7 @@ class Exchange:
             for queue in self._taps:
                 queue.append(reply)
             if self._early is not None:
-                self._early.append(reply)
+                self._keep_early(self._early, reply)
         if asked is None:
             return request_id  # late, a duplicate, or for another client with this identity
         if passed_on is not None and isinstance(reply, Failure) and passed_on(reply):
@@ -238,6 +239,12 @@ class Exchange:
         if len(self._heard) > _MAX_HEARD:
             self._heard.popitem(last=False)
         return not (again and is_known)
+
+    def _keep_early(self, early: Deque[Result], result: Result) -> None:
+        early.append(result)
+        self._early_bytes += result.embedding.nbytes
+        while len(early) > _MAX_EARLY or self._early_bytes > _MAX_EARLY_BYTES and len(early) > 1:
+            self._early_bytes -= early.popleft().embedding.nbytes
 
     @property
     def expecting(self) -> bool:

@@ -44,6 +44,9 @@ COMMANDS = (SHOW_CONFIG, SHOW_STATUS, TERMINATION)
 TERMINATOR = b"\0"
 """Ends every topic, so that no identity is a prefix of another one's topic."""
 
+PROBE = b"probe-"
+"""How an identity begins whose requests only ask whether the server works: nobody waits for them."""
+
 _RECENT = b"recent"
 
 MAX_IDENTITY = 255

@@ -6,7 +6,7 @@ import pytest
 from bert_serving.client.errors import (BertServingError, DeadlineError, OverloadedError, RequestError, TooLargeError,
                                         UnauthorizedError, UnavailableError, UnprocessableError, WorkerLostError)
 from bert_serving.client.pairs import Pair
-from bert_serving.client.protocol import Failure, Result, Status
+from bert_serving.client.protocol import PROBE, Failure, Result, Status
 from bert_serving.server.core.batching import Backlog
 from bert_serving.server.core.messages import Fault, Rows
 from bert_serving.server.core.scheduler import INTERACTIVE_SECONDS, QUIET_SECONDS, Scheduler
@@ -434,6 +434,11 @@ def is_about(server):
 def test_a_small_request_is_interactive(server):
     server.ask([f"1/{place}" for place in range(4)])
     assert is_about(server)
+
+
+def test_a_probe_is_not_interactive(server):
+    server.ask(["1/0"], identity=PROBE + b"x")
+    assert not is_about(server)
 
 
 def test_bulk_is_not_interactive_and_hides_nobody(server):

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 from bert_serving.client.curve import Keys
+from bert_serving.client.protocol import PROBE
 from bert_serving.server.errors import PortError
 from bert_serving.server.proxy import wsgi
 from bert_serving.server.proxy.wsgi import Proxy, bind
@@ -88,6 +89,7 @@ def test_it_comes_in_with_the_keys_that_it_is_given_and_shows_none(monkeypatch):
     assert "3" * 40 not in repr(orders)
     proxy = Proxy(orders)
     assert proxy.client.kwargs["curve_dir"] == proxy.probe.kwargs["curve_dir"] == keys
+    assert proxy.probe.kwargs["identity"].startswith(PROBE) and "identity" not in proxy.client.kwargs
     proxy.server.close()
     proxy.server.task_dispatcher.shutdown()
 

@@ -591,9 +591,22 @@ def test_a_loop_that_was_stopped_excuses_the_jobs(setup, monkeypatch):
     excused, now = [], 100.0
     monkeypatch.setattr(setup.scheduler, "excuse", excused.append)
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    for now in (100.0, 100.2, 100.9, 161.0, 161.1):
+    for now in (100.0, 100.2, 100.45, 161.0, 161.2, 161.7):
         setup.broker.step(0)
-    assert excused == [pytest.approx(60.1)]
+    assert excused == [pytest.approx(60.55), pytest.approx(0.5)]
+
+
+def test_answers_that_wait_are_taken_before_anybody_is_found_to_hang(setup, monkeypatch):
+    """As after something that kept the loop busy: the worker has answered, and nobody has looked."""
+    waiting, client = [], setup.with_worker().client(b"me")
+    client.ask(["a text"])
+    setup.do(setup.next_job())
+    assert setup.broker.results.poll(5000)
+    monkeypatch.setattr(setup.broker, "handle", lambda timeout_ms: None)
+    monkeypatch.setattr(setup.supervisor, "tick", lambda now: waiting.append(len(setup.scheduler.flights)))
+    setup.broker._last_tick = 0.0
+    setup.broker.step(0)
+    assert waiting == [0]
 
 
 def test_without_others_nobody_takes_their_jobs(setup):

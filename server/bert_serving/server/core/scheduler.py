@@ -3,7 +3,7 @@
 WorkerSlot states::
 
     STARTING ──ready──▶ READY ──────lost──────▶ LOST ──started──▶ STARTING
-        │                 └─leave─▶ LEAVING ──lost─▶│        any ──stopped──▶ STOPPED
+        │                 └─leave─▶ LEAVING ──lost─▶│
         └────────────────────lost──────────────────▲
 
 A piece of a request is QUEUED (in the backlog), SENT (in a job in flight), or SUSPECT. When a worker dies, everything
@@ -65,10 +65,13 @@ MAX_TOKENS_PER_SECOND = 1e9
 HANG_FACTOR = 10
 """A job that takes this many times as long as expected hangs (but see ``Scheduler.time_allowed``)."""
 
+SECONDS_PER_CHARACTER = 0.2e-6
+"""What reading a text takes at most, however few of its tokens are computed (0.01 to 0.12e-6 on a Zen 4)."""
+
 ALONE_SHARE = 1 / 2
 """A suspect that runs alone has so much of the least time that other jobs have."""
 
-LAST_SHARE = 4 / 3
+LAST_SHARE = 5 / 3
 """The same for a text that will be found guilty if it does not end."""
 
 FAR_SECONDS = 10.0
@@ -87,15 +90,14 @@ MAX_ESTIMATE = 10.0
 
 
 class WorkerState(Enum):
-    STARTING, READY, LEAVING, LOST, STOPPED = "starting", "ready", "leaving", "lost", "stopped"
+    STARTING, READY, LEAVING, LOST = "starting", "ready", "leaving", "lost"
 
 
 TRANSITIONS = {
-    WorkerState.STARTING: {WorkerState.READY, WorkerState.LOST, WorkerState.STOPPED},
-    WorkerState.READY: {WorkerState.LEAVING, WorkerState.LOST, WorkerState.STOPPED},
-    WorkerState.LEAVING: {WorkerState.LOST, WorkerState.STOPPED},
-    WorkerState.LOST: {WorkerState.STARTING, WorkerState.STOPPED},
-    WorkerState.STOPPED: set(),
+    WorkerState.STARTING: {WorkerState.READY, WorkerState.LOST},
+    WorkerState.READY: {WorkerState.LEAVING, WorkerState.LOST},
+    WorkerState.LEAVING: {WorkerState.LOST},
+    WorkerState.LOST: {WorkerState.STARTING},
 }
 
 
@@ -210,9 +212,6 @@ class Scheduler:
     def leave(self, slot: int) -> None:
         """The worker ends what it has, and gets no more."""
         self.workers[slot].enter(WorkerState.LEAVING)
-
-    def stopped(self, slot: int) -> None:
-        self.workers[slot].enter(WorkerState.STOPPED)
 
     def is_current(self, slot: int, incarnation: int) -> bool:
         """Whether a message comes from the process that is in the slot now."""
@@ -501,7 +500,8 @@ class Scheduler:
                 alarms -= 1  # one of them is for what it did before
             least = min(least * 2 ** min(max(alarms, 0), MAX_ALARMS), self.hang_seconds)
         expected = flight.tokens / rate + worker.overhead if rate else 0.0
-        return max(least, HANG_FACTOR * expected)
+        characters = sum(len(text) for piece in flight.pieces for text in piece.texts)
+        return max(least, HANG_FACTOR * (expected + characters * SECONDS_PER_CHARACTER))
 
     def give_up(self, slot: int, now: float) -> Flight:
         """The worker in ``slot`` hangs, and is about to be ended.

@@ -207,7 +207,7 @@ class Ventilator:
             share = self.shares[request.identity] = Share()
         is_fast = self.backlog.is_fast(request)
         share.add(1, request.size, request.nbytes, is_fast)
-        if is_fast and share.fast <= MAX_INTERACTIVE:
+        if is_fast and share.fast <= MAX_INTERACTIVE and not request.identity.startswith(protocol.PROBE):
             self.scheduler.interactive(now)
         self.counts["accepted"] += 1
         self.backlog.add(request)

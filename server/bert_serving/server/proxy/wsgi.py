@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
 from typing import Any
 
 from bert_serving.client import BertClient, ConcurrentBertClient
+from bert_serving.client.protocol import PROBE
 from waitress import wasyncore
 from waitress.task import ThreadedTaskDispatcher
 
@@ -88,7 +90,8 @@ class Proxy:
                                   # Without keys it does without, whatever the environment says.
                                   "curve_dir": orders.curve or ""}
         self.client = ConcurrentBertClient(max_concurrency=max_connect, timeout=int(orders.timeout * 1000), **server)
-        self.probe = BertClient(timeout=int(orders.probe_timeout * 1000), **server)
+        self.probe = BertClient(timeout=int(orders.probe_timeout * 1000),
+                                identity=PROBE + secrets.token_hex(8).encode(), **server)
         app = create_app(self.client, self.probe, orders, self.stopping)
         self.channels: dict[int, Any] = {}
         most_body = app.config["MAX_CONTENT_LENGTH"]

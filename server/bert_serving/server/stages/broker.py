@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_MS = 5
 TICK_MS = 100
-STOPPED_SECONDS = 1.0
+STOPPED_SECONDS = 0.3
 """A loop that comes round so late was stopped, with the whole machine as likely as not."""
 
 QUIET_SECONDS, MAX_QUIET_SECONDS = 0.25, 1.0
@@ -111,6 +111,7 @@ class Broker(Loop):
             self._last_tick = now
             self.outlet.expire(now)
             self.publish(self.ventilator.expire(now), now)
+            self.drain_results()  # an answer that waits here is no worker that hangs
             self.supervisor.tick(now)
             if self.authenticator is not None:
                 self.authenticator.tick(now)

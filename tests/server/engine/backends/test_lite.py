@@ -118,6 +118,13 @@ def test_long_sentences(tiny, tmp_path, start, options):
         compare(running, model, texts, strategy=running.settings.pooling_strategy)
 
 
+def test_nothing_is_loaded_in_a_job(tiny, tmp_path, start, monkeypatch):
+    """A job that loads takes longer than it should, and its worker is taken for one that hangs."""
+    running = start(tiny(max_position_embeddings=200).write_hugging_face(tmp_path), max_seq_len=None)
+    monkeypatch.setattr(lite, "_Interpreter", None)
+    assert running.encode(["the fox " * 90, "the"]).shape[0] == 2
+
+
 def test_a_neighbour_in_the_same_row_is_not_seen(tiny_dir, start):
     running = start(tiny_dir)
     one, other, third = running.features(["the quick brown fox", "running, running.", "fox fox , fox ."])

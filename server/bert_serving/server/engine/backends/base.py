@@ -62,9 +62,7 @@ class Backend(ABC):
         xla: it can compile with XLA.
         departures: what it computes beside BERT's own form.
         activations: of the MLP that it computes.
-        is_automatic: -engine auto may choose it.
         measures_precision: its workers measure what a precision takes here, and say so where it does not pay.
-        needs_model: it computes a model, on several threads; else it invents vectors.
     """
 
     name: str

@@ -1,7 +1,6 @@
 """The backend for CPUs: the converted encoder on LiteRT, several sentences to a row. It serves without TensorFlow."""
 from __future__ import annotations
 
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ BACKEND = LiteBackend()
 
 
 class LiteEngine(RowEngine):
-    """Runs a converted encoder; all shapes share its weights. Long sequences have another one, loaded with the first.
+    """Runs a converted encoder; all shapes share its weights. Long sequences have another one, and a second copy.
 
     A sequence's vector is the same, bit for bit, whatever batch it is in.
     """
@@ -80,20 +79,19 @@ class LiteEngine(RowEngine):
         """
         super().__init__(settings, FORMAT)
         self._encoder = _Interpreter(self._directory / ENCODER, settings.num_threads, (1, 1, 8, 8))
+        # Loaded here and not with the first long sequence: that would be paid, and could be taken for a hang, in a job.
+        self._alone = (_Interpreter(self._directory / ALONE, settings.num_threads, (1, 1, 1, LONG))
+                       if rows.has_long(settings) else None)
 
     def run(self, layout: Layout, embeddings: np.ndarray) -> list[np.ndarray]:
         if layout.alone:
+            assert self._alone is not None, "the settings say that no sequence is so long"
             return self._alone.run(embeddings, token_bias(layout))
         return self._encoder.run(embeddings, attention_bias(layout))
 
     def describe(self) -> str:
         return (f"LiteRT {BACKEND.version()} on CPU, {counted(self.settings.num_threads, 'thread')}, "
                 f"{self.settings.precision}")
-
-    @cached_property
-    def _alone(self) -> _Interpreter:
-        """The encoder for long sequences. It has its own copy of the weights, so it is loaded when there is one."""
-        return _Interpreter(self._directory / ALONE, self.settings.num_threads, (1, 1, 1, LONG))
 
 
 class _Interpreter:
