@@ -595,6 +595,15 @@ def test_false_alarms_make_the_limit_longer_for_a_while():
     assert hang(scheduler, ALARM_SECONDS + 60.0)[0] == pytest.approx(1.5)
 
 
+def test_an_alarm_that_found_a_guilty_text_was_no_false_one():
+    scheduler = make_scheduler(hang_seconds=30.0, floor_seconds=1.5)
+    scheduler.backlog.add(make_pending(1))
+    while not hang(scheduler, 1.0)[1]:
+        pass
+    scheduler.backlog.add(make_pending(2))
+    assert hang(scheduler, 1.0)[0] == pytest.approx(1.5)
+
+
 def test_a_limit_that_was_given_is_the_least_for_suspects_too():
     scheduler = make_scheduler(hang_seconds=60.0)
     scheduler.backlog.add(make_pending(1, 3))
@@ -832,6 +841,7 @@ def test_the_way_to_a_remote_worker_is_measured():
         scheduler.landed(flight.job, 0.5, num_tokens=100, seconds=0.3, busy=0.4)
         scheduler.workers[1 - slot].state = WorkerState.READY
     assert scheduler.workers[0].overhead == 0.0 and scheduler.workers[far].overhead == pytest.approx(0.1)
+    assert scheduler.workers[0].tokens_per_second == pytest.approx(250.0), "what it tokenizes takes time, too"
 
 
 @pytest.mark.parametrize("seconds, rate", [(1e-300, MAX_TOKENS_PER_SECOND), (0.1, 1000.0), (1e9, 200.0)])
