@@ -37,6 +37,13 @@ def test_cpus_may_be_asked_for(monkeypatch):
     assert place(configure(engine="graph", cpu=True))[0].devices == [CPU] * 2
 
 
+@pytest.mark.parametrize("options", [{"num_worker": 0, "worker_port": 0}, {"launcher": "ray", "host": "127.0.0.1"}],
+                         ids=repr)
+def test_without_workers_here_no_gpu_is_asked_for(monkeypatch, options):
+    monkeypatch.setattr(machine, "gpus", lambda: pytest.fail("it was asked for"))
+    assert place(configure(**{"engine": "auto", **options}))[0].devices == []
+
+
 def test_a_server_may_do_without_workers_of_its_own():
     where, plan = place(configure(num_worker=0, worker_port=0))
     assert where.devices == [] and plan.threads == [] and not where.warning and not plan.warning

@@ -34,20 +34,19 @@ def place(config: ServerConfig) -> tuple[Placement, CorePlan]:
     Raises:
         ConfigError: a device that is asked for is not there, or is of no use.
     """
-    devices = _devices(config)
+    found = backends.possible(config)
     if config.launcher == "ray":
         return Placement([], "Ray decides"), CorePlan([], f"-num_worker {config.num_worker} on Ray, none on this host")
     if config.num_worker == 0:
         return Placement([], "there are none"), CorePlan([], "no worker on this host, as -num_worker says")
-    found = backends.possible(config)
+    devices = _devices(config, found)
     by_cores = all(backend.needs_model for backend in found) and devices(1).devices == [CPU]
     plan = placement.share_out(machine.allowed_cores(), config.num_worker, config.num_threads, by_cores)
     return devices(len(plan.threads)), plan
 
 
-def _devices(config: ServerConfig) -> Callable[[int], Placement]:
-    """Number of workers -> where they run."""
-    found = backends.possible(config)
+def _devices(config: ServerConfig, found: list[backends.Backend]) -> Callable[[int], Placement]:
+    """Number of workers -> where they run, with one of these backends."""
     if not any(backend.gpus for backend in found):
         names = " and ".join(backend.name for backend in found)
         reason = f"engine {names} is for CPUs" if all(backend.needs_model for backend in found) else \
