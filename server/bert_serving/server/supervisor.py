@@ -376,7 +376,8 @@ class Supervisor:
         for slot in self.scheduler.hung(now):
             handle = self.handles.get(slot)
             if handle is not None and self.scheduler.workers[slot].state is WorkerState.READY:
-                oldest = next(iter(self.scheduler.workers[slot].flights.values()))
+                oldest = self.scheduler.workers[slot].oldest
+                assert oldest is not None, "an idle worker does not hang"
                 logger.warning("worker %d has had a job of about %s for more than %.1f s; it is replaced", slot,
                                counted(oldest.tokens, "token"), self.scheduler.time_allowed(oldest))
                 self.scheduler.give_up(slot, now)  # its sentinel tells the rest

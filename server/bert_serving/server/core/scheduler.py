@@ -150,6 +150,11 @@ class WorkerSlot:
         """Of the jobs that it holds."""
         return sum(flight.tokens for flight in self.flights.values())
 
+    @property
+    def oldest(self) -> Flight | None:
+        """The job that it runs, if it has any."""
+        return next(iter(self.flights.values()), None)
+
     def enter(self, state: WorkerState) -> None:
         assert state in TRANSITIONS[self.state], f"worker {self.slot}: {self.state} -> {state}"
         self.state = state
@@ -290,10 +295,8 @@ class Scheduler:
                 continue
             if not self._is_for_others(worker, now):
                 if self._takes_suspect(worker):
-                    piece = self._next_suspect()
-                    if piece is not None:
-                        self._had_job = True
-                        return self._launch(worker, [piece], True, now)
+                    self._had_job = True
+                    return self._launch(worker, [self.suspects.popleft()], True, now)
                 if worker.slot == self.quarantine:
                     continue
             if not self.backlog or worker.flights and not self._is_short(worker, now):
@@ -351,13 +354,6 @@ class Scheduler:
             self.quarantine = worker.slot
         return self.quarantine == worker.slot and not worker.flights
 
-    def _next_suspect(self) -> Piece | None:
-        while self.suspects:
-            piece = self.suspects.popleft()
-            if not piece.request.finished:
-                return piece
-        return None
-
     def _share(self, asking: WorkerSlot) -> int:
         """One worker's share of what waits, in tokens, by how fast each is who will be done before it could do all."""
         waiting, own = self.backlog.tokens, self.rate(asking) or 1.0
@@ -377,8 +373,8 @@ class Scheduler:
         """Seconds that a worker is expected to need for the jobs that it holds. One that is late may need any time."""
         rate = self.rate(worker)
         expected = worker.tokens / rate if rate else float("inf")
-        oldest = next(iter(worker.flights.values()))
-        elapsed = now - oldest.since if oldest.since is not None else 0.0
+        oldest = worker.oldest
+        elapsed = now - oldest.since if oldest is not None and oldest.since is not None else 0.0
         return expected - elapsed if 0 <= elapsed < expected else expected
 
     def seconds_until_next(self, now: float) -> float | None:
@@ -478,8 +474,12 @@ class Scheduler:
             self._alarms.popleft()
         slots = []
         for worker in self.workers:
-            oldest = next(iter(worker.flights.values()), None)
-            if oldest is not None and oldest.since is not None and now - oldest.since > self.time_allowed(oldest):
+            oldest = worker.oldest
+            if oldest is None or oldest.since is None:
+                continue
+            seconds = now - oldest.since
+            # No job has less than that; only then all its characters are counted.
+            if seconds > self.floor_seconds * ALONE_SHARE and seconds > self.time_allowed(oldest):
                 slots.append(worker.slot)
         return slots
 
@@ -503,18 +503,14 @@ class Scheduler:
         characters = sum(len(text) for piece in flight.pieces for text in piece.texts)
         return max(least, HANG_FACTOR * (expected + characters * SECONDS_PER_CHARACTER))
 
-    def give_up(self, slot: int, now: float) -> Flight:
-        """The worker in ``slot`` hangs, and is about to be ended.
-
-        Returns:
-            The job that it does not end.
-        """
-        oldest = next(iter(self.workers[slot].flights.values()))
+    def give_up(self, slot: int, now: float) -> None:
+        """The worker in ``slot`` hangs, and is about to be ended."""
+        oldest = self.workers[slot].oldest
+        assert oldest is not None, "an idle worker does not hang"
         if not oldest.hung and not oldest.alone:
             self._alarms.append(now)
         oldest.hung = True
         oldest.since = now
-        return oldest
 
     def excuse(self, seconds: float) -> None:
         """Nothing went on for so long, here as at the workers: the machine was stopped. That counts for no job."""

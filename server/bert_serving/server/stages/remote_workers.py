@@ -51,7 +51,6 @@ class RemoteWorkers:
         self._next_alive = 0.0
         self._strangers = Refusals()
         self._unreachable: set[bytes] = set()
-        self._told: set[int] = set()      # jobs whose worker is to be ended by its host
 
     def learn(self, about: dict[str, Any]) -> None:
         """A worker of this server has proved itself; see Members."""
@@ -168,7 +167,6 @@ class RemoteWorkers:
         for slot in scheduler.hung(now):
             if slot in self.members.places:
                 self._end_hung(slot, now)
-        self._told &= scheduler.flights.keys()
         for host in [host for host in self.members.hosts.values() if self.members.is_done(host)]:
             logger.info("%s has left", host.name)
             self._send(host.peer, encode(remote_messages.BYE, reason="all that this host had to do is done"))
@@ -182,8 +180,9 @@ class RemoteWorkers:
     def _end_hung(self, slot: int, now: float) -> None:
         """Have its host end a worker; if that does not come about, do without it."""
         scheduler, (peer, number) = self.members.scheduler, self.members.places[slot]
-        oldest = next(iter(scheduler.workers[slot].flights.values()))
-        if oldest.job in self._told:
+        oldest = scheduler.workers[slot].oldest
+        assert oldest is not None, "an idle worker does not hang"
+        if oldest.hung:
             logger.warning("worker %d still hangs, though its host was told to end it: what it held is given again",
                            slot)
             self.members.gone(self.members.hosts[peer], {"worker": number})
@@ -191,7 +190,6 @@ class RemoteWorkers:
         allowed = scheduler.time_allowed(oldest)
         why = f"it has had a job of about {counted(oldest.tokens, 'token')} for {allowed:.1f} s"
         logger.warning("worker %d hangs: %s; its host is told to replace it", slot, why)
-        self._told.add(oldest.job)
         scheduler.give_up(slot, now)
         oldest.since = now - scheduler.time_allowed(oldest) + self.members.timeout  # so long its host has for that
         self._send(peer, encode(remote_messages.KILL, worker=number, why=why))
