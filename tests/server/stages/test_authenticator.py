@@ -223,6 +223,6 @@ def test_an_address_that_is_gone_is_nobodys(house):
 def test_those_on_the_list_and_our_own(tmp_path):
     guests = AllowedKeys(AllowList(tmp_path), "client", "own")
     assert guests.admits("own") and not guests.admits("alice") and not guests.admits("")
-    guests.listed = {"alice": "Alice"}
+    guests.allow_list.names = {"alice": "Alice"}
     assert guests.admits("alice") and not guests.admits("bob") and guests.admits("own")
     assert not AllowedKeys(AllowList(tmp_path), "client").admits(""), "nobody of ours is not whoever has no key"

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,19 +46,21 @@ class Sink:
         """
         self.statistics, self.width, self.max_width = statistics, width, max_width
 
-    def add(self, pieces: list[Piece], rows: Rows) -> list[Reply]:
+    def add(self, pieces: list[Piece], rows: Rows, spoilt: Collection[int] = ()) -> list[Reply]:
         """Rows of a job, whose sequences are the pieces' in their order.
 
+        Args:
+            spoilt: indices of pieces whose rows are of no use.
         Returns:
             The results of the requests that are whole now.
         """
         replies = []
         sequence = row = 0
-        for piece in pieces:
+        for index, piece in enumerate(pieces):
             end = sequence + piece.count
             end_row = row + sum(rows.lengths[sequence:end]) if rows.lengths else end
             request = piece.request
-            if not request.finished:
+            if index not in spoilt and not request.finished:
                 request.num_tokens += sum(rows.counts[sequence:end])
                 request.assembly.add(piece.offset, piece.count, Slice(
                     rows.array[row:end_row],

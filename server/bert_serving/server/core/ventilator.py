@@ -287,16 +287,14 @@ class Ventilator:
             return self._finish(self.sink.add(flight.pieces, rows))
         # Texts whose vectors are not finite: what stands beside them is fine, unless it is of the same piece.
         replies: list[Reply] = []
-        bad, sequence, good = set(rows.bad), 0, []
-        for piece in flight.pieces:
-            if bad.isdisjoint(range(sequence, sequence + piece.count)):
-                good.append((piece, sequence))
-            elif not piece.request.finished and self.scheduler.suspect(piece, flight):
-                replies += self._condemn(piece, "its vector is not finite", now)
+        bad, sequence, spoilt = set(rows.bad), 0, set()
+        for index, piece in enumerate(flight.pieces):
+            if not bad.isdisjoint(range(sequence, sequence + piece.count)):
+                spoilt.add(index)
+                if not piece.request.finished and self.scheduler.suspect(piece, flight):
+                    replies += self._condemn(piece, "its vector is not finite", now)
             sequence += piece.count
-        for piece, sequence in good:
-            replies += self._finish(self.sink.add([piece], _cut(rows, sequence, piece.count)))
-        return replies
+        return [*replies, *self._finish(self.sink.add(flight.pieces, rows, spoilt))]
 
     def _finish(self, replies: list[Reply]) -> list[Reply]:
         """Forget the requests whose results these are."""
@@ -383,15 +381,3 @@ def _deadline(timeout_ms: float | None, now: float) -> float | None:
 
 def _digest(text: Text) -> bytes:
     return hashlib.blake2b(dump(text), digest_size=16).digest()
-
-
-def _cut(rows: Rows, start: int, count: int) -> Rows:
-    """The part of a job's rows that belongs to ``count`` sequences from ``start`` on."""
-    def part(values: list[Any] | None) -> list[Any] | None:
-        return values and values[start:start + count]
-
-    first, last = start, start + count
-    if rows.lengths:
-        first, last = sum(rows.lengths[:start]), sum(rows.lengths[:start + count])
-    return Rows(rows.slot, rows.incarnation, rows.job, rows.array[first:last], part(rows.lengths),
-                part(rows.contents), part(rows.specials), part(rows.tokens), counts=rows.counts[start:start + count])

@@ -46,7 +46,6 @@ class AllowedKeys:
 
     Attributes:
         kind: what they are, for the log.
-        listed: public key -> name; replaced as a whole when it changes.
         refusals: those who were not let in.
     """
 
@@ -56,17 +55,15 @@ class AllowedKeys:
             own_key: public key of somebody of ours who is on no list.
         """
         self.allow_list, self.kind, self.own_key = allow_list, kind, own_key
-        self.listed: Mapping[str, str] = {}
         self.refusals = Refusals()
 
     def admits(self, key: str) -> bool:
-        return key in self.listed or bool(key) and key == self.own_key
+        return key in self.allow_list.names or bool(key) and key == self.own_key
 
     def refresh(self) -> Mapping[str, str]:
         """Read the list again; who was on it before."""
-        before = self.listed
-        if self.allow_list.refresh():
-            self.listed = self.allow_list.names
+        before = self.allow_list.names
+        self.allow_list.refresh()
         return before
 
 
@@ -157,7 +154,7 @@ class Authenticator:
         self._next_refresh = now + REFRESH_SECONDS
         for room in self.rooms.values():
             before = room.refresh()
-            now_listed = room.listed
+            now_listed = room.allow_list.names
             for key, name in now_listed.items():
                 if key not in before:
                     logger.info("%s %s is let in from now on", room.kind, name)
