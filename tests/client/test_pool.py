@@ -134,7 +134,7 @@ def test_no_client_becomes_free(pool_of, server):
     thread = threading.Thread(target=pool.encode, args=(["a"],))
     thread.start()
     request = server.next_held()
-    pool._patience_ms = 5
+    pool.timeout = 5
     with pytest.raises(PoolExhaustedError, match="the only client stayed busy for 5 ms") as caught:
         pool.encode(["b"])
     assert isinstance(caught.value, (RuntimeError, TimeoutError))

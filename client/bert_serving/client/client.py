@@ -166,7 +166,7 @@ class BertClient(Calls):
             for response in bc.listen():
                 print(response.embedding.shape)
 
-        A client that was given its ``identity``, and has encoded nothing itself, hears what arrives from its making on.
+        A client with a given ``identity`` that has sent no request yet also gets what arrived since it was made.
         When the identity is just beginning, the server also sends its first results of the last ten seconds, at most
         twelve, so that a clone may come after the first batch. Other clients hear what arrives from the first
         ``next()`` on. Results of this client's own ``blocking=False`` requests

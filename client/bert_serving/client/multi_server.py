@@ -42,7 +42,7 @@ class Member:
         self.links: Optional[Tuple[Link, Link]] = None
         self.objection = ""
         self.hello = 0
-        self._met = (0, 0)  # the connections of sender and receiver, when last both were there
+        self._seen = (0, 0)  # the connections of sender and receiver, when last both were there
 
     def __str__(self) -> str:
         return "%s, ports %s and %s" % self.address
@@ -57,12 +57,12 @@ class Member:
         """Why it does not let this client in; empty if it does, or if that is not known."""
         return next((link.unauthorized for link in self.links or () if link.unauthorized), "")
 
-    def wait_connected(self) -> bool:
+    def is_newly_connected(self) -> bool:
         """Whether there is a connection that was not there the last time; the server may be another one."""
         if self.links is None or not self.connected:
             return False
-        before, self._met = self._met, (self.links[0].connections, self.links[1].connections)
-        return before != self._met
+        before, self._seen = self._seen, (self.links[0].connections, self.links[1].connections)
+        return before != self._seen
 
 
 class MultiServerChannel(Channel):
@@ -272,7 +272,7 @@ class MultiServerChannel(Channel):
         for link in links:
             link.update()
         for index, member in enumerate(self.members):
-            if member.wait_connected():
+            if member.is_newly_connected():
                 self._lose(index)
                 self._greet(member)
             elif not member.connected:

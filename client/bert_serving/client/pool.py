@@ -45,7 +45,6 @@ class ConcurrentBertClient(BertClient):
         self._free = [0]  # numbers of clients: 0 is this one, the others are those of _others
         self._changed = threading.Condition()
         super().__init__(identity=identities[0], **kwargs)
-        self._patience_ms = self.timeout
         try:
             for own in identities[1:]:
                 self._others.append(BertClient(identity=own, **kwargs))
@@ -81,7 +80,7 @@ class ConcurrentBertClient(BertClient):
 
     @contextlib.contextmanager
     def _borrow(self) -> Iterator[BertClient]:
-        timeout: Optional[Union[int, float]] = self._patience_ms
+        timeout: Optional[Union[int, float]] = self.timeout
         seconds = None if timeout is None or timeout < 0 else timeout / 1000
         with self._changed:
             if not self._changed.wait_for(lambda: self._free or self._stopped, seconds):
