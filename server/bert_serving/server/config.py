@@ -396,7 +396,7 @@ class ServerConfig:
         None, "least seconds that a worker may have a job before it counts as hung and is replaced; left out: "
         f"{HANG_FLOOR:g} ({HANG_FLOOR_GPU:g} on a GPU), and {HANG_SECONDS:g} as long as nothing is known of a worker's "
         "speed or it compiles, with -xla; and always ten times what the job should take. Texts of a job that hung are "
-        "tried alone, with less, and the last time with more", LIMITS, seconds)
+        "tried alone: where the least is 1.5 or 10, with half of it, and the last time with 5/3", LIMITS, seconds)
     worker_timeout: float = option(10.0, "seconds without a word after which a worker of another host counts as lost",
                                    LIMITS, seconds, needs=[REMOTE])
     drain_timeout: float = option(30.0, "seconds that a stopping server may spend on the requests it has", LIMITS,
