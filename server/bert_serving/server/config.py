@@ -368,11 +368,9 @@ class ServerConfig:
     cpu: bool = option(False, "run all workers on the CPU", SERVING)
     xla: bool = option(False, "compile the graph with XLA", SERVING, needs=[COMPUTING])
     fp16: bool = option(False, "the same as -precision fp16", SERVING)
-    precision: str | None = option(None, "numbers to compute with: fp32 (exact), int8 (engine lite: faster on "
-                                   "processors that have instructions for it, a little less exact), bf16 (engine "
-                                   "graph: matrix products in 16 bits), or "
-                                   "fp16 (engine graph: these and the answers in half precision); default: fp32",
-                                   SERVING, str, choices=tuple(PRECISIONS))
+    precision: str | None = option(None, "numbers to compute with: " + ", ".join(
+        f"{precision.name} ({precision.about})" for precision in PRECISIONS.values()) + "; default: fp32", SERVING,
+                                   str, choices=tuple(PRECISIONS))
     gpu_memory_fraction: float = option(0.5, "share of a GPU's memory for each worker on it", SERVING, fraction)
     device_map: list[int] = option([], "ids of the GPUs to use, one a worker, in turn", SERVING, natural, nargs="+",
                                    needs=[COMPUTING, HERE])

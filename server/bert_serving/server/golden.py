@@ -32,7 +32,7 @@ def difference(found: np.ndarray, expected: np.ndarray, precision: str, *, same_
     """
     if found.shape != expected.shape:
         return f"they are {list(found.shape)}, expected {list(expected.shape)}"
-    if not np.isfinite(found).all():
+    if not (np.isfinite(found).all() and np.isfinite(expected).all()):
         return "some are not finite"
     # Squares of float32 values are finite in float64, whatever they are.
     found, expected = found.astype(np.float64), expected.astype(np.float64)

@@ -35,16 +35,17 @@ class Precision:
 
 PRECISIONS = {precision.name: precision for precision in (
     Precision(name="fp32", about="exact", weight_bytes=4, stored_bytes=4, tolerance=1e-3, least_cosine=0.9999),
-    Precision(name="int8", about="weights and activations in 8 bits: faster on processors that have instructions for "
-              "it, a little less exact", weight_bytes=1, stored_bytes=1, tolerance=1e-3, least_cosine=0.99,
+    Precision(name="int8", about="engine lite: weights and activations in 8 bits, faster on processors that have "
+              "instructions for it, a little less exact", weight_bytes=1, stored_bytes=1, tolerance=1e-3,
+              least_cosine=0.99,
               cpu_features=frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}),
               without_features="it makes one sentence alone faster, and the rest hardly"),
-    Precision(name="bf16", about="matrix products in 16 bits", weight_bytes=4, stored_bytes=6,
+    Precision(name="bf16", about="engine graph: matrix products in 16 bits", weight_bytes=4, stored_bytes=6,
               tolerance=1e-1, least_cosine=0.999,
               cpu_features=frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
               without_features="fp32 is faster, and exact"),
-    Precision(name="fp16", about="matrix products and the answers in half precision", weight_bytes=4, stored_bytes=6,
-              answer_dtype="float16", tolerance=5e-2, least_cosine=0.999,
+    Precision(name="fp16", about="engine graph: matrix products and the answers in half precision", weight_bytes=4,
+              stored_bytes=6, answer_dtype="float16", tolerance=5e-2, least_cosine=0.999,
               cpu_features=frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
               without_features="fp32 is faster, and exact"),
 )}

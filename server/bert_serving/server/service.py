@@ -240,9 +240,8 @@ class Service:
         logger.info("model: %s%s", model.name, f" in {model.path}" if model.path else "")
         if self.config.tuned_model_dir:
             logger.info("weights: %s, in place of those of the model (-tuned_model_dir)", model.settings.checkpoint)
-        if model.layers:
-            logger.info("layers: %d of %d kept, %d pruned", model.layers_kept, model.layers,
-                        model.layers - model.layers_kept)
+        num_layers = model.spec.num_layers
+        logger.info("layers: %d of %d kept, %d pruned", model.layers_kept, num_layers, num_layers - model.layers_kept)
         for name, source in model.provenance.items():
             value = getattr(self.config, name)
             shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value

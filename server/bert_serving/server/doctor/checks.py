@@ -21,9 +21,8 @@ from .. import api_keys, local_workers, keys, machine, service
 from ..config import MB, ServerConfig
 from ..core.placement import CPU, Placement, CorePlan
 from ..engine import artefact, backends, library, models
-from ..engine.architectures import from_file
 from ..engine.models import Model
-from ..engine.weights import is_safetensors, open_checkpoint
+from ..engine.weights import is_safetensors
 from ..errors import ConfigError, EngineError, PortError, StartError
 from ..launchers import ray_actors
 from ..process import raise_descriptor_limit
@@ -223,8 +222,9 @@ class Examination:
         if model.path is None:
             yield ok("model", f"engine {model.settings.engine} has none")
             return
-        yield ok("model", f"{model.name} in {model.path}: {model.layers_kept} of {counted(model.layers, 'layer')} "
-                          f"are computed, {model.num_parameters / 1e6:.0f} million numbers in all")
+        yield ok("model", f"{model.name} in {model.path}: {model.layers_kept} of "
+                          f"{counted(model.spec.num_layers, 'layer')} are computed, "
+                          f"{model.num_parameters / 1e6:.0f} million numbers in all")
 
     def _engine(self) -> Iterator[Finding]:
         if (model := self._model) is None:
@@ -277,9 +277,7 @@ class Examination:
     def _checkpoint_fits(model: Model) -> Finding:
         """Only TensorFlow can read one of its checkpoints, as the first start does."""
         try:
-            architecture, _ = from_file(str(model.settings.config_file))
-            checkpoint = open_checkpoint(str(model.settings.checkpoint), architecture)
-            artefact.check_weights(model.settings, checkpoint, model.spec)
+            artefact.open_weights(model.settings)
         except ImportError as error:
             raise EngineError(f"TensorFlow cannot be imported: {error}") from error
         return ok("model", f"the checkpoint {model.settings.checkpoint} has the variables that its configuration names")

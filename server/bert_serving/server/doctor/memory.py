@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ..config import MB, PoolingStrategy
+from ..config import MB
 from ..engine import backends
 from ..engine.artefact import head
 from ..engine.models import Model
@@ -66,7 +66,7 @@ def _numbers(model: Model) -> tuple[int, int]:
     """How many numbers the embeddings hold, and the rest of what is computed."""
     settings = model.settings
     embeddings = encoder = 0
-    pooler = PoolingStrategy[settings.pooling_strategy] in POOLER_STRATEGIES
+    pooler = settings.strategy in POOLER_STRATEGIES
     for name, shape in variables(model.spec, pooler=pooler, num_labels=head(settings)).items():
         layer = layer_of(name)
         if name.startswith("embeddings/"):

@@ -69,7 +69,7 @@ def artefact_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
 
 def head(settings: EngineSettings) -> int | None:
     """Rows that the fine-tuned model's output_weights must have; None if the strategy does not read them."""
-    strategy = PoolingStrategy[settings.pooling_strategy]
+    strategy = settings.strategy
     if strategy not in HEAD_STRATEGIES:
         return None
     return settings.num_labels if strategy is PoolingStrategy.CLASSIFICATION else 1
@@ -80,7 +80,7 @@ def check_weights(settings: EngineSettings, checkpoint: Checkpoint, spec: Encode
     Raises:
         ModelError: naming the variables that are missing, misshapen or left over.
     """
-    strategy = PoolingStrategy[settings.pooling_strategy]
+    strategy = settings.strategy
     if strategy in POOLER_STRATEGIES and not spec.pooler:
         raise ModelError(f"{checkpoint.architecture.label} models have no pooler, which -pooling_strategy {strategy} "
                          "reads; give another one")
@@ -92,6 +92,19 @@ def check_weights(settings: EngineSettings, checkpoint: Checkpoint, spec: Encode
     if strategy is PoolingStrategy.CLASSIFICATION and found != settings.num_labels:
         raise ModelError(f"{checkpoint.path} has {found} classes; give -num_labels {found}")
     checkpoint.check(expected)
+
+
+def open_weights(settings: EngineSettings) -> tuple[EncoderSpec, Checkpoint]:
+    """What the configuration describes, and the weights, which have all that it names.
+
+    Raises:
+        ModelError: the files do not make a model.
+    """
+    assert settings.checkpoint and settings.config_file
+    architecture, spec = from_file(settings.config_file)
+    checkpoint = open_checkpoint(settings.checkpoint, architecture)
+    check_weights(settings, checkpoint, spec)
+    return spec, checkpoint
 
 
 def make(settings: EngineSettings, cache_dir: str | Path, cache_mb: int = 0) -> dict[str, Any]:
@@ -106,12 +119,9 @@ def make(settings: EngineSettings, cache_dir: str | Path, cache_mb: int = 0) -> 
         EngineError: the cache cannot be written, or the backend's library is not installed.
     """
     start = time.monotonic()
-    assert settings.checkpoint and settings.config_file
-    architecture, spec = from_file(settings.config_file)
-    checkpoint = open_checkpoint(settings.checkpoint, architecture)
-    check_weights(settings, checkpoint, spec)
+    spec, checkpoint = open_weights(settings)
     target = artefact_path(settings, cache_dir)
-    pooler = PoolingStrategy[settings.pooling_strategy] in POOLER_STRATEGIES
+    pooler = settings.strategy in POOLER_STRATEGIES
     about: dict[str, Any] = {"layers": spec.num_layers,
                              "layers_kept": spec.layers_needed(settings.pooling_layer, pooler)}
     lease = eviction.Lease(target)

@@ -11,6 +11,7 @@ import numpy as np
 from bert_serving.client.pairs import Pair
 
 from .. import golden
+from ..config import PoolingStrategy
 from ..core.features import Features, build_features
 from ..core.tokenization import BaseTokenizer, InputTemplate, Tokenizer, WordHashTokenizer
 from ..errors import EngineError
@@ -33,8 +34,8 @@ def setting(default: Any = MISSING, *, artefact: bool = False, vectors: bool | s
 class EngineSettings(Orders):
     """What an engine needs to know; plain JSON values, so that it can cross a process border.
 
-    Each field says what depends on it: from that follow an artefact's key and VECTOR_OPTIONS, and a test fails for a
-    field that says nothing and is not excused there by name.
+    Each field says what depends on it: from that follow VECTOR_OPTIONS, a test compares the artefacts' keys with it,
+    and another one fails for a field that says nothing and is not excused there by name.
 
     Attributes:
         engine: name of its backend.
@@ -75,6 +76,10 @@ class EngineSettings(Orders):
     device: int = -1
     gpu_memory_fraction: float = 0.5
     num_threads: int = 1
+
+    @property
+    def strategy(self) -> PoolingStrategy:
+        return PoolingStrategy[self.pooling_strategy]
 
     @property
     def answer_dtype(self) -> np.dtype[Any]:

@@ -10,7 +10,6 @@ it is faster, though, and a sentence that fills a row by itself has one place on
 """
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .cache import write_file
-from .rows import Read
+from .rows import Read, query_key_value
 from .spec import POSITIONS, TOKEN_TYPES, WORDS, EncoderSpec
 from .tf_encoder import Encoder
 
@@ -144,10 +143,7 @@ class RowEncoder(Encoder):
 
         heads, size = self.spec.attention.heads, self.spec.head_size
         rows, width = tf.shape(bias)[0], tf.shape(bias)[3]
-        # Query, key and value in one product; the scores' scale is in the query's weights.
-        kernel, shift = (np.concatenate([self._read(f"{name}/query/{part}") * np.float32(1 / math.sqrt(size)),
-                                         self._read(f"{name}/key/{part}"), self._read(f"{name}/value/{part}")], axis=-1)
-                         for part in ("kernel", "bias"))
+        kernel, shift = query_key_value(self._read, name, size)
         projected = self._product(hidden, kernel, shift, name)                                        # [R * C, 3H]
         projected = tf.transpose(tf.reshape(projected, [rows, width, 3 * heads, size]), [0, 2, 1, 3])  # [R, 3A, C, D]
         query, key, value = tf.split(projected, 3, axis=1)                                            # [R, A, C, D]

@@ -42,7 +42,7 @@ class Model:
         settings: what an engine needs to know; device, threads and artefact are still to be filled in.
         provenance: option -> where its value is from, for those that a model can decide.
         engine_reason: why it is this engine that computes.
-        layers, layers_kept: encoder layers that it has, and that are computed.
+        layers_kept: encoder layers that are computed.
         num_parameters: numbers in the encoder, as it stands in the files.
         cache_dir: where what backends make of it is kept.
     """
@@ -54,7 +54,6 @@ class Model:
     settings: EngineSettings
     provenance: dict[str, str]
     engine_reason: str
-    layers: int
     layers_kept: int
     num_parameters: int
     cache_dir: Path
@@ -103,7 +102,7 @@ def _model(name: str, path: Path | None, spec: EncoderSpec, config: ServerConfig
            provenance: dict[str, str], engine_reason: str) -> Model:
     shapes = variables(spec, num_labels=head(settings))
     return Model(name=name or str(path), path=path, spec=spec, config=config, settings=settings,
-                 provenance=provenance, engine_reason=engine_reason, layers=spec.num_layers,
+                 provenance=provenance, engine_reason=engine_reason,
                  layers_kept=spec.layers_needed(config.pooling_layer, config.pooling_strategy in POOLER_STRATEGIES),
                  num_parameters=sum(map(prod, shapes.values())),
                  cache_dir=Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs"))

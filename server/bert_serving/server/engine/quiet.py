@@ -68,10 +68,20 @@ def tensorflow_version() -> str:
     Raises:
         EngineError: there is none.
     """
-    for name in ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos",
-                 "tensorflow-rocm", "tensorflow-cpu-aws", "tf-nightly", "tf-nightly-cpu"):
+    return installed("TensorFlow is not installed; install './server[cpu]' (or [gpu])",
+                     "tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tensorflow-intel", "tensorflow-macos",
+                     "tensorflow-rocm", "tensorflow-cpu-aws", "tf-nightly", "tf-nightly-cpu")
+
+
+def installed(otherwise: str, *packages: str) -> str:
+    """The version of the first of these packages that is installed, found without importing it.
+
+    Raises:
+        EngineError: none is; ``otherwise`` is what it says.
+    """
+    for package in packages:
         try:
-            return metadata.version(name)
+            return metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    raise EngineError("TensorFlow is not installed; install './server[cpu]' (or [gpu])")
+    raise EngineError(otherwise)

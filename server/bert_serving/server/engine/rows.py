@@ -5,6 +5,7 @@ Looking up embeddings and pooling are NumPy's; what is between them is the backe
 from __future__ import annotations
 
 import io
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def arrays_for(spec: EncoderSpec, strategy: PoolingStrategy) -> tuple[str, ...]:
 
 def wanted_layers(settings: EngineSettings, spec: EncoderSpec) -> list[int]:
     """The encoder layers, from 0, whose outputs are pooled, in the order wished for; the pooler reads the last."""
-    if PoolingStrategy[settings.pooling_strategy] in POOLER_STRATEGIES:
+    if settings.strategy in POOLER_STRATEGIES:
         return [spec.num_layers - 1]
     return [spec.layer_index(layer) for layer in settings.pooling_layer]
 
@@ -57,12 +58,20 @@ def has_long(settings: EngineSettings) -> bool:
 def key(settings: EngineSettings, spec: EncoderSpec) -> dict[str, Any]:
     """What such an artefact depends on, beside the weights, the spec and whatever makes it."""
     return {"precision": settings.precision, "outputs": outputs(settings, spec),
-            "arrays": arrays_for(spec, PoolingStrategy[settings.pooling_strategy])}
+            "arrays": arrays_for(spec, settings.strategy)}
+
+
+def query_key_value(read: Read, name: str, head_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of one product for query, key and value; the scores' scale is in the query's."""
+    scale = np.float32(1 / math.sqrt(head_size))
+    kernel, bias = (np.concatenate([read(f"{name}/query/{part}") * scale, read(f"{name}/key/{part}"),
+                                    read(f"{name}/value/{part}")], axis=-1) for part in ("kernel", "bias"))
+    return kernel, bias
 
 
 def write_arrays(directory: Path, settings: EngineSettings, spec: EncoderSpec, read: Read) -> None:
     """Write the variables that NumPy needs."""
-    for name in arrays_for(spec, PoolingStrategy[settings.pooling_strategy]):
+    for name in arrays_for(spec, settings.strategy):
         write_array(directory, name, read(name))
 
 
@@ -94,7 +103,7 @@ class RowEngine(Engine):
             EngineError: the artefact is damaged.
         """
         self.settings = settings
-        self.strategy = PoolingStrategy[settings.pooling_strategy]
+        self.strategy = settings.strategy
         self.token_level = self.strategy is PoolingStrategy.NONE
         assert settings.artefact and settings.config_file
         self._directory = directory = Path(settings.artefact)

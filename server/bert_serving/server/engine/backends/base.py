@@ -56,7 +56,6 @@ class Backend(ABC):
 
     Attributes:
         name: the value of -engine.
-        about: why one would take it, in a few words, for the log.
         precisions: names of those that it computes in.
         gpus: it can compute on GPUs.
         xla: it can compile with XLA.
@@ -66,13 +65,17 @@ class Backend(ABC):
     """
 
     name: str
-    about: str
     precisions: frozenset[str]
     gpus = False
     xla = False
     departures: frozenset[Departure] = frozenset()
     activations: frozenset[str] = frozenset(ACTIVATIONS)
     measures_precision = False
+
+    @property
+    def about(self) -> str:
+        """What it is, or why -engine auto takes it, in a few words."""
+        return ENGINES[self.name].about
 
     @property
     def needs_model(self) -> bool:

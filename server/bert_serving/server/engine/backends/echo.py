@@ -30,7 +30,6 @@ class EchoBackend(Backend):
     """No library at all."""
 
     name = "echo"
-    about = "no model, for tests"
     precisions = frozenset({"fp32", "fp16"})
 
     def version(self) -> str:
@@ -56,7 +55,7 @@ class EchoEngine(Engine):
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self.strategy = PoolingStrategy[settings.pooling_strategy]
+        self.strategy = settings.strategy
         self.token_level = self.strategy is PoolingStrategy.NONE
         self._table = _table(settings.hidden_size)
         self._harmless: set[int] = set()  # ids of words that make no trouble

@@ -19,10 +19,10 @@ import numpy as np
 
 from bert_serving.client.words import counted
 
+from ... import golden
 from ...config import MB, PoolingStrategy
 from ...core.features import Features
 from ...errors import EngineError
-from ...precision import PRECISIONS
 from ..architectures import from_file
 from ..base import Engine, EngineSettings
 from ..cache import open_format, write_file
@@ -72,15 +72,14 @@ class GraphBackend(Backend):
         return tensorflow_version()
 
     def key(self, settings: EngineSettings, spec: EncoderSpec) -> dict[str, Any]:
-        strategy = PoolingStrategy[settings.pooling_strategy]
-        return {"format": FORMAT, "tensorflow": self.version(), "strategy": strategy.name,
-                "layers": None if strategy in POOLER_STRATEGIES else settings.pooling_layer,
+        return {"format": FORMAT, "tensorflow": self.version(), "strategy": settings.strategy.name,
+                "layers": None if settings.strategy in POOLER_STRATEGIES else settings.pooling_layer,
                 "no_position_embeddings": settings.no_position_embeddings, "precision": settings.precision}
 
     def make(self, directory: Path, settings: EngineSettings, spec: EncoderSpec,
              checkpoint: Checkpoint) -> dict[str, Any]:
         graph = build_graph(spec, _constants(checkpoint, directory),
-                            strategy=PoolingStrategy[settings.pooling_strategy], layers=settings.pooling_layer,
+                            strategy=settings.strategy, layers=settings.pooling_layer,
                             precision=settings.precision, position_embeddings=not settings.no_position_embeddings)
         write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
         return {"format": FORMAT}
@@ -136,7 +135,7 @@ class GraphEngine(Engine):
             EngineError: the graph is damaged, or the device is not there.
         """
         self.settings = settings
-        self.token_level = settings.pooling_strategy == PoolingStrategy.NONE.name
+        self.token_level = settings.strategy is PoolingStrategy.NONE
         tf = tensorflow_on(settings.device)
         self._version = tf.__version__
         assert settings.artefact
@@ -152,15 +151,12 @@ class GraphEngine(Engine):
         lengths = np.fromiter(map(len, batch), np.int32, len(batch))
         runs = []
         for indices in plan(lengths):
-            inputs = lay_out([batch[i] for i in indices])
-            if self.settings.xla:
-                inputs = pad(inputs, *xla_shape(len(indices), int(lengths[indices[0]]), self.settings.max_length))
-            runs.append((indices, self._run(*inputs)))
+            runs.append((indices, self._run(*lay_out([batch[i] for i in indices]))))
         if self.token_level:
             return _tokens(runs, lengths)
         result = np.empty((len(batch), runs[0][1].shape[-1]), runs[0][1].dtype)
         for indices, vectors in runs:
-            result[indices] = vectors[:len(indices)]
+            result[indices] = vectors
         return result
 
     def describe(self) -> str:
@@ -196,16 +192,20 @@ def lay_out(batch: Sequence[Features]) -> list[np.ndarray]:
     """The graph's INPUTS for these sequences."""
     ids, types, mask = (np.concatenate([getattr(features, name) for features in batch], dtype=np.int32)
                         for name in ("input_ids", "token_type_ids", "input_mask"))
-    lengths = np.fromiter(map(len, batch), np.int32, len(batch))
+    return _inputs(ids, types, mask, np.fromiter(map(len, batch), np.int32, len(batch)))
+
+
+def _inputs(ids: np.ndarray, types: np.ndarray, mask: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+    """The graph's INPUTS for sequences of these lengths, whose tokens follow each other."""
     width = int(lengths.max())
     is_token = np.arange(width) < lengths[:, None]                                                    # [B, L]
     places = np.flatnonzero(is_token).astype(np.int32)
-    tokens = np.zeros((len(batch), width), np.int32)
+    tokens = np.zeros((len(lengths), width), np.int32)
     tokens[is_token] = np.arange(len(ids))
     return [ids, types, places % width, mask, places, tokens, lengths]
 
 
-def pad(inputs: list[np.ndarray], rows: int, width: int) -> list[np.ndarray]:
+def pad(inputs: Sequence[np.ndarray], rows: int, width: int) -> list[np.ndarray]:
     """INPUTS for that many sequences, all of that length: those that there are, and whatever.
 
     What is added is computed in vain: each sequence sees ``lengths`` of its tokens only.
@@ -268,7 +268,7 @@ class _Session:
             allow_soft_placement=True, device_count={"GPU": 0 if settings.device < 0 else 1})
         config.gpu_options.allow_growth = True
         config.gpu_options.per_process_gpu_memory_fraction = settings.gpu_memory_fraction
-        self.tf, self._directory = tf, directory
+        self.tf, self._directory, self._max_length = tf, directory, settings.max_length
         self._graph_def = graph_def
         self._variables: dict[str, Any] = {}
         self.graph = tf.Graph()
@@ -282,7 +282,15 @@ class _Session:
         with self.graph.as_default():
             result = self.result(form, compiled)
             run: Callable[..., np.ndarray] = self.session.make_callable(result, list(self.feeds.values()))
-        return run
+        if not compiled:
+            return run
+
+        def padded(*inputs: np.ndarray) -> np.ndarray:
+            rows, width = inputs[-2].shape             # Of the tokens; XLA compiles for each shape anew.
+            vectors = run(*pad(inputs, *xla_shape(rows, width, self._max_length)))[:rows]
+            return vectors[:, :width] if vectors.ndim == 3 else vectors
+
+        return padded
 
     def result(self, form: str, compiled: bool = False) -> tf.Tensor:
         """The result of that form, its weights being loaded."""
@@ -423,7 +431,7 @@ class _Trial:
         self.tokens = sum(len(sample[0]) for sample in self.samples)
         self.seconds: dict[str, float] = {}
         self._shown: dict[str, str] = {}
-        self._tolerance = PRECISIONS[settings.precision].tolerance
+        self._precision = settings.precision
 
     def measure(self, name: str, run: Callable[..., np.ndarray], baseline: str = "") -> bool:
         """Note what it takes, at best; whether its vectors agree with those of the baseline, measured before."""
@@ -441,10 +449,7 @@ class _Trial:
         return all(self._agree(rows, self._expected[sample]) for sample, rows in vectors.items())
 
     def _agree(self, rows: np.ndarray, expected: np.ndarray) -> bool:
-        # Of tokens' vectors those that XLA computes for its shapes, beyond the sequences, count for nothing.
-        real = tuple(map(slice, map(min, rows.shape, expected.shape)))
-        rows, expected = rows[real].astype(np.float64), expected[real].astype(np.float64)
-        return bool((np.abs(rows - expected) <= self._tolerance * np.maximum(1, np.abs(expected))).all())
+        return golden.difference(rows, expected, self._precision, same_engine=True) is None
 
     def choose(self, forms: Sequence[str]) -> str:
         """One of these, see :func:`choose_form`."""
@@ -460,9 +465,8 @@ class _Trial:
 def _sample(rows: int, width: int, vocabulary_size: int) -> list[np.ndarray]:
     """The graph's INPUTS for so many sequences of that length."""
     total = rows * width
-    ids, places = (np.arange(total, dtype=np.int32) * 37 % vocabulary_size), np.arange(total, dtype=np.int32)
-    return [ids, np.zeros(total, np.int32), places % width, np.ones(total, np.int32), places,
-            places.reshape(rows, width), np.full(rows, width, np.int32)]
+    return _inputs(np.arange(total, dtype=np.int32) * 37 % vocabulary_size, np.zeros(total, np.int32),
+                   np.ones(total, np.int32), np.full(rows, width, np.int32))
 
 
 def _choose(session: _Session, settings: EngineSettings) -> tuple[Callable[..., np.ndarray], str]:
@@ -510,14 +514,10 @@ def _compiled(session: _Session, settings: EngineSettings) -> Callable[..., np.n
     """The graph compiled by XLA, as it was asked for; if that is slow, the log says so."""
     run = session.run("vectors", compiled=True)
 
-    def padded(*inputs: np.ndarray) -> np.ndarray:
-        rows, width = inputs[-1].shape[0], int(inputs[-1].max())
-        return run(*pad(list(inputs), *xla_shape(rows, width, settings.max_length)))[:rows]
-
     trial = _Trial(settings, SAMPLES[:1])              # XLA compiles for seconds for each.
     trial.measure("fp32 without -xla", session.run("vectors" if settings.precision == "fp32" else "float32"))
-    padded(*trial.samples[0])
-    trial.measure("-xla", padded, "fp32 without -xla")
+    run(*trial.samples[0])
+    trial.measure("-xla", run, "fp32 without -xla")
     if trial.seconds["-xla"] > TOO_SLOW * trial.seconds["fp32 without -xla"]:
         logger.warning("-xla with -precision %s is slow on this processor (%s); leave it out, and -precision fp32",
                        settings.precision, trial.took())

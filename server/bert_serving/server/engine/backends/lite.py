@@ -1,7 +1,6 @@
 """The backend for CPUs: the converted encoder on LiteRT, several sentences to a row. It serves without TensorFlow."""
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ...errors import EngineError
 from .. import rows
 from ..base import EngineSettings
 from ..lite_model import ALONE, ENCODER, FORMAT, write_encoders
-from ..quiet import quiet_stderr, tensorflow_version
+from ..quiet import installed, quiet_stderr, tensorflow_version
 from ..rows import RowEngine, attention_bias, token_bias
 from ..spec import EncoderSpec
 from ..tf_encoder import COMPUTES
@@ -32,10 +31,7 @@ class LiteBackend(Backend):
     departures = COMPUTES
 
     def version(self) -> str:
-        try:
-            return metadata.version("ai-edge-litert")
-        except metadata.PackageNotFoundError:
-            raise EngineError("LiteRT is not installed; install ai-edge-litert or './server[cpu]'") from None
+        return installed("LiteRT is not installed; install ai-edge-litert or './server[cpu]'", "ai-edge-litert")
 
     def key(self, settings: EngineSettings, spec: EncoderSpec) -> dict[str, Any]:
         # It does not depend on TensorFlow's version, for a server without TensorFlow to find it.

@@ -1,8 +1,6 @@
 """The backend of ONNX Runtime, on CPUs: the encoder as an ONNX graph, written without any other library's help."""
 from __future__ import annotations
 
-import math
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from ...errors import EngineError
 from .. import rows
 from ..base import EngineSettings
 from ..cache import write_file
+from ..quiet import installed
 from ..rows import Read, RowEngine, attention_bias, token_bias
 from ..spec import Departure, EncoderSpec
 from ..weights import Checkpoint
@@ -34,21 +33,15 @@ class OnnxBackend(Backend):
     """ONNX Runtime. Taken where it is asked for: on the machines that were measured, ``lite`` is faster."""
 
     name = "onnx"
-    about = "ONNX Runtime, on CPUs"
     precisions = frozenset({"fp32"})
     departures = frozenset({Departure.NO_TOKEN_TYPES})
 
     def version(self) -> str:
-        try:
-            return metadata.version("onnxruntime")
-        except metadata.PackageNotFoundError:
-            raise EngineError("ONNX Runtime is not installed; install './server[onnx]'") from None
+        return installed("ONNX Runtime is not installed; install './server[onnx]'", "onnxruntime")
 
     def maker(self) -> str:
-        try:
-            return f"onnx {metadata.version('onnx')}"
-        except metadata.PackageNotFoundError:
-            raise EngineError("onnx, which writes the graph, is not installed; install './server[onnx]'") from None
+        version = installed("onnx, which writes the graph, is not installed; install './server[onnx]'", "onnx")
+        return f"onnx {version}"
 
     def key(self, settings: EngineSettings, spec: EncoderSpec) -> dict[str, Any]:
         return {**rows.key(settings, spec), "format": FORMAT}
@@ -84,7 +77,10 @@ class OnnxEngine(RowEngine):
         """
         super().__init__(settings, FORMAT)
         BACKEND.version()
-        import onnxruntime
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError(f"ONNX Runtime cannot be imported: {error}") from error
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = settings.num_threads, 1
@@ -150,10 +146,7 @@ class Graph:
         return self._norm(self._node("Add", self._dense(inner, f"{name}/mlp/down"), hidden), f"{name}/mlp/norm")
 
     def _attention(self, name: str, hidden: str, split: str) -> str:
-        # Query, key and value in one product; the scores' scale is in the query's weights.
-        scale = np.float32(1 / math.sqrt(self.spec.head_size))
-        kernel, bias = (np.concatenate([self._read(f"{name}/query/{part}") * scale, self._read(f"{name}/key/{part}"),
-                                        self._read(f"{name}/value/{part}")], axis=-1) for part in ("kernel", "bias"))
+        kernel, bias = rows.query_key_value(self._read, name, self.spec.head_size)
         projected = self._node("Reshape", self._product(hidden, kernel, bias), split)                 # [R, C, 3, A, D]
         query, key, value = (self._node("Squeeze", part, self._constant(np.array([0]))) for part in self._split(
             self._node("Transpose", projected, perm=[2, 0, 3, 1, 4])))                                # [R, A, C, D]
