@@ -46,6 +46,11 @@ def test_how_vectors_differ(theirs, told):
         raise AssertionError(difference(theirs, GOLDEN, "fp32"))
 
 
+@pytest.mark.parametrize("same_engine", [False, True])
+def test_nothing_is_like_what_is_not_finite(same_engine):
+    assert difference(GOLDEN, GOLDEN * np.nan, "fp32", same_engine=same_engine)
+
+
 def test_rows_of_tokens_that_are_hidden_are_zero_at_both_ends():
     ours = np.concatenate([GOLDEN, np.zeros((1, 4), np.float32)])
     assert difference(ours, ours.copy(), "fp32") is None

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bert_serving.server.config import ServerConfig
+from bert_serving.client.pairs import Pair
+from bert_serving.server.config import PoolingStrategy, ServerConfig
 from bert_serving.server.engine import artefact, backends, base, library
 from bert_serving.server.engine.architectures import from_values
 from bert_serving.server.engine.architectures.bert import ARCHITECTURE
@@ -22,6 +23,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "quick", "brown", "fox", "un", "##want", "##ed", "runn",
          "##ing", ",", "."]
+
+TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", Pair("the fox", "quick, brown"),
+         ["the", "##ing", "fox"], Pair(["[MASK]"], ["fox"]), "", "the quick brown fox " * 9]
+NAMES = [strategy.name for strategy in PoolingStrategy]
 
 
 def labels(strategy):
@@ -226,6 +231,19 @@ def run(graphs):
         settings = replace(model.settings, artefact=str(path))
         return Running(settings, base.create_tokenizer(settings), backends.create(settings))
     return start
+
+
+def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
+    """Asserts that an engine gives the vectors that the NumPy model gives, which it returns as the engine has them."""
+    features = running.features(texts)
+    rows = running.engine.encode(features)
+    expected = [model.vector(sequence, **how) for sequence in features]
+    expected = np.concatenate(expected) if running.engine.token_level else np.stack(expected)
+    assert rows.shape == expected.shape
+    assert np.abs(rows - expected)[np.abs(expected) < 1e29].max() < tolerance
+    huge = np.abs(expected) > 1e29
+    assert np.allclose(rows[huge], expected[huge])
+    return rows
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_a_plain_checkpoint_has_the_originals_defaults(tiny, tmp_path):
     model = resolve(ServerConfig(model_dir=str(tmp_path)))
     assert decided(model) == (25, True, [-2], "REDUCE_MEAN")
     assert set(model.provenance.values()) == {"default"}
-    assert (model.path, model.layers, model.layers_kept) == (tmp_path, 3, 2)
+    assert (model.path, model.spec.num_layers, model.layers_kept) == (tmp_path, 3, 2)
     assert model.num_parameters == sum(array.size for name, array in tiny().weights.items() if "pooler" not in name)
     assert model.settings.checkpoint == str(tmp_path / "bert_model.ckpt")
     assert {name for name, value in vars(model.config).items() if isinstance(value, FromModel)} == {

@@ -1,10 +1,11 @@
-"""The table of backends: what each says of itself, and which one is taken."""
+"""The table of backends: what each says of itself, what all compute alike, and which one is taken."""
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bert_serving.server.config import ServerConfig
+from bert_serving.server.config import PoolingStrategy, ServerConfig
 from bert_serving.server.engine import backends
 from bert_serving.server.engine.backends import BACKENDS, backend, choose, possible
 from bert_serving.server.engine.backends.base import Requirements
@@ -12,6 +13,8 @@ from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.spec import Departure, EncoderSpec, Norm, RotaryPositions
 from bert_serving.server.errors import ConfigError, EngineError
 from bert_serving.server.precision import PRECISIONS
+
+from ..conftest import NAMES, compare, labels
 
 ROTARY = EncoderSpec(vocab_size=9, positions=RotaryPositions(thetas=(1e4,), max_length=9), norm=Norm(rms=True))
 
@@ -65,6 +68,47 @@ def test_no_departure_is_listed_without_a_test_that_computes_it(name):
     for departure in backend(name).departures:
         test = (Path(__file__).parents[1] / COMPUTED_IN[departure]).read_text(encoding="utf-8")
         assert f'"{name}"' in test, f"{COMPUTED_IN[departure]} does not run {name}"
+
+
+# ---- what every one computes, against a plain NumPy BERT -------------------------------------------------------------
+
+@pytest.fixture(params=[name for name in BACKENDS if backend(name).needs_model])
+def start(request, run):
+    """Starts the backend's engine."""
+    if reason := backend(request.param).missing():
+        pytest.skip(f"{request.param} {reason}")
+    return lambda model_dir, **options: run(model_dir, engine=request.param, **options)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["", "mask_cls_sep"])
+@pytest.mark.parametrize("name", NAMES)
+def test_strategies(tiny, tmp_path, start, name, masked):
+    model = tiny(num_labels=1 if name == "REGRESSION" else 3)
+    running = start(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
+                    mask_cls_sep=masked)
+    assert compare(running, model, strategy=name).dtype == np.float32
+
+
+@pytest.mark.parametrize("layers", [[-1], [-2], [-3], [0], [2], [-2, -1], [-1, -3, 1], [-1, -1]])
+def test_layers(tiny, tiny_dir, start, layers):
+    compare(start(tiny_dir, pooling_layer=layers), tiny(), layers=layers)
+
+
+def test_no_position_embeddings(tiny, tiny_dir, start):
+    running = start(tiny_dir, no_position_embeddings=True)
+    compare(running, tiny(), positions=False)
+    one, other = running.encode(["the the quick fox", "the quick the fox"])
+    assert np.abs(one - other).max() < 1e-5
+
+
+def test_no_special_token(tiny, tiny_dir, start):
+    compare(start(tiny_dir, no_special_token=True), tiny())
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "tanh", "linear"])
+def test_activations(tiny, tmp_path, start, activation):
+    model = tiny(hidden_act=activation)
+    compare(start(model.write_hugging_face(tmp_path)), model)
 
 
 # ---- objections ------------------------------------------------------------------------------------------------------

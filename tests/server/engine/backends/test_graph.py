@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert_serving.client.pairs import Pair, split_text, split_tokens
+from bert_serving.client.pairs import split_text, split_tokens
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.features import Features
 from bert_serving.server.engine.command import convert
@@ -23,11 +23,8 @@ from bert_serving.server.engine import backends, base, tf_encoder
 from bert_serving.server.engine.backends import graph
 from bert_serving.server.errors import EngineError
 
-from ..conftest import labels
+from ..conftest import NAMES, TEXTS, compare, labels
 
-TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", Pair("the fox", "quick, brown"),
-         ["the", "##ing", "fox"], Pair(["[MASK]"], ["fox"]), "", "the quick brown fox " * 9]
-NAMES = [strategy.name for strategy in PoolingStrategy]
 ALL = bool(os.environ.get("BERT_SERVING_TEST_ALL"))
 """Test every combination of what hardly knows of each other, which takes minutes more."""
 
@@ -35,49 +32,7 @@ COMPILED = NAMES if ALL else ["REDUCE_MEAN_MAX", "CLASSIFICATION", "NONE"]  # XL
 LESS_EXACT = {"fp16": NAMES, "bf16": NAMES if ALL else ["REDUCE_MEAN_MAX", "NONE", "CLS_POOLED", "CLASSIFICATION"]}
 
 
-def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
-    features = running.features(texts)
-    rows = running.engine.encode(features)
-    expected = [model.vector(sequence, **how) for sequence in features]
-    expected = np.concatenate(expected) if running.engine.token_level else np.stack(expected)
-    assert rows.shape == expected.shape
-    assert np.abs(rows - expected)[np.abs(expected) < 1e29].max() < tolerance
-    huge = np.abs(expected) > 1e29
-    assert np.allclose(rows[huge], expected[huge])
-
-
 # ---- tiny models -----------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("masked", [False, True], ids=["", "mask_cls_sep"])
-@pytest.mark.parametrize("name", NAMES)
-def test_strategies(tiny, tmp_path, run, name, masked):
-    model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = run(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
-                  mask_cls_sep=masked)
-    compare(running, model, strategy=name)
-
-
-@pytest.mark.parametrize("layers", [[-1], [-2], [-3], [0], [2], [-2, -1], [-1, -3, 1]])
-def test_layers(tiny, tiny_dir, run, layers):
-    compare(run(tiny_dir, pooling_layer=layers), tiny(), layers=layers)
-
-
-def test_no_position_embeddings(tiny, tiny_dir, run):
-    running = run(tiny_dir, no_position_embeddings=True)
-    compare(running, tiny(), positions=False)
-    one, other = running.encode(["the the quick fox", "the quick the fox"])
-    assert np.abs(one - other).max() < 1e-5
-
-
-def test_no_special_token(tiny, tiny_dir, run):
-    compare(run(tiny_dir, no_special_token=True), tiny())
-
-
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "tanh", "linear"])
-def test_activations(tiny, tmp_path, run, activation):
-    model = tiny(hidden_act=activation)
-    compare(run(model.write_hugging_face(tmp_path)), model)
-
 
 def test_max_seq_len_none(tiny, tiny_dir, run):
     running = run(tiny_dir, max_seq_len=None)

@@ -4,12 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
 
 from bert_serving.client.words import counted
-from bert_serving.client.pairs import Pair
 from bert_serving.server.config import PoolingStrategy
 from bert_serving.server.core.packing import LONG, Run, lay_out
 from bert_serving.server.engine import artefact, backends, base
@@ -17,11 +17,7 @@ from bert_serving.server.engine.backends import lite
 from bert_serving.server.engine.lite_model import ENCODER
 from bert_serving.server.errors import EngineError
 
-from ..conftest import labels
-
-TEXTS = ["the quick brown fox", "unwanted running, the fox.", "the", Pair("the fox", "quick, brown"),
-         ["the", "##ing", "fox"], Pair(["[MASK]"], ["fox"]), "", "the quick brown fox " * 9]
-NAMES = [strategy.name for strategy in PoolingStrategy]
+from ..conftest import TEXTS, compare
 
 
 @pytest.fixture
@@ -29,49 +25,7 @@ def start(run):
     return lambda model_dir, **options: run(model_dir, engine="lite", **options)
 
 
-def compare(running, model, texts=TEXTS, tolerance=1e-5, **how):
-    features = running.features(texts)
-    rows = running.engine.encode(features)
-    expected = [model.vector(sequence, **how) for sequence in features]
-    expected = np.concatenate(expected) if running.engine.token_level else np.stack(expected)
-    assert rows.shape == expected.shape and rows.dtype == np.float32
-    assert np.abs(rows - expected)[np.abs(expected) < 1e29].max() < tolerance
-    huge = np.abs(expected) > 1e29
-    assert np.allclose(rows[huge], expected[huge])
-
-
 # ---- tiny models -----------------------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("masked", [False, True], ids=["", "mask_cls_sep"])
-@pytest.mark.parametrize("name", NAMES)
-def test_strategies(tiny, tmp_path, start, name, masked):
-    model = tiny(num_labels=1 if name == "REGRESSION" else 3)
-    running = start(model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[name], **labels(name),
-                    mask_cls_sep=masked)
-    compare(running, model, strategy=name)
-
-
-@pytest.mark.parametrize("layers", [[-1], [-2], [-3], [0], [2], [-2, -1], [-1, -3, 1], [-1, -1]])
-def test_layers(tiny, tiny_dir, start, layers):
-    compare(start(tiny_dir, pooling_layer=layers), tiny(), layers=layers)
-
-
-def test_no_position_embeddings(tiny, tiny_dir, start):
-    running = start(tiny_dir, no_position_embeddings=True)
-    compare(running, tiny(), positions=False)
-    one, other = running.encode(["the the quick fox", "the quick the fox"])
-    assert np.abs(one - other).max() < 1e-5
-
-
-def test_no_special_token(tiny, tiny_dir, start):
-    compare(start(tiny_dir, no_special_token=True), tiny())
-
-
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "tanh", "linear"])
-def test_activations(tiny, tmp_path, start, activation):
-    model = tiny(hidden_act=activation)
-    compare(start(model.write_hugging_face(tmp_path)), model)
-
 
 def test_max_seq_len_none(tiny, tiny_dir, start):
     running = start(tiny_dir, max_seq_len=None)
@@ -188,8 +142,8 @@ def test_no_litert(tiny_dir, start, monkeypatch):
             backends.create(settings)
 
     def version(name):
-        raise lite.metadata.PackageNotFoundError(name)
-    monkeypatch.setattr(lite.metadata, "version", version)
+        raise metadata.PackageNotFoundError(name)
+    monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(EngineError, match="LiteRT is not installed; install"):
         backends.create(settings)
 

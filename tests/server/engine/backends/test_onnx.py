@@ -10,8 +10,6 @@ from bert_serving.server.engine.backends import backend, onnx
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.errors import EngineError
 
-from ..conftest import labels
-
 pytest.importorskip("onnxruntime")
 
 TEXTS = ["the quick brown fox", "unwanted running", "a", Pair("the, the", "quick fox."), "fox " * 30]
@@ -31,25 +29,11 @@ def check(run):
     return compare
 
 
-@pytest.mark.parametrize("strategy", [strategy.name for strategy in PoolingStrategy])
-@pytest.mark.parametrize("mask_cls_sep", [False, True])
-def test_strategies(tiny, tmp_path, check, strategy, mask_cls_sep):
-    model = tiny(num_labels={"CLASSIFICATION": 3, "REGRESSION": 1}.get(strategy))
-    check(model, model.write_hugging_face(tmp_path), pooling_strategy=PoolingStrategy[strategy],
-          mask_cls_sep=mask_cls_sep, **labels(strategy))
-
-
 @pytest.mark.parametrize("options", [{"pooling_layer": [0, -1]}, {"no_position_embeddings": True},
                                      {"max_seq_len": None}], ids=str)
 def test_options(tiny, tmp_path, check, options):
     model = tiny()
     check(model, model.write_hugging_face(tmp_path), **options)
-
-
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "tanh", "linear"])
-def test_activations(tiny, tmp_path, check, activation):
-    model = tiny(hidden_act=activation)
-    check(model, model.write_hugging_face(tmp_path))
 
 
 def test_sequences_with_rows_of_their_own(tiny, tmp_path, check):
