@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/installed
 TOOLS := $(VENV)/tools-installed
 ARGS ?=
 
-.PHONY: help serve test chaos fuzz peers lint install docs docs-links docs-options clean
+.PHONY: help serve test chaos fuzz peers lint install docs docs-links docs-options docs-models clean
 
 help:
 	@echo "make serve         start a server on ports 5555 and 5556, HTTP on 8125; options: ARGS=\"-num_worker 2\""
@@ -30,6 +30,7 @@ help:
 	@echo "make docs          make the documentation's site: build/docs/index.html"
 	@echo "make docs-links    ask every address that it links to; needs the network"
 	@echo "make docs-options  write docs/reference/options.md anew"
+	@echo "make docs-models   write docs/models.md anew"
 	@echo "make install       create $(VENV) with everything; the others do that first where it is needed"
 	@echo "make clean         remove what the others made"
 
@@ -37,7 +38,7 @@ serve: $(INSTALLED)
 	exec $(BIN)/bert-serving-start -http_port 8125 $(ARGS)
 
 test: $(TOOLS)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(TOOLS)
 	cd tests && ../$(BIN)/python -m chaos $(ARGS)
@@ -65,6 +66,9 @@ docs-links: $(TOOLS)
 
 docs-options: $(TOOLS)
 	$(BIN)/python docs/options.py
+
+docs-models: $(TOOLS)
+	$(BIN)/python docs/models.py
 
 # A stamp is newer than what it was made from, so that nothing is installed twice. To serve takes less than to work on it.
 $(INSTALLED): client/pyproject.toml server/pyproject.toml

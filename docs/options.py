@@ -53,7 +53,7 @@ def default(value: Any) -> str:
     if value is None or value == []:
         return ""
     if isinstance(value, FromModel):
-        return f"the model's, else {default(value.fallback)}"
+        return f"the model's, else {default(value.fallback) or 'none'}"
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"`{' '.join(map(str, value)) if isinstance(value, list) else value}`"

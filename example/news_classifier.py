@@ -20,7 +20,7 @@ parser.add_argument("-port", type=int, default=5555)
 parser.add_argument("-port_out", type=int, default=5556)
 parser.add_argument("-titles", type=Path, default=Path(__file__).parent / "data" / "news_titles.tsv")
 parser.add_argument("-num_title", type=int, default=10 ** 6, help="use so many of them at most")
-parser.add_argument("-num_epoch", type=int, default=20)
+parser.add_argument("-num_epoch", type=int, default=40)
 args = parser.parse_args()
 
 rows = [line.split("\t", 1) for line in args.titles.read_text(encoding="utf-8").splitlines()]

@@ -4,7 +4,7 @@
 
 const Reading = (() => {
   const POOLING = ["NONE", "REDUCE_MAX", "REDUCE_MEAN", "REDUCE_MEAN_MAX", "CLS_TOKEN", "SEP_TOKEN", "CLS_POOLED",
-    "CLASSIFICATION", "REGRESSION"];
+    "CLASSIFICATION", "REGRESSION", "REDUCE_MEAN_SQRT_LEN", "WEIGHTED_MEAN"];
 
   /** Keys that change by themselves; all others are configuration. */
   const LIVE = new Set(["statistic", "queue", "counts", "workers", "histograms", "outcomes", "tokens",

@@ -80,7 +80,8 @@ KEYS = EVERY_KEY if os.environ.get("BERT_SERVING_TEST_ALL") else sorted({*EVERY_
 @pytest.mark.parametrize("keys", [KEYS[start:start + 2] for start in range(0, len(KEYS), 2)], ids=" and ".join)
 def test_vectors_and_tokens_equal_the_reference(serve, keys):
     assert [isinstance(text, list) for text in SENTENCES] == sorted(isinstance(text, list) for text in SENTENCES)
-    servers = [serve("-cpu", "-max_seq_len", "25", "-show_tokens_to_client", *options_for(key)) for key in keys]
+    servers = [serve("-cpu", "-normalize", "no", "-max_seq_len", "25", "-show_tokens_to_client", *options_for(key))
+               for key in keys]
     for key, server in zip(keys, servers):
         vectors, tokens = answers(server.ready(120), SENTENCES)
         np.testing.assert_allclose(vectors, REFERENCE[key], rtol=0, atol=TOLERANCE)
@@ -92,7 +93,7 @@ def tf1_checkpoint(tmp_path_factory):
     """The default model as a TensorFlow 1 checkpoint, made by our own command."""
     directory = tmp_path_factory.mktemp("tf1") / "minilm"
     done = subprocess.run([sys.executable, "-m", "bert_serving.server.engine.command", "convert", "all-MiniLM-L6-v2",
-                           str(directory)], capture_output=True, text=True, timeout=120)
+                           str(directory), "-drop_modules"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return directory
 
@@ -130,6 +131,6 @@ def test_precisions_are_near_fp32(serve, options, dtype, least, strategy):
 
 def test_xla_changes_nothing(serve):
     layer = "-1" if os.environ.get("BERT_SERVING_TEST_ALL") else "-6"  # that is, six to compile, or the first one
-    server = serve("-cpu", "-max_seq_len", "25", "-pooling_layer", layer, "-xla").ready(150)
+    server = serve("-cpu", "-normalize", "no", "-max_seq_len", "25", "-pooling_layer", layer, "-xla").ready(150)
     vectors, _ = answers(server, SENTENCES)
     np.testing.assert_allclose(vectors, REFERENCE[f"REDUCE_MEAN/{layer}"], rtol=0, atol=TOLERANCE)

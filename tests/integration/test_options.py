@@ -51,7 +51,12 @@ WRONG = {
                       ["-4", "expected -3 (first) to -1 (last), or 0 (first) to 2 (last)"],
                       ["3", "does not exist in a model of 3 layers"],
                       ["0", "reads the last layer", "-pooling_strategy", "CLS_POOLED"]],
-    "pooling_strategy": [["MEAN", "choose from NONE, REDUCE_MAX"]],
+    "pooling_strategy": [["MEAN", "choose from NONE, REDUCE_MAX"],
+                         ["REDUCE_MEAN+NONE", "NONE cannot be joined with another strategy"]],
+    "normalize": [["maybe", "neither yes nor no"], ["yes", "-engine echo does not", *ECHO],
+                  ["yes", "does not go with -pooling_strategy NONE", "-pooling_strategy", "NONE"]],
+    "prompt_name": [["", "is empty"], ["query", "it has none at all"], ["query", "-engine echo does not", *ECHO]],
+    "special_tokens_in_text": [["maybe", "neither yes nor no"], ["yes", "-engine echo does not", *ECHO]],
     "mask_cls_sep": [], "no_special_token": [], "show_tokens_to_client": [], "verbose": [], "cpu": [], "fp16": [
         ["", "exclude each other", "-precision", "fp32"],
         ["", "-engine lite has no -precision fp16", "-engine", "lite"]],

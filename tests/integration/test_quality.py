@@ -75,3 +75,21 @@ def test_precisions_lose_little(serve, pairs, exact, precision, least):
     print(f"{precision}: Spearman {figure:.4f}, {100 * lost:.2f} points less than fp32; cosine to fp32, least / mean "
           f"of {len(near)}: {near.min():.6f} / {near.mean():.6f}")
     assert near.min() >= least and lost < 0.003
+
+
+MPNET = os.environ.get("BERT_SERVING_TEST_MPNET")
+"""A directory with sentence-transformers/all-mpnet-base-v2, of another architecture and of BERT-base's size."""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not MPNET, reason="BERT_SERVING_TEST_MPNET names no directory with all-mpnet-base-v2")
+def test_a_model_of_another_architecture(serve, pairs):
+    """0.8342 is what sentence-transformers gives."""
+    exact = encode(serve, pairs, "-model_dir", MPNET)
+    assert round(spearman(exact, pairs), 3) == 0.834
+    for precision, least in (("int8", 0.96), ("bf16", 0.9998)):
+        vectors = encode(serve, pairs, "-model_dir", MPNET, "-precision", precision)
+        near = np.concatenate([cosines(*sides) for sides in zip(exact, vectors)])
+        print(f"{precision}: Spearman {spearman(vectors, pairs):.4f}; cosine to fp32, least / mean of {len(near)}: "
+              f"{near.min():.6f} / {near.mean():.6f}")
+        assert near.min() >= least and abs(spearman(exact, pairs) - spearman(vectors, pairs)) < 0.003

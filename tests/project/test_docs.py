@@ -259,6 +259,11 @@ def test_the_options_page_is_current():
     assert reference("options.md") == page, "run `make docs-options`"
 
 
+def test_the_page_of_models_is_current():
+    page = runpy.run_path(str(ROOT / "docs/models.py"))["page"]()
+    assert (ROOT / "docs/models.md").read_text(encoding="utf-8") == page, "run `make docs-models`"
+
+
 @pytest.mark.parametrize("field", fields(ServerConfig), ids=lambda field: field.name)
 def test_every_option_is_in_the_reference(field):
     for flag in field.metadata.get("flags", [field.name]):

@@ -6,13 +6,16 @@ the examples make them small here.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ..conftest import RunningServer
@@ -341,10 +344,75 @@ def test_example_with_tensorflow(name, outputs):
     TENSORFLOW[name](outputs[name])
 
 
+# ---- with models that today's tools saved ----------------------------------------------------------------------------
+
+GOLDEN = ROOT / "tests" / "data" / "golden" / "architectures"
+
+
+@pytest.fixture
+def model_from():
+    """Serves a directory, with no other option that is about the model."""
+    running = []
+
+    def start(directory):
+        running.append(contextmanager(served)("-model_dir", str(directory)))
+        return running[-1].__enter__()
+
+    yield start
+    for one in running:
+        one.__exit__(None, None, None)
+
+
+def check_classify(model_from, tmp_path):
+    """With a directory shaped as transformers' save_pretrained writes it; its weights are random."""
+    directory = GOLDEN / "distilbert-classify"
+    server = model_from(directory)
+    output = run("classify.py", server, "-directory", directory, "-text", "hello world", "good day").splitlines()
+    assert [re.fullmatch(r"(.*) -> LABEL_[012] \((0\.\d\d|1\.00)\)", line)[1] for line in output] == [
+        "hello world", "good day"]
+    done = end("classify.py", server, "-directory", GOLDEN / "bert-rerank")
+    assert_one_line(done, "3 numbers for a text, expected 1", "-pooling_strategy")
+
+
+def check_rerank(model_from, tmp_path):
+    """The scores are those of CrossEncoder."""
+    pairs = json.loads((GOLDEN / "texts.json").read_text(encoding="utf-8"))["pairs"][:2]
+    scores = np.load(GOLDEN / "bert-rerank" / "reference.npz")["pair_scores"][:2]
+    assert pairs[0][0] == pairs[1][0]
+    output = run("rerank.py", model_from(GOLDEN / "bert-rerank"), "-question", pairs[0][0], "-text",
+                 *(text for _, text in pairs)).splitlines()
+    expected = sorted(zip(scores, (text for _, text in pairs)), reverse=True)
+    assert [line[8:] for line in output] == [text for _, text in expected]
+    assert [float(line[:6]) for line in output] == pytest.approx([float(score) for score, _ in expected], abs=1e-4)
+
+
+def check_fine_tune_transformers(model_from, tmp_path):
+    """The whole tutorial, where there is a Python with transformers and torch: neither is installed for the tests."""
+    python = os.environ.get("BERT_SERVING_TORCH_PYTHON")
+    if not python:
+        pytest.skip("BERT_SERVING_TORCH_PYTHON names no Python that has transformers[torch]")
+    done = subprocess.run([python, EXAMPLES / "fine_tune_transformers.py", "-directory", tmp_path], capture_output=True,
+                          text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert number(r"not tuned on: ([\d.]+)", done.stdout) > 0.8
+    output = run("classify.py", model_from(tmp_path), "-directory", tmp_path)
+    assert "raises rates -> business" in output and "world tour -> entertainment" in output
+
+
+SAVED = {"classify.py": check_classify, "rerank.py": check_rerank,
+         "fine_tune_transformers.py": check_fine_tune_transformers}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", SAVED)
+def test_example_with_a_saved_model(name, model_from, tmp_path):
+    SAVED[name](model_from, tmp_path)
+
+
 # ---- all of them -----------------------------------------------------------------------------------------------------
 
 def test_every_example_is_run():
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {*ECHO, *MODEL, *TOKENS, *TENSORFLOW}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {*ECHO, *MODEL, *TOKENS, *TENSORFLOW, *SAVED}
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.*")), ids=lambda path: path.name)

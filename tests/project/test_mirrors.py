@@ -11,6 +11,10 @@ TESTED_ELSEWHERE = {
     "server/service.py": "tests/integration/test_start.py",
     "server/helper.py": "tests/server/test_doors.py",
     "server/graph.py": "tests/server/test_doors.py",
+    "server/engine/tensor_file.py": "tests/server/engine/test_tensors.py",
+    **{f"server/engine/architectures/{name}.py": "tests/server/engine/architectures/test_reference.py"
+       for name in ("albert", "camembert", "deberta_v2", "electra", "eurobert", "gemma3_text", "gte",
+                    "jina_embeddings_v3", "modernbert", "mpnet", "nomic_bert", "qwen3", "roberta", "xlm_roberta")},
 }
 
 # Folders of tests that follow no module: whole commands, and the project itself.

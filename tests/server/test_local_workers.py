@@ -1,6 +1,7 @@
 """The workers of one host: where they run, what each is told, and where it is heard."""
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import zmq
@@ -8,10 +9,13 @@ from bert_serving.server import local_workers as module
 from bert_serving.server import machine
 from bert_serving.server.config import MB, ServerConfig
 from bert_serving.server.core.placement import CPU, Gpu, CorePlan
-from bert_serving.server.local_workers import LocalWorkers, largest_job, largest_result, place
+from bert_serving.server.local_workers import LocalWorkers, largest_job, largest_result, place, place_again
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.models import resolve
 from bert_serving.server.stages import endpoints
+
+
+STATIC = Path(__file__).parents[1] / "data" / "golden" / "static" / "model2vec"
 
 
 def configure(**options):
@@ -63,6 +67,22 @@ def test_a_gpu_is_given_only_if_tensorflow_can_use_it(monkeypatch, caplog, optio
     if asked and why:
         assert caplog.messages == ["sees no GPU 3; going on without: on the CPU"]
         assert where.reason == "engine graph cannot use GPU 3, which nvidia-smi shows"
+
+
+def test_a_static_model_leaves_a_gpu_that_was_meant_for_an_encoder(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: [Gpu(3, "T4", 0.0, 0.0)])
+    monkeypatch.setattr(module.gpu, "why_unusable", lambda engine, device: None)
+    config = configure(engine="auto", model_dir=str(STATIC))
+    where, plan = place(config)
+    assert where.devices == [3, 3]
+    where, plan = place_again(resolve(config, on_gpu=True), where, plan)
+    assert (where.devices, where.reason, len(plan.threads)) == ([CPU] * 2, "engine static is for CPUs", 2)
+    assert place_again(resolve(configure()), where, plan) == (where, plan)
+
+
+def test_a_static_model_has_nothing_frozen(make):
+    workers = make(engine="auto", model_dir=str(STATIC))
+    assert workers.freeze_orders is None and {orders.settings.artefact for orders in workers.orders} == {None}
 
 
 def test_without_a_usable_gpu_the_cores_say_how_many_workers_there_are(monkeypatch):

@@ -2,11 +2,13 @@
 import importlib
 import json
 from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from bert_serving.client.curve import Keys
 from bert_serving.server.errors import ConfigError
+from bert_serving.server.engine.pipeline import Dense, LayerNorm, Normalize, Stage, Truncate
 from bert_serving.server.orders import NoOrders, Orders, pick
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,15 +46,18 @@ SIMPLE = {str: st.text(), int: st.integers(), float: st.floats(allow_nan=False),
           Keys: st.builds(Keys, *[st.from_regex(rb"\A[!-~]{40}\Z")] * 3)}
 
 
+@cache
 def values(kind):
     """Anything that a field of this type can hold."""
     if kind in SIMPLE:
         return SIMPLE[kind]
+    if kind is Stage:
+        return st.one_of([values(one) for one in (Dense, LayerNorm, Normalize, Truncate)])
     arguments = get_args(kind)
     if type(None) in arguments:
         return st.none() | values(arguments[0])
     if get_origin(kind) is tuple:
-        return st.lists(values(arguments[0]), max_size=4).map(tuple)
+        return st.lists(values(arguments[0]), max_size=2).map(tuple)
     if get_origin(kind) is dict:
         return st.dictionaries(st.text(), values(arguments[1]), max_size=4)
     hints = get_type_hints(kind)

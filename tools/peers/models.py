@@ -112,7 +112,7 @@ class Forms:
     # ---- the steps ---------------------------------------------------------------------------------------------------
 
     def tensorflow(self, fresh: Path) -> None:
-        convert(str(self.directory), fresh / "model")
+        convert(str(self.directory), fresh / "model", drop_modules=True)
 
     def exported(self, fresh: Path) -> None:
         self._export("pytorch", "onnx", self.directory, fresh / "model.onnx")

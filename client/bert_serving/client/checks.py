@@ -22,7 +22,8 @@ Address = Tuple[str, int, int]
 # Server options that change the vectors. The engine is not among them: `lite` and `graph` agree.
 VECTOR_OPTIONS = (
     "model_name", "hidden_size", "ckpt_name", "max_seq_len", "do_lower_case", "pooling_layer", "pooling_strategy",
-    "mask_cls_sep", "no_special_token", "no_position_embeddings", "fixed_embed_length", "num_labels", "precision")
+    "normalize", "prompt_name", "special_tokens_in_text", "mask_cls_sep", "no_special_token", "no_position_embeddings",
+    "fixed_embed_length", "num_labels", "precision")
 
 
 def valid_identity(identity: Union[None, str, bytes] = None) -> bytes:

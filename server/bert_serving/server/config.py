@@ -26,7 +26,7 @@ MB = 1_000_000
 
 
 class PoolingStrategy(Enum):
-    """How the vectors of a sentence's tokens become its vector; the numbers are the original's."""
+    """How the vectors of a sentence's tokens become its vector; the numbers up to 8 are the original's."""
 
     NONE = 0
     REDUCE_MAX = 1
@@ -39,22 +39,67 @@ class PoolingStrategy(Enum):
     CLS_POOLED = 6
     CLASSIFICATION = 7
     REGRESSION = 8
+    REDUCE_MEAN_SQRT_LEN = 9
+    WEIGHTED_MEAN = 10
 
     def __str__(self) -> str:
         return self.name
 
     @classmethod
     def from_string(cls, name: str) -> PoolingStrategy:
-        """The strategy of that name.
+        """The strategy of that name; old code calls it.
 
         Raises:
             argparse.ArgumentTypeError: there is none.
         """
-        try:
-            return cls[name]
-        except KeyError:
-            raise argparse.ArgumentTypeError(
-                f"{name!r} is not a pooling strategy; choose from {', '.join(cls.__members__)}") from None
+        if name not in cls.__members__:
+            raise argparse.ArgumentTypeError(f"{name!r} is not a pooling strategy; choose from "
+                                             f"{', '.join(cls.__members__)}")
+        return cls[name]
+
+    @property
+    def strategies(self) -> tuple[PoolingStrategy, ...]:
+        """This one; of a :class:`JoinedPooling`, all."""
+        return (self,)
+
+
+ALONE = (PoolingStrategy.NONE, PoolingStrategy.CLS_POOLED, PoolingStrategy.CLASSIFICATION, PoolingStrategy.REGRESSION)
+"""Strategies that cannot be joined with others."""
+
+
+@dataclass(frozen=True)
+class JoinedPooling:
+    """Several strategies, whose vectors are concatenated in this order."""
+
+    strategies: tuple[PoolingStrategy, ...]
+
+    @property
+    def name(self) -> str:
+        return "+".join(strategy.name for strategy in self.strategies)
+
+    value = name
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Pooling = PoolingStrategy | JoinedPooling
+
+
+def join_pooling(strategies: Sequence[PoolingStrategy]) -> Pooling:
+    return strategies[0] if len(strategies) == 1 else JoinedPooling(tuple(strategies))
+
+
+def pooling_strategy(name: str) -> Pooling:
+    """The strategy of that name, or those whose names have "+" between them.
+
+    Raises:
+        argparse.ArgumentTypeError: there is none, or they cannot be joined.
+    """
+    found = [PoolingStrategy.from_string(one) for one in name.split("+")]
+    if len(found) > 1 and (apart := [one.name for one in found if one in ALONE]):
+        raise argparse.ArgumentTypeError(f"{name!r}: {apart[0]} cannot be joined with another strategy; give it alone")
+    return join_pooling(found)
 
 
 class FromModel:
@@ -82,6 +127,12 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is too small; expected a whole number from 1")
     return value
+
+
+def yes_or_no(text: str) -> bool:
+    if text.lower() not in TRUTH:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+    return TRUTH[text.lower()]
 
 
 def filled(text: str) -> str:
@@ -189,18 +240,21 @@ class EngineRow:
     Attributes:
         about: what it is, for the help text.
         computes: it computes a model; else it invents vectors.
+        encodes: it computes encoders, on several threads, from what it makes of their weights first.
         is_automatic: -engine auto may choose it.
     """
 
     about: str
     computes: bool = True
+    encodes: bool = True
     is_automatic: bool = True
 
 
 ENGINES = {
     "lite": EngineRow("LiteRT, on CPUs"), "graph": EngineRow("TensorFlow"),
     "onnx": EngineRow("ONNX Runtime, on CPUs; only if asked for", is_automatic=False),
-    "echo": EngineRow("no model, for tests", computes=False, is_automatic=False)}
+    "static": EngineRow("a table of token vectors, for static models", encodes=False),
+    "echo": EngineRow("no model, for tests", computes=False, encodes=False, is_automatic=False)}
 """Values of -engine, best first; each is a file of engine/backends."""
 
 
@@ -253,7 +307,7 @@ TOKENS = Need(lambda config: _is(config.pooling_strategy, PoolingStrategy.NONE) 
 
 # ---- the options -----------------------------------------------------------------------------------------------------
 
-PATHS, BERT, SERVING, LIMITS = "File paths", "BERT parameters", "Serving configuration", "Limits and life cycle"
+PATHS, BERT, SERVING, LIMITS = "File paths", "Model", "Serving configuration", "Limits and life cycle"
 
 
 def option(default: Any, help: str, group: str, type: Callable[[str], Any] | None = None, *,
@@ -295,14 +349,15 @@ class ServerConfig:
     Every option that was given is used, or is an error: see :class:`Need`.
     """
 
-    model_dir: str | None = option(None, "directory of a pretrained BERT model (Google checkpoint or Hugging Face "
-                                   "files), or the name of a model; default: the embedded all-MiniLM-L6-v2", PATHS, str,
-                                   private=True)
-    tuned_model_dir: str | None = option(None, "directory of a fine-tuned model; its checkpoint replaces the one of "
-                                         "-model_dir, vocabulary and configuration stay", PATHS, str, private=True,
+    model_dir: str | None = option(None, "directory of a model (as sentence-transformers or transformers save it, or a "
+                                   "checkpoint of Google's BERT), or the name of one; default: the embedded "
+                                   "all-MiniLM-L6-v2", PATHS, str, private=True)
+    tuned_model_dir: str | None = option(None, "directory of a fine-tuned model: its weights replace those of "
+                                         "-model_dir, tokenizer and configuration stay", PATHS, str, private=True,
                                          needs=[COMPUTING])
     ckpt_name: Any = option(FromModel("bert_model.ckpt"), "prefix of the checkpoint files, as model.ckpt-343, or name "
-                            "of a safetensors file", PATHS, str, needs=[COMPUTING])
+                            "of a .safetensors or .bin file, or of the .index.json of several", PATHS, str,
+                            needs=[COMPUTING])
     config_name: Any = option(FromModel("bert_config.json"), "name of the model's configuration file", PATHS, str,
                               needs=[CONFIGURED])
     graph_tmp_dir: str | None = option(None, "directory that keeps frozen graphs; default: the user's cache", PATHS,
@@ -320,13 +375,23 @@ class ServerConfig:
     pooling_layer: Any = option(FromModel([-2]), "encoder layers to pool: -1 is the last, 0 the first; vectors of "
                                 "several layers are concatenated", BERT, int, nargs="+")
     pooling_strategy: Any = option(FromModel(PoolingStrategy.REDUCE_MEAN), "how token vectors become the sentence's "
-                                   "vector", BERT, PoolingStrategy.from_string,
+                                   "vector; several with + between them are concatenated", BERT, pooling_strategy,
                                    metavar="{%s}" % ",".join(PoolingStrategy.__members__))
+    normalize: Any = option(FromModel(False), "whether vectors are normalized to length 1; token vectors (NONE) and "
+                            "scores never are", BERT, yes_or_no, metavar="yes|no", needs=[COMPUTING])
+    prompt_name: Any = option(FromModel(None), "name of the model's own prompt that is put before every text; NONE: no "
+                              "prompt. Tokenized texts and pairs get none", BERT,
+                              lambda text: None if text == "NONE" else filled(text), metavar="NAME|NONE",
+                              needs=[COMPUTING])
+    special_tokens_in_text: Any = option(
+        FromModel(False), "whether special tokens in a text, as [MASK], are special; left out: yes with a "
+        "tokenizer.json, no with a vocab.txt", BERT, yes_or_no, metavar="yes|no", needs=[COMPUTING])
     mask_cls_sep: bool = option(False, "leave [CLS] and [SEP] out of attention and pooling", BERT)
     no_special_token: bool = option(False, "add no [CLS] and [SEP] to tokenized single sentences", BERT)
     show_tokens_to_client: bool = option(False, "send each sentence's tokens along with its vector", BERT)
     no_position_embeddings: bool = option(False, "do not add position embeddings", BERT, needs=[COMPUTING])
-    num_labels: int = option(2, "number of classes of the CLASSIFICATION strategy", BERT, positive, needs=[CLASSES])
+    num_labels: Any = option(FromModel(2), "number of labels of -pooling_strategy CLASSIFICATION", BERT, positive,
+                             needs=[CLASSES])
 
     host: str = option("127.0.0.1", "address that the ports are bound to; 0.0.0.0 or * opens them to every network",
                        SERVING, str)
@@ -464,8 +529,9 @@ class ServerConfig:
             ConfigError: an option that was given cannot be used with the others.
         """
         for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, FromModel) or value == f.metadata.get("default"):
+            value, default = getattr(self, f.name), f.metadata.get("default")
+            if isinstance(value, FromModel) or value == (default.fallback if isinstance(default, FromModel)
+                                                         else default):
                 continue
             for need in f.metadata.get("needs", ()):
                 if not need.is_met(self):
@@ -526,7 +592,11 @@ class ServerConfig:
         if set(options) != known:
             raise ConfigError(f"the server's options differ from this version's: {sorted(set(options) ^ known)}")
         values = {name: value for name, value in options.items() if name not in FILE_NAMES or value is not None}
-        values["pooling_strategy"] = PoolingStrategy(options["pooling_strategy"])
+        given = options["pooling_strategy"]
+        try:
+            values["pooling_strategy"] = pooling_strategy(given) if isinstance(given, str) else PoolingStrategy(given)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(str(error)) from None
         return cls(**{**values, **more})
 
     def to_status(self) -> dict[str, Any]:
@@ -539,7 +609,7 @@ def _plain(value: Any) -> Any:
         value = value.fallback
     if isinstance(value, WorkerRange):
         return str(value)
-    return value.value if isinstance(value, PoolingStrategy) else value
+    return value.value if isinstance(value, Pooling) else value
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -584,7 +654,7 @@ def get_args_parser(environ: Mapping[str, str] = os.environ,
 
     parser = Parser(
         prog="bert-serving-start", usage="%(prog)s [option ...]",
-        description="Start a server that turns sentences into vectors with BERT.",
+        description="Start a server that turns text into embeddings: encoders, rerankers and classifiers.",
         epilog=f"Every option can also be given in the environment, as {ENVIRONMENT_PREFIX}PORT=5555.",
         add_help=only is None)
     groups: dict[str, Any] = {}

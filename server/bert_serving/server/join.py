@@ -86,7 +86,7 @@ class HostWorkers:
         from .core.batching import Backlog
         from .core.placement import CPU
         from .core.scheduler import Scheduler
-        from .local_workers import LocalWorkers, place
+        from .local_workers import LocalWorkers, place, place_again
         from .engine.models import resolve
         from .process import environment_for
         from .stages import endpoints
@@ -99,6 +99,7 @@ class HostWorkers:
             config = _followed(welcome, own)
             where, plan = place(config)
             model = resolve(config, any(device != CPU for device in where.devices))
+            where, plan = place_again(model, where, plan)
             self.local_workers = LocalWorkers(self.context, self.run_directory, model, where, plan, welcome.largest_job)
         except BaseException:
             self._discard()

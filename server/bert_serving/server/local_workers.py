@@ -66,6 +66,13 @@ def _devices(config: ServerConfig, found: list[backends.Backend]) -> Callable[[i
     return lambda num_worker: placement.place(num_worker, config.cpu, config.device_map, looked)
 
 
+def place_again(model: Model, where: Placement, plan: CorePlan) -> tuple[Placement, CorePlan]:
+    """Where the workers run, once it is known what the model is: a static model has no use for a GPU."""
+    if backends.backend(model.settings.engine).gpus or all(device == CPU for device in where.devices):
+        return where, plan
+    return place(replace(model.config, num_worker=len(plan.threads)))
+
+
 def slow_precision(precision: str) -> str | None:
     """What to expect of a precision that this processor has no instructions for, unmeasured; None if it has."""
     advice = PRECISIONS[precision].without_features
@@ -116,7 +123,7 @@ class LocalWorkers:
         graph: Path | None = None
         self._lease: Lease | None = None
         self.freeze_orders: artefact.ArtefactOrders | None = None
-        if backends.backend(settings.engine).needs_model and self.pipes:
+        if backends.backend(settings.engine).encodes and self.pipes:
             graph = artefact.artefact_path(settings, model.cache_dir)
             # From before it is looked for until the end: a worker that is restarted needs it again.
             self._lease = Lease(graph)

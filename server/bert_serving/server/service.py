@@ -37,11 +37,13 @@ from .core.scaling import Scaler
 from .core.sink import Sink
 from .core.statistics import Statistics
 from .core.ventilator import Limits, Ventilator
-from .local_workers import LocalWorkers, largest_job, largest_result, place
+from .local_workers import LocalWorkers, largest_job, largest_result, place, place_again
 from .engine import backends
 from .engine.base import EngineSettings
 from .engine.models import resolve
+from .engine.pooling import HEAD_STRATEGIES
 from .engine.quiet import tensorflow_version
+from .engine.weight_files import listing
 from .errors import EngineError, StartError
 from .launchers import ray_actors
 from .launchers.ray_actors import ClusterOrders
@@ -95,6 +97,7 @@ class Service:
                 undo.callback(self.authenticator.close)
             self.api_keys = api_keys.collect(config.api_key, config.api_key_file)
             self.model = resolve(config, any(device != CPU for device in self.placement.devices))
+            self.placement, self.plan = place_again(self.model, self.placement, self.plan)
             self.largest_job = largest_job(config)
             self.config = self.model.config
             self.local_workers = LocalWorkers(self.context, self.run_directory, self.model, self.placement, self.plan,
@@ -182,8 +185,9 @@ class Service:
             options=pick(HttpOptions, config), api_keys=tuple(self.api_keys),
             curve=self.keys.proxy if self.keys is not None else None, private=(*config.private_names(), *INNER),
             model=ServedModel(name=self.model.name, created=int(self.start_time.timestamp()),
-                              vocabulary=settings.vocabulary, adds_special=not settings.no_special_token,
-                              token_level=settings.pooling_strategy == "NONE"))
+                              tokenizer=settings.tokenizer, adds_special=not settings.no_special_token,
+                              token_level=settings.pooling_strategy == "NONE",
+                              gives_scores=settings.strategy in HEAD_STRATEGIES))
 
     def _cluster_orders(self) -> ClusterOrders | None:
         """What the process is told that has workers started on a cluster, if there is one."""
@@ -197,7 +201,7 @@ class Service:
         return ClusterOrders(
             connect=f"{'' if config.host in ANY_HOST else config.host}:{self.worker_port}",
             workers=count.least if isinstance(count, WorkerRange) else count,
-            cpus=config.num_threads or (MAX_THREADS if any(found.needs_model for found in able) else 1),
+            cpus=config.num_threads or (MAX_THREADS if any(found.encodes for found in able) else 1),
             cpu=config.cpu or not any(found.gpus for found in able),
             arguments=(*arguments, "-verbose") if config.verbose else tuple(arguments),
             curve=self.keys.launched if self.keys is not None else None, verbose=config.verbose)
@@ -242,10 +246,16 @@ class Service:
             logger.info("weights: %s, in place of those of the model (-tuned_model_dir)", model.settings.checkpoint)
         num_layers = model.spec.num_layers
         logger.info("layers: %d of %d kept, %d pruned", model.layers_kept, num_layers, num_layers - model.layers_kept)
-        for name, source in model.provenance.items():
+        for name, source in sorted(model.provenance.items()):
             value = getattr(self.config, name)
+            if name == "num_labels" and not model.labels and source == "default":
+                continue                               # Nothing has labels.
             shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             logger.info("%s: %s (%s)", name, "NONE" if value is None else shown, source)
+        for stage in model.settings.stages:
+            logger.info("after the pooling: %s (%s)", stage, stage.source)
+        if model.labels:
+            logger.info("labels: %s; scores: %s", listing(model.labels, 12), model.settings.scores)
         self.local_workers.show()
         logger.info("listening on %s: port %d for requests, %d for results", self.config.host, self.port, self.port_out)
         if self.worker_port is not None:
@@ -294,6 +304,8 @@ class Service:
             "port": self.port, "port_out": self.port_out, "http_port": self.supervisor.http_port,
             "ready": self.supervisor.is_ready,
             "model_name": self.model.name, "hidden_size": self.model.settings.hidden_size,
+            "stages": [{"stage": str(stage), "source": stage.source} for stage in self.model.settings.stages],
+            "labels": list(self.model.labels), "scores": self.model.settings.scores,
             "device_map": [device for device in self.placement.devices if device != CPU],
             "queue": {
                 "requests": len(ventilator.pending), "sentences": ventilator.size, "bytes": ventilator.nbytes,

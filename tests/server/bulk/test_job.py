@@ -111,6 +111,19 @@ def test_what_changed_since_is_named(source, client, monkeypatch, where, message
         assert not source.with_name("out.npy.part").exists()
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_job_of_a_server_that_said_less_goes_on(source, client, monkeypatch, finished):
+    """A server of today has options that one of an older version had not, nor the job that it began."""
+    monkeypatch.delitem(CONFIG, "normalize", raising=False)
+    if finished:
+        run(source, client)
+    else:
+        begin(source, FakeClient())
+    monkeypatch.setitem(CONFIG, "normalize", False)
+    assert run(source, client).was_done == finished
+    monkeypatch.setitem(CONFIG, "normalize", True)
+
+
 def begin(source, client, output="out.npy", **wishes):
     """Begin a job, and be killed in its first answer."""
     class Killed(BaseException):

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert_serving.client.errors import UnprocessableError
 from bert_serving.client.pairs import Pair
-from bert_serving.server.core.features import build_features, truncate_pair
-from bert_serving.server.core.tokenization import WordHashTokenizer
+from bert_serving.server.core.features import build_features, truncate_pair, truncate_pair_as_library
+from bert_serving.server.core.tokenization import Layout, WordHashTokenizer
 
 TOKENIZER = WordHashTokenizer()
 CLS, SEP = "[CLS]", "[SEP]"
@@ -60,6 +61,47 @@ def test_nothing(text, options):
     assert build(text, **options).tokens == [CLS, SEP]
 
 
+def with_layout(pair=None, **attributes):
+    tokenizer = WordHashTokenizer()
+    tokenizer.pair = pair or tokenizer.pair
+    for name, value in attributes.items():
+        setattr(tokenizer, name, value)
+    return tokenizer
+
+
+def test_token_types_as_the_layout_says():
+    layout = Layout((1,), (2,), (2, 3), first_type=4, second_type=5, special_types=(6, 7, 8, 9))
+    features, = build_features([Pair("a b", "c")], with_layout(layout), max_length=25)
+    assert features.input_ids.tolist()[:1] == [1] and features.token_type_ids.tolist() == [6, 4, 4, 7, 8, 5, 9]
+    assert features.num_special == 4
+    features, = build_features([Pair("a b", "c")], with_layout(layout.without_types()), max_length=25)
+    assert not features.token_type_ids.any() and len(features) == 7
+
+
+def test_a_prompt_is_put_in_front_of_texts_and_of_the_first_of_a_pair():
+    """As sentence-transformers does it, for a CrossEncoder as well."""
+    tokenizer = with_layout(prompt="query: a ")
+    given = ["b", ["b"], Pair("b", "c"), "", Pair(["b"], ["c"])]
+    texts = build_features(given, tokenizer, max_length=25, include_prompt=False)
+    assert [one.tokens for one in texts] == [[CLS, "query:", "a", "b", SEP], [CLS, "b", SEP],
+                                             [CLS, "query:", "a", "b", SEP, "c", SEP], [CLS, "query:", "a", SEP],
+                                             [CLS, "b", SEP, "c", SEP]]
+    assert [one.num_prompt for one in texts] == [3, 0, 3, 3, 0]
+    assert not any(one.num_prompt for one in build_features(given, tokenizer, max_length=25))
+
+
+def test_a_prompt_that_fills_the_sequence():
+    features, = build_features(["b"], with_layout(prompt="a " * 30), max_length=8, include_prompt=False)
+    assert features.num_prompt == 7 and len(features) == 8
+
+
+def test_special_tokens_that_leave_no_room_are_an_error():
+    layout = Layout((1,) * 3, (2,) * 3, (3,) * 3)
+    with pytest.raises(UnprocessableError, match="can have 8 tokens, .* take 9"):
+        build_features([Pair("a", "b")], with_layout(layout), max_length=8)
+    assert len(build_features([Pair("a", "b")], with_layout(layout), max_length=9)[0]) == 9
+
+
 # ---- truncation ------------------------------------------------------------------------------------------------------
 
 def drop_one_by_one(first, second, room):
@@ -75,6 +117,33 @@ def drop_one_by_one(first, second, room):
 @given(first=st.integers(0, 60), second=st.integers(0, 60), room=st.integers(1, 40))
 def test_pairs_lose_the_end_of_the_longer(first, second, room):
     assert truncate_pair(first, second, room) == drop_one_by_one(first, second, room)
+
+
+def drop_as_library(first, second, room):
+    """What the library computes, in its own words."""
+    swap = first > second
+    short, long = (second, first) if swap else (first, second)
+    if short + long <= room:
+        return first, second
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short = room // 2
+        long = short + room % 2
+    return (long, short) if swap else (short, long)
+
+
+@given(first=st.integers(0, 60), second=st.integers(0, 60), room=st.integers(0, 40))
+def test_pairs_lose_tokens_as_in_the_library(first, second, room):
+    assert truncate_pair_as_library(first, second, room, first > second) == drop_as_library(first, second, room)
+
+
+@pytest.mark.parametrize("first, second, expected", [
+    ("a " * 20_000, "b " * 20_001, (2, 3)), ("a " * 20_001, "b " * 20_000, (3, 2)), ("a " * 90, "b " * 91, (2, 3)),
+    (["a"] * 90, "b " * 91, (2, 3)), (["a"] * 91, ["b"] * 90, (3, 2)), ("a " * 9, "b " * 9, (2, 3))])
+def test_the_longer_half_keeps_one_more(first, second, expected):
+    tokenizer = with_layout(pairs_as_library=True)
+    features, = build_features([Pair(first, second)], tokenizer, max_length=8)
+    assert (features.tokens.count("a"), features.tokens.count("b")) == expected
 
 
 def test_single_loses_its_right_end():

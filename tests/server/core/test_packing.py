@@ -1,5 +1,6 @@
 """Packing: every token once, no row overfull, little padding, and neighbours kept apart."""
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,7 +117,18 @@ def test_every_token_has_its_place(lengths, seed):
         if layout.hidden is not None:
             assert not layout.hidden[~filled].any()
         expected = np.concatenate([batch[index].input_mask for index in layout.order])
-        assert np.array_equal(expected, np.ones(len(expected)) if layout.input_mask is None else layout.input_mask)
+        assert np.array_equal(expected, np.ones(len(expected)) if layout.pool_mask is None else layout.pool_mask)
+
+
+@pytest.mark.parametrize("num_prompt, expected", [
+    ((0, 0), None), ((2, 0), [0, 0, 1, 1, 1]), ((0, 1), [1, 1, 1, 0, 1]), ((3, 2), [0] * 5)])
+def test_pooling_does_not_see_prompts(num_prompt, expected):
+    batch = [replace(one, input_mask=np.ones_like(one.input_mask), num_prompt=number)
+             for one, number in zip(sentences([3, 2]), num_prompt)]
+    layout = lay_out(plan([3, 2])[0], batch)
+    assert layout.hidden is None, "attention sees them"
+    assert (layout.pool_mask is None) is (expected is None)
+    assert expected is None or layout.pool_mask.tolist() == expected
 
 
 def test_types():

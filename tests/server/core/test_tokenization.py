@@ -4,11 +4,12 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_serving.server.core import tokenization
-from bert_serving.server.core.tokenization import Tokenizer, WordHashTokenizer, load_vocabulary
+from bert_serving.server.core.tokenization import (AddedToken, InputTemplate, Tokenizer, WordHashTokenizer,
+                                                   load_vocabulary)
 from bert_serving.server.errors import ModelError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##want", "##ed", "runn", "##ing", "want", "the", "The",
@@ -33,22 +34,24 @@ CJK = ["\u4e00-\u9fff", "\u3400-\u4dbf", "\U00020000-\U0002a6df", "\U0002a700-\U
        "\U0002b820-\U0002ceaf", "\uf900-\ufaff", "\U0002f800-\U0002fa1f"]
 
 
-def reference(text, vocabulary, do_lower_case):
+def reference(text, vocabulary, do_lower_case, strip_accents=None, chinese=True):
     """Basic and WordPiece tokenizer, written after the description of Google's code, with Python's own Unicode."""
     clean = ""
     for c in text:
         if c in "\t\n\r" or unicodedata.category(c) == "Zs":
             clean += " "
-        elif ord(c) in (0, 0xFFFD) or unicodedata.category(c).startswith("C"):
+        elif ord(c) in (0, 0xFFFD) or unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs"):
             continue
-        elif any(block[0] <= c <= block[-1] for block in CJK):
+        elif chinese and any(block[0] <= c <= block[-1] for block in CJK):
             clean += f" {c} "
         else:
             clean += c
     words = []
     for word in clean.split():
         if do_lower_case:
-            word = "".join(c for c in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(c) != "Mn")
+            word = word.lower()
+        if do_lower_case if strip_accents is None else strip_accents:
+            word = "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")
         current = ""
         for c in word:
             if unicodedata.category(c).startswith("P") or (c.isascii() and not c.isalnum()):
@@ -85,6 +88,8 @@ def pieces(tokenizer, text):
     ("the" * 50, "[UNK]"),
     ("unwanted\x00 \ufffdthe\u200b", "un ##want ##ed the"),
     ("¿the。", "¿ the 。"),
+    ("the \u0378 the", "the [UNK] the"),               # Unassigned, as a new emoji is for an old Python.
+    ("the \ue000 the", "the the"),
     ("ΣΑΣ", "σας"),
     ("", ""),
     (" \u2028\n ", ""),
@@ -115,6 +120,67 @@ def test_every_character_equals_the_reference(tokenizer):
     wrong = [hex(ord(text[1])) for text, ids in zip(characters, mine)
              if tokenizer.tokens(ids) != reference(text, tokenizer.vocabulary, tokenizer.do_lower_case)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("do_lower_case", [True, False])
+@pytest.mark.parametrize("strip_accents", [True, False])
+@pytest.mark.parametrize("chinese", [True, False])
+@given(text=TEXTS)
+@settings(max_examples=50)
+def test_accents_and_chinese_characters_as_asked(vocabulary_path, do_lower_case, strip_accents, chinese, text):
+    tokenizer = Tokenizer(vocabulary_path, do_lower_case, strip_accents=strip_accents, tokenize_chinese_chars=chinese)
+    text = text + " Café 我爱 我" + text
+    assert pieces(tokenizer, text) == reference(text, tokenizer.vocabulary, do_lower_case, strip_accents, chinese)
+    long = text + "我" * 2000 + "the"
+    assert tokenizer.encode([long], 4)[0][:4] == tokenizer.encode([long], 100_000)[0][:4]
+
+
+# ---- tokens that are found in texts ----------------------------------------------------------------------------------
+
+def test_special_tokens_in_texts_if_asked(vocabulary_path):
+    tokenizer = Tokenizer(vocabulary_path, special_tokens_in_text=True, special_tokens=("[PAD]", "[MASK]"))
+    assert pieces(tokenizer, "the[MASK] want [SEP]\ud800[mask] [PAD]") == [
+        "the", "[MASK]", "want", "[SEP]", "[", "mask", "]", "[PAD]"]
+    assert pieces(tokenizer, "unwanted, running") == pieces(Tokenizer(vocabulary_path), "unwanted, running")
+
+
+ADDED = [AddedToken(content="covid19", number=900, normalized=True),
+         AddedToken(content="[ENT]", number=901), AddedToken(content="new York", number=902),
+         AddedToken(content="run", number=903, single_word=True)]
+
+
+def test_added_tokens_are_found(vocabulary_path):
+    tokenizer = Tokenizer(vocabulary_path, added_tokens=ADDED)
+    assert pieces(tokenizer, "the Covid19, [ENT]the [ent] new York run rung") == [
+        "the", "covid19", ",", "[ENT]", "the", "[", "e", "##n", "##t", "]", "new York", "run", "r", "##u", "##n", "##g"]
+    assert tokenizer.lookup(["covid19", "[ENT]"]) == [900, 901]
+
+
+@given(words=st.lists(st.sampled_from(["[ENT]", "new York", "the ", "covid19", "我", ", ", " " * 500, "x" * 150]),
+                      max_size=40), limit=st.integers(1, 8))
+def test_added_tokens_are_never_cut(vocabulary_path, words, limit):
+    for added in (ADDED, ADDED[:2]):
+        tokenizer = Tokenizer(vocabulary_path, added_tokens=added)
+        text = "".join(words) * 8
+        assert tokenizer.encode([text], limit)[0][:limit] == tokenizer.encode([text], 100_000)[0][:limit]
+
+
+# ---- prompts and lower case ------------------------------------------------------------------------------------------
+
+def test_lower_casing_first_keeps_accents(vocabulary_path):
+    assert pieces(Tokenizer(vocabulary_path, False, lower_first=True), "THE CAFÉ") == ["the", "café"]
+    tokenizer = Tokenizer(vocabulary_path, False, lower_first=True, added_tokens=ADDED)
+    assert pieces(tokenizer, "THE [ENT], Covid19 CAFÉ [ent]") == [
+        "the", "[ENT]", ",", "covid19", "café", "[", "e", "##n", "##t", "]"]
+
+
+def test_the_length_of_a_prompt(vocabulary_path):
+    assert Tokenizer(vocabulary_path).prompt_length == 0
+    assert Tokenizer(vocabulary_path, prompt="the want: ").prompt_length == len(["[CLS]", "the", "want", ":"])
+    bare = InputTemplate((), (), ())
+    assert Tokenizer(vocabulary_path, template=bare, prompt="the want").prompt_length == 2
+    assert Tokenizer(vocabulary_path, template=bare, prompt="the [MASK]", special_tokens=["[MASK]"],
+                     special_tokens_in_text=True).prompt_length == 1
 
 
 def test_a_lone_surrogate_counts_as_no_character(tokenizer):
@@ -208,7 +274,7 @@ def test_word_hash_is_the_same_everywhere():
     assert tokenizer.lookup(["hello"]) == WordHashTokenizer().encode(["hello"], 9)[0]
     assert tokenizer.tokens(tokenizer.encode(["hello world"], 9)[0]) == ["hello", "world"]
     assert tokenizer.lookup(["[CLS]", "[SEP]", "[UNK]"]) == [1, 2, 3] == [
-        *tokenizer.before, *tokenizer.after, tokenizer.lookup(["[UNK]"])[0]]
+        *tokenizer.single.before, *tokenizer.single.after, tokenizer.lookup(["[UNK]"])[0]]
 
 
 @given(text=st.text(st.characters(exclude_categories=[])), limit=st.integers(1, 5))

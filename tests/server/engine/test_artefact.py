@@ -11,11 +11,13 @@ import pytest
 
 from bert_serving.client import checks
 from bert_serving.server.config import PoolingStrategy, ServerConfig
+from bert_serving.server.core.tokenizer_settings import TokenizerSettings
 from bert_serving.server.engine import artefact, quiet
 from bert_serving.server.engine.backends import BACKENDS, backend, graph
 from bert_serving.server.engine.base import VECTOR_OPTIONS, EngineSettings
 from bert_serving.server.engine.cache import read_manifest
 from bert_serving.server.engine.models import resolve
+from bert_serving.server.engine.pipeline import Normalize
 from bert_serving.server.errors import EngineError, ModelError
 
 
@@ -195,13 +197,16 @@ def test_heads(tiny, tmp_path, num_labels, strategy, message):
 OTHER = {
     "engine": "graph", "pooling_layer": (-1,), "pooling_strategy": "CLS_POOLED", "num_labels": 3, "precision": "int8",
     "max_seq_len": 100, "no_position_embeddings": True, "max_position_embeddings": 128, "model_dir": "elsewhere",
-    "vocabulary": "other.txt", "do_lower_case": False, "hidden_size": 9, "mask_cls_sep": True, "no_special_token": True,
+    "tokenizer": TokenizerSettings(file="other.txt"), "include_prompt": False, "stages": (Normalize(),),
+    "scores": "identity", "normalize": True, "prompt_name": "query", "special_tokens_in_text": True,
+    "do_lower_case": False, "hidden_size": 9, "mask_cls_sep": True, "no_special_token": True,
     "xla": True, "artefact": "there", "device": 3, "gpu_memory_fraction": 0.1, "num_threads": 7,
 }
 """Another value for each field; the content of config_file and checkpoint is changed instead."""
 
 EXCUSED = {
-    "vocabulary": "the model's, which model_name and the golden sentences tell apart", "xla": "only how, not what",
+    **dict.fromkeys(("tokenizer", "include_prompt", "stages", "scores"),
+                    "the model's, which model_name and the golden sentences tell apart"), "xla": "only how, not what",
     "artefact": "what all of this is about", "device": "only where", "gpu_memory_fraction": "only where",
     "num_threads": "only how fast"}
 
@@ -216,7 +221,7 @@ def test_an_artefacts_key_holds_the_fields_that_say_so_and_no_other(tiny, tmp_pa
     def paths():
         """With each backend, for a field may matter to one of them alone."""
         return [artefact.artefact_path(dataclasses.replace(settings, **({} if field.name == "engine" else {
-            "engine": name})), tmp_path) for name in BACKENDS if backend(name).needs_model]
+            "engine": name})), tmp_path) for name in BACKENDS if backend(name).encodes]
 
     settings = base
     before = paths()

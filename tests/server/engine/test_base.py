@@ -6,15 +6,19 @@ import pytest
 
 from bert_serving.server import golden
 from bert_serving.server.core.tokenization import Tokenizer, WordHashTokenizer
+from bert_serving.server.core.tokenizer_settings import TokenizerSettings
 from bert_serving.server.engine import backends, base
 from bert_serving.server.engine.base import Engine, EngineSettings
+from bert_serving.server.engine.pipeline import Normalize, Truncate
 from bert_serving.server.errors import EngineError
 
 SETTINGS = EngineSettings(engine="echo", hidden_size=8)
 
 
 def test_settings_cross_a_process_border():
-    settings = EngineSettings(engine="graph", model_dir="x", pooling_layer=(-1, -2), max_seq_len=None, precision="fp16")
+    settings = EngineSettings(engine="graph", model_dir="x", pooling_layer=(-1, -2), max_seq_len=None, precision="fp16",
+                              tokenizer=TokenizerSettings(file="vocab.txt", prompt="query: "), scores="sigmoid",
+                              stages=(Normalize(source="modules.json"), Truncate(size=2)))
     assert EngineSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
 
 
@@ -27,8 +31,8 @@ def test_max_length(given, positions, expected):
 def test_tokenizers(tmp_path):
     (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\nA\n")
     assert isinstance(base.create_tokenizer(SETTINGS), WordHashTokenizer)
-    tokenizer = base.create_tokenizer(EngineSettings(engine="echo", vocabulary=str(tmp_path / "vocab.txt"),
-                                                     do_lower_case=False))
+    tokenizer = base.create_tokenizer(EngineSettings(
+        engine="echo", tokenizer=TokenizerSettings(file=str(tmp_path / "vocab.txt"), do_lower_case=False)))
     assert isinstance(tokenizer, Tokenizer) and tokenizer.encode(["A"], 9) == [[3]]
 
 

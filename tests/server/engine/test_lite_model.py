@@ -1,4 +1,5 @@
 """The converted encoder: what it takes and gives, in which shapes, and what is kept beside it."""
+import dataclasses
 import stat
 from collections import Counter
 
@@ -16,8 +17,8 @@ INTERPRETER = "ai_edge_litert.interpreter"
 @pytest.fixture(scope="module")
 def encoder(tiny_dir):
     """The encoder of a tiny model, both outer layers asked for."""
-    from bert_serving.server.engine.weights import SafetensorsCheckpoint
-    checkpoint = SafetensorsCheckpoint(tiny_dir / "model.safetensors", ARCHITECTURE)
+    from bert_serving.server.engine.weights import HuggingFaceCheckpoint
+    checkpoint = HuggingFaceCheckpoint(tiny_dir / "model.safetensors", ARCHITECTURE)
     _, spec = from_file(tiny_dir / "config.json")
     largest = lite_model.observe(spec, checkpoint.read_as, [0, 2])
     return {"fp32": lite_model.convert(spec, checkpoint.read_as, [0, 2]),
@@ -114,3 +115,30 @@ def test_files(tiny, tmp_path, alone):
     assert {path.name for path in tmp_path.iterdir()} == {
         lite_model.ENCODER, *([lite_model.ALONE] if alone else [])}
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("case", ["modernbert", "qwen3"])
+def test_head_by_head_is_the_same(golden, case):
+    """Models for many tokens compute long sequences so; here grouped heads, windows and causal ones, too."""
+    from bert_serving.server.engine.weights import HuggingFaceCheckpoint
+    directory = golden / "architectures" / case
+    architecture, spec = from_file(directory / "config.json")
+    read = HuggingFaceCheckpoint(directory / "model.safetensors", architecture).read_as
+    many = dataclasses.replace(spec, positions=dataclasses.replace(
+        spec.positions, max_length=lite_model.MANY_TOKENS + 9))
+    arrays = {name: read(name) for name in rows.arrays_for(spec, PoolingStrategy.NONE)}
+    inputs = rows.Inputs(spec, arrays, 40).of(rows.sample_layout(spec, 1, 40, alone=True))
+    layer = [spec.num_layers - 1]
+    together, apart = (lite_model.convert(found, read, layer, alone=True) for found in (spec, many))
+    assert len(apart) != len(together), "nothing is unrolled"
+    results = []
+    for model in (together, apart):
+        interpreter = pytest.importorskip(INTERPRETER).Interpreter(model_content=model)
+        for detail in interpreter.get_input_details():
+            interpreter.resize_tensor_input(detail["index"], inputs[detail["name"].partition(":")[0]].shape)
+        interpreter.allocate_tensors()
+        for detail in interpreter.get_input_details():
+            interpreter.set_tensor(detail["index"], inputs[detail["name"].partition(":")[0]])
+        interpreter.invoke()
+        results.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    assert np.abs(results[0] - results[1]).max() < 1e-5 * np.abs(results[0]).max()

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert_serving.server.config import PoolingStrategy
-from bert_serving.server.engine.pooling import GRAPH_POOLING, HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING
+from bert_serving.server.engine.pooling import (GRAPH_POOLING, HEAD_STRATEGIES, POOLER_STRATEGIES, POOLING, graph_pool,
+                                                pool)
 
 HIDDEN = np.array([[1, -1], [2, 5], [3, 0], [7, 7], [9, -9]], np.float32)  # two sequences of three and two tokens
 CU_SEQLENS = np.array([0, 3, 5])
@@ -19,6 +20,8 @@ MASK = np.array([0, 1, 0, 0, 0])                       # as -mask_cls_sep makes 
     ("REDUCE_MEAN_MAX", [[2, 4 / 3, 3, 5], [8, -1, 9, 7]], [[2, 5, 2, 5], [0, 0, -1e30, -1e30]]),
     ("CLS_TOKEN", [[1, -1], [7, 7]], [[1, -1], [7, 7]]),
     ("SEP_TOKEN", [[3, 0], [9, -9]], [[3, 0], [9, -9]]),
+    ("REDUCE_MEAN_SQRT_LEN", [[6 / 3 ** .5, 4 / 3 ** .5], [16 / 2 ** .5, -2 / 2 ** .5]], [[2, 5], [0, 0]]),
+    ("WEIGHTED_MEAN", [[14 / 6, 9 / 6], [25 / 3, -11 / 3]], [[2, 5], [0, 0]]),
 ])
 def test_formulas(name, expected, masked):
     pool = POOLING[PoolingStrategy[name]]
@@ -26,6 +29,15 @@ def test_formulas(name, expected, masked):
     assert np.allclose(pool(HIDDEN, CU_SEQLENS, np.ones(5, int)), expected)
     rows = pool(HIDDEN, CU_SEQLENS, MASK)
     assert np.allclose(rows, masked) and rows.dtype == np.float32
+
+
+def test_several_are_joined_in_their_order():
+    import tensorflow as tf
+    chosen = [PoolingStrategy.LAST_TOKEN, PoolingStrategy.REDUCE_MEAN]
+    rows = pool(chosen, HIDDEN[:3], CU_SEQLENS[:2], None)
+    assert np.allclose(rows, [[3, 0, 2, 4 / 3]])
+    assert np.array_equal(pool(chosen[:1], HIDDEN, CU_SEQLENS, None), [[3, 0], [9, -9]])
+    assert np.allclose(graph_pool(chosen, tf.constant(HIDDEN[None, :3]), tf.ones((1, 3)), tf.constant([3])), rows)
 
 
 def test_none_is_missing():

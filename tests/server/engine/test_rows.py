@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bert_serving.server.config import PoolingStrategy
-from bert_serving.server.engine import rows
+from bert_serving.server.engine import positions, rows
 from bert_serving.server.engine.base import EngineSettings
-from bert_serving.server.engine.spec import Embeddings, EncoderSpec, RotaryPositions
+from bert_serving.server.engine.spec import WORDS, Attention, Embeddings, EncoderSpec, RotaryPositions
 
 
 @pytest.mark.parametrize("strategy, more", [
@@ -23,6 +23,18 @@ def test_tables_that_an_encoder_does_not_have_are_not_looked_up():
     spec = EncoderSpec(vocab_size=9, embeddings=Embeddings(token_types=0),
                        positions=RotaryPositions(thetas=(1e4,) * 12, max_length=99))
     assert rows.arrays_for(spec, PoolingStrategy.REDUCE_MEAN) == ("embeddings/words",)
+
+
+def test_angles_are_made_when_a_sequence_has_so_many_positions():
+    """A configuration may speak of ten million, whose angles would take gigabytes of each worker."""
+    spec = EncoderSpec(vocab_size=9, hidden_size=16, attention=Attention(heads=2), embeddings=Embeddings(token_types=0),
+                       positions=RotaryPositions(thetas=(100.0,) * 12, max_length=10_000_000))
+    inputs = rows.Inputs(spec, {WORDS: np.ones((9, 16), np.float32)}, 10_000_000)
+    for width in (5, 700, 40):
+        found = inputs.of(rows.sample_layout(spec, 1, width, True))
+        expected = positions.rotary_table(100.0, 8, width)
+        assert np.array_equal(found["cosine_0"], expected[0]) and np.array_equal(found["sine_0"], expected[1])
+    assert sum(array.nbytes for pair in inputs._angles for array in pair) < 100_000
 
 
 def test_arrays_are_written_as_they_are(tiny, tmp_path):

@@ -4,8 +4,9 @@ from math import prod
 
 import pytest
 
-from bert_serving.server.engine.spec import (AlibiPositions, Attention, Departure, Embeddings, EncoderSpec, Mlp, Norm,
-                                             RelativePositions, RotaryPositions, TablePositions, layer_of, variables)
+from bert_serving.server.engine.spec import (Attention, Departure, DisentangledPositions, Embeddings, EncoderSpec, Head,
+                                             Mlp, Norm, Placement, RelativePositions, RotaryPositions, TablePositions,
+                                             layer_of, variables)
 
 BERT = EncoderSpec(vocab_size=30522)
 
@@ -51,14 +52,29 @@ def test_variables_of_a_tiny_model(tiny):
     ({"embeddings": Embeddings(size=128)}, ["embeddings/projection/kernel"], []),
     ({"positions": RotaryPositions(thetas=(1e4,), max_length=9)}, [], ["embeddings/positions"]),
     ({"positions": RelativePositions()}, ["relative_positions", "embeddings/positions"], []),
+    ({"positions": DisentangledPositions(buckets=8, max_distance=64, max_length=64)},
+     ["relative_positions", "relative_positions/norm/gamma"], ["embeddings/positions"]),
+    ({"norm": Norm(placement=Placement.AROUND, first=False)}, ["layers/0/attention/output_norm/gamma",
+                                                               "layers/1/attention/norm/gamma"],
+     ["layers/0/attention/norm/gamma"]),
     ({"norm": Norm(bias=False, final=True)}, ["final_norm/gamma"], ["final_norm/beta", "layers/0/mlp/norm/beta"]),
     ({"attention": Attention(bias=False, qk_norm=True)}, ["layers/3/attention/key_norm/gamma"],
      ["layers/3/attention/key/bias"]),
-    ({"mlp": Mlp(gated=True, bias=False)}, ["layers/3/mlp/gate/kernel"], ["layers/3/mlp/up/bias"]),
-    ({"layer_weights": (0,) * 12}, ["layers/0/mlp/up/kernel"], ["layers/1/mlp/up/kernel"])])
+    ({"mlp": Mlp(gated=True, bias=False)}, ["layers/3/mlp/gate/kernel", "layers/3/mlp/down/bias"],
+     ["layers/3/mlp/up/bias"]),
+    ({"layer_weights": ("0.1",) * 12}, ["layers/0.1/mlp/up/kernel"], ["layers/0/mlp/up/kernel"])])
 def test_variables_follow_the_spec(changes, there, missing):
     found = variables(replace(BERT, **changes))
     assert set(there) <= set(found) and not set(missing) & set(found)
+
+
+@pytest.mark.parametrize("head, there, missing", [
+    (Head(pooler=True), {"pooler/kernel", "pooler/bias"}, {"head/dense/kernel"}),
+    (Head(), {"head/dense/kernel", "head/dense/bias"}, {"pooler/kernel", "head/norm/gamma"}),
+    (Head(bias=False, norm=True), {"head/dense/kernel", "head/norm/gamma"}, {"head/dense/bias"})])
+def test_variables_of_a_head(head, there, missing):
+    found = variables(replace(BERT, head=head), num_labels=3)
+    assert found["head/weights"] == (3, 768) and there <= set(found) and not missing & set(found)
 
 
 def test_grouped_heads_have_fewer_keys():
@@ -69,29 +85,32 @@ def test_grouped_heads_have_fewer_keys():
 
 
 def test_layer_of():
-    assert (layer_of("layers/11/mlp/up/kernel"), layer_of("pooler/kernel")) == (11, None)
+    assert [layer_of(name) for name in ("layers/11/mlp/up/kernel", "layers/2.1/mlp/up/kernel", "pooler/kernel")] == [
+        11, 2, None]
 
 
 # ---- departures ------------------------------------------------------------------------------------------------------
 
 DEPARTURES = {
-    "vocab_size": None, "hidden_size": None, "num_layers": None, "pooler": None,  # sizes, and what is after the encoder
+    "vocab_size": None, "hidden_size": None, "num_layers": None,  # sizes
+    "pooler": None, "head": None,  # what is after the encoder
     "embeddings.token_types": {0: Departure.NO_TOKEN_TYPES}, "embeddings.size": {128: Departure.PROJECTED_EMBEDDINGS},
     "embeddings.scale": {2.0: Departure.SCALED_EMBEDDINGS},
     "embeddings.norm": {False: Departure.UNNORMALIZED_EMBEDDINGS},
     "positions": {TablePositions(rows=514, first=2): Departure.POSITION_OFFSET,
                   RotaryPositions(thetas=(1e4,), max_length=9): Departure.ROTARY_POSITIONS,
                   RelativePositions(): Departure.RELATIVE_POSITIONS,
-                  AlibiPositions(slopes=(1.0,), max_length=9): Departure.ALIBI_POSITIONS},
+                  DisentangledPositions(buckets=8, max_distance=64, max_length=64): Departure.DISENTANGLED_POSITIONS},
     "norm.eps": None, "norm.rms": {True: Departure.RMS_NORM}, "norm.bias": {False: Departure.NORM_WITHOUT_BIAS},
-    "norm.before": {True: Departure.NORM_BEFORE}, "norm.final": {True: Departure.FINAL_NORM},
+    "norm.placement": {Placement.BEFORE: Departure.NORM_BEFORE, Placement.AROUND: Departure.NORM_AROUND},
+    "norm.first": {False: Departure.NO_FIRST_NORM}, "norm.final": {True: Departure.FINAL_NORM},
     "attention.heads": None, "attention.key_value_heads": {4: Departure.GROUPED_HEADS},
     "attention.head_size": {32: Departure.HEAD_SIZE}, "attention.bias": {False: Departure.ATTENTION_WITHOUT_BIAS},
-    "attention.causal": {True: Departure.CAUSAL}, "attention.windows": {(8,) * 12: Departure.WINDOWS},
-    "attention.qk_norm": {True: Departure.QK_NORM},
+    "attention.scale": {0.5: Departure.ATTENTION_SCALE}, "attention.causal": {True: Departure.CAUSAL},
+    "attention.windows": {(8,) * 12: Departure.WINDOWS}, "attention.qk_norm": {True: Departure.QK_NORM},
     "mlp.size": None, "mlp.activation": None,  # backends list activations by name
     "mlp.gated": {True: Departure.GATED_MLP}, "mlp.bias": {False: Departure.MLP_WITHOUT_BIAS},
-    "layer_weights": {(0,) * 12: Departure.SHARED_LAYERS},
+    "mlp.down_bias": {False: Departure.MLP_WITHOUT_DOWN_BIAS}, "layer_weights": {("0",) * 12: Departure.SHARED_LAYERS},
 }
 
 

@@ -1,43 +1,44 @@
-"""The encoder as a graph: its inputs, and the variables that it asks for. Vectors are in backends/test_graph.py."""
+"""Steps of the encoder that stand by themselves; whole encoders are compared in architectures/test_reference.py."""
 import numpy as np
 import pytest
 
-from bert_serving.server.config import PoolingStrategy
-from bert_serving.server.engine.spec import Embeddings, EncoderSpec, variables
-from bert_serving.server.engine.tf_encoder import FORMS, INPUTS, build_graph
+from bert_serving.server.engine import tf_encoder
 
 
-def build(spec, **options):
-    """The graph, and the names of the variables that it reads."""
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_skew(length):
+    """Row i of the result is what distances i - 0, i - 1 ... have, which lie in descending order."""
+    by_distance = np.random.default_rng(0).normal(size=(2, 3, length, 2 * length - 1)).astype(np.float32)
+    found = tf_encoder.skew(by_distance).numpy()
+    for query in range(length):
+        for key in range(length):
+            assert np.array_equal(found[:, :, query, key], by_distance[:, :, query, length - 1 - (query - key)])
+
+
+def test_rotate():
+    """A turn of the plane: pairs of numbers as complex ones."""
+    random = np.random.default_rng(0)
+    inputs, angles = random.normal(size=(4, 6)), random.normal(size=(4, 3))
+    turned = (inputs[:, :3] + 1j * inputs[:, 3:]) * np.exp(1j * angles)
+    found = tf_encoder.rotate(inputs, np.cos(angles), np.sin(angles)).numpy()
+    assert np.abs(found - np.concatenate([turned.real, turned.imag], 1)).max() < 1e-12
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("heads, size", [(1, 7), (2, 7), (4, 16)])
+def test_products_with_a_table(heads, size):
+    """With one head, TensorFlow's own broadcasting ended the process within some twenty of such batches."""
     import tensorflow as tf
-    read = set()
 
-    def constant(name, dtype, *beside):
-        read.update((name, *beside))
-        arrays = [np.zeros(variables(spec, pooler=True, num_labels=2)[each]) for each in (name, *beside)]
-        return tf.constant(np.concatenate(arrays, -1), dtype)
-
-    return build_graph(spec, constant, **{"strategy": PoolingStrategy.REDUCE_MEAN, "layers": [-1], **options}), read
-
-
-@pytest.mark.parametrize("strategy, more", [("REDUCE_MEAN", {}), ("CLS_POOLED", {"pooler": True}),
-                                            ("CLASSIFICATION", {"pooler": True, "num_labels": 2})])
-@pytest.mark.parametrize("token_types", [0, 2])
-def test_it_reads_the_variables_that_the_spec_has(tiny, strategy, more, token_types):
-    spec = EncoderSpec(vocab_size=9, hidden_size=24, num_layers=2, embeddings=Embeddings(token_types=token_types))
-    graph, read = build(spec, strategy=PoolingStrategy[strategy])
-    assert read == set(variables(spec, **more))
-    assert {node.name for node in graph.as_graph_def().node if node.op == "Placeholder"} == set(INPUTS)
-
-
-def test_layers_above_the_last_one_wanted_are_left_out():
-    spec = EncoderSpec(vocab_size=9, hidden_size=24, num_layers=3)
-    _, read = build(spec, layers=[0])
-    assert not {name for name in read if name.startswith("layers/1/")}
-
-
-@pytest.mark.parametrize("precision", FORMS)
-def test_a_graph_holds_the_forms_of_its_precision(precision):
-    graph, _ = build(EncoderSpec(vocab_size=9, hidden_size=24, num_layers=1), precision=precision)
-    names = {node.name for node in graph.as_graph_def().node}
-    assert names & {form for forms in FORMS.values() for form in forms} == set(FORMS[precision])
+    with tf.Graph().as_default() as graph:
+        inputs = tf.compat.v1.placeholder(tf.float32, [None, heads, None, size])
+        table = tf.compat.v1.placeholder(tf.float32, [heads, None, size])
+        result = tf_encoder.with_table(inputs, table)
+    random = np.random.default_rng(0)
+    with tf.compat.v1.Session(graph=graph) as session:
+        for _ in range(60):
+            sequences, length = random.integers(1, 24), random.integers(4, 64)
+            given = random.normal(size=(sequences, heads, length, size)).astype(np.float32)
+            rows = random.normal(size=(heads, 2 * length - 1, size)).astype(np.float32)
+            found = session.run(result, {inputs: given, table: rows})
+            np.testing.assert_allclose(found, given @ rows.transpose(0, 2, 1), atol=1e-5)

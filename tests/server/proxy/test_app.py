@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from bert_serving.client.errors import (BY_CODE, BertServingError, DeadlineError, OverloadedError, RequestError,
                                         UnprocessableError)
+from bert_serving.server.core.tokenizer_settings import TokenizerSettings
 from bert_serving.server.proxy.app import create_app
 from bert_serving.server.proxy.orders import ServedModel
 
@@ -74,8 +75,9 @@ def test_tokenize(http, fake):
 
 
 def test_tokenize_gives_ids_if_there_is_a_vocabulary(fake, tmp_path):
-    (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\n")
-    http = create_app(fake, fake, told(model=ServedModel(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
+    (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\n[UNK]\n")
+    settings = TokenizerSettings(file=str(tmp_path / "vocab.txt"))
+    http = create_app(fake, fake, told(model=ServedModel(tokenizer=settings))).test_client()
     response = http.post("/tokenize", json={"texts": [["hello", "hello"]], "is_tokenized": True})
     assert strict(response)["ids"] == [[0, 2, 2, 1]]
     assert fake.call == {"texts": [["hello", "hello"]], "is_tokenized": True}

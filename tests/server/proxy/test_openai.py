@@ -3,6 +3,7 @@ from base64 import b64decode
 
 import numpy as np
 import pytest
+from bert_serving.server.core.tokenizer_settings import TokenizerSettings
 from bert_serving.server.proxy.app import create_app
 from bert_serving.server.proxy.openai import unit
 from bert_serving.server.proxy.orders import ServedModel
@@ -92,8 +93,9 @@ def test_what_is_wrong_is_named(http, body, param, said):
 
 @pytest.fixture
 def with_vocabulary(fake, tmp_path):
-    (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\nyou\n")
-    return create_app(fake, fake, told(model=ServedModel(vocabulary=str(tmp_path / "vocab.txt")))).test_client()
+    (tmp_path / "vocab.txt").write_text("[CLS]\n[SEP]\nhello\nyou\n[UNK]\n")
+    settings = TokenizerSettings(file=str(tmp_path / "vocab.txt"))
+    return create_app(fake, fake, told(model=ServedModel(tokenizer=settings))).test_client()
 
 
 @pytest.mark.parametrize("given, texts", [([2, 3], [["hello", "you"]]), ([[0, 2, 1], [3]], [["hello"], ["you"]])])
@@ -106,7 +108,7 @@ def test_token_ids(with_vocabulary, fake, given, texts):
 def test_token_ids_of_another_vocabulary(with_vocabulary):
     response = with_vocabulary.post("/v1/embeddings", json={"input": [2, 15339]})
     assert response.status_code == 400
-    assert "15339 is no token id of the served model, which has 4" in strict(response)["error"]["message"]
+    assert "15339 is no token id of the served model, which has 5" in strict(response)["error"]["message"]
 
 
 def test_token_level_servers_have_no_embeddings(fake):
@@ -114,6 +116,16 @@ def test_token_level_servers_have_no_embeddings(fake):
     response = http.post("/v1/embeddings", json={"input": "a"})
     assert response.status_code == 400
     assert "-pooling_strategy is NONE" in strict(response)["error"]["message"]
+
+
+def test_scores_are_no_embeddings(fake):
+    http = create_app(fake, fake, told(model=ServedModel(gives_scores=True))).test_client()
+    response = http.post("/v1/embeddings", json={"input": "a"})
+    assert response.status_code == 400
+    assert strict(response)["error"] == {
+        "message": "this server's model gives scores, not embeddings; use /encode", "type": "invalid_request_error",
+        "param": None, "code": "bad_request"}
+    assert http.post("/encode", json={"id": 1, "texts": ["a"]}).status_code == 200
 
 
 def test_models(fake):

@@ -53,7 +53,7 @@ class ProbedServer:
 
     @property
     def precision(self) -> str:
-        return str(self.facts["precision"])
+        return str(self.facts.get("precision"))
 
 
 def probe(client: Client, sleep: Callable[[float], None] = time.sleep) -> ProbedServer:
@@ -75,8 +75,8 @@ def probe(client: Client, sleep: Callable[[float], None] = time.sleep) -> Probed
                         f"{counted(len(vectors), 'text')}; a bulk job needs one vector a text, so another "
                         f"-pooling_strategy than {_name(config.get('pooling_strategy'))}")
     sentences = 2 * most_workers(config) * (config.get("max_batch_size") or 256)
-    facts = json.loads(json.dumps({name: config.get(name) for name in SERVER}))
-    facts["pooling_strategy"] = _name(facts["pooling_strategy"])
+    facts = json.loads(json.dumps({name: config[name] for name in SERVER if name in config}))
+    facts["pooling_strategy"] = _name(facts.get("pooling_strategy"))
     return ProbedServer(facts, vectors, min(MAX_CHUNKS, max(MIN_CHUNKS, -(-sentences // CHUNK_RECORDS))))
 
 
@@ -229,8 +229,9 @@ class BulkJob:
         """What this job has not in common with an earlier one, in words."""
         before, now = ({**job["input"], **job["server"], "output": job["output"]},
                        {**self.spec.about, **server.facts, "output": self.spec.output.suffix})
+        # A server of an older version, or a job that it began, does not speak of all that today's has.
         different = [f"{name} was {before.get(name)}, and is {value}" for name, value in now.items()
-                     if before.get(name) != value]
+                     if before.get(name) != value and (name in before or name not in server.facts)]
         if job["input"]["digest"] != digest:
             different.append("the input's content is another")
         canaries = np.asarray(job["canaries"], server.canaries.dtype)

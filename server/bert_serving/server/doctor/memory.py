@@ -46,9 +46,11 @@ def estimate(model: Model, num_worker: int) -> MemoryNeed:
         return MemoryNeed(processes, 0, waiting, 0, "no workers on this host")
     backend = backends.backend(settings.engine)
     footprint = backend.footprint(settings)
-    if not backend.needs_model:
-        return MemoryNeed(processes + num_worker * footprint.worker, 0, waiting, 0, f"{num_worker} x "
-                          f"{_mb(footprint.worker)} for workers without a model, {_mb(processes)} for the rest")
+    if not backend.encodes:
+        return MemoryNeed(processes + footprint.libraries + num_worker * footprint.worker, 0, waiting, 0,
+                          f"{num_worker} x {_mb(footprint.worker)} for workers"
+                          + (f", {_mb(footprint.libraries)} that they share" if footprint.libraries else
+                             " without a model") + f", {_mb(processes)} for the rest")
     embeddings, encoder = _numbers(model)
     precision = PRECISIONS[settings.precision]
     weights = encoder * precision.weight_bytes * footprint.copies

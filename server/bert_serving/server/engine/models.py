@@ -6,7 +6,7 @@ length. Else the original server's defaults hold.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -14,18 +14,23 @@ from typing import Any
 
 from bert_serving.client.words import counted
 
-from ..config import FromModel, PoolingStrategy, ServerConfig
-from ..core.files import read_json
-from ..core.tokenization import load_vocabulary
+from ..config import FromModel, PoolingStrategy, ServerConfig, join_pooling
+from ..core.tokenizer_json import is_lower_casing
 from ..errors import ConfigError, ModelError
-from . import backends, library
-from .architectures import from_file
+from . import backends, classifier, library, modules, static_model
+from .architectures import Architecture, from_file
 from .artefact import check_weights, head
 from .base import EngineSettings
 from .cache import user_cache
-from .pooling import POOLER_STRATEGIES
+from .classifier import Classifier
+from .modules import SentenceFiles
+from .pipeline import Normalize, Pipeline, Stage, output_dimensions, skipped_for_tokens
+from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
 from .spec import EncoderSpec, variables
-from .weights import SafetensorsCheckpoint, is_safetensors, listing, tensorflow_checkpoint_files
+from .static_model import StaticFiles
+from .tokenizer_files import ModelTokenizer, check_ids, model_tokenizer
+from .weight_files import adapter_fault, find_weights, hint_for, is_hugging_face, wrong_content
+from .weights import HuggingFaceCheckpoint, listing
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +50,7 @@ class Model:
         layers_kept: encoder layers that are computed.
         num_parameters: numbers in the encoder, as it stands in the files.
         cache_dir: where what backends make of it is kept.
+        labels: names of the classes of a model with a head.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Model:
     layers_kept: int
     num_parameters: int
     cache_dir: Path
+    labels: tuple[str, ...] = ()
 
 
 def resolve(config: ServerConfig, on_gpu: bool = False) -> Model:
@@ -65,7 +72,7 @@ def resolve(config: ServerConfig, on_gpu: bool = False) -> Model:
     Args:
         on_gpu: some worker computes on a GPU.
     Raises:
-        ModelError: the model is not there, or its files do not make a model.
+        ModelError: the model is not there, or its files do not make a model, or ask for what is not computed.
         ConfigError: an option does not go with this model.
     """
     wanted = backends.requirements(config)
@@ -74,28 +81,71 @@ def resolve(config: ServerConfig, on_gpu: bool = False) -> Model:
     if config.engine != "auto" and config.model_dir is None and not backends.backend(config.engine).needs_model:
         return _without_model(config, wanted)
     path = locate(config.model_dir)
-    files = find(path, config)
-    architecture, spec = from_file(files.config_file)
+    says = modules.read(path, pooling_given=not isinstance(config.pooling_strategy, FromModel))
+    if (static := static_model.find(says)) is not None:
+        return _static(config, path, static)
+    config_file = _config_file(says.directory, config.config_name)
+    architecture, spec = from_file(config_file)
     backend, why = backends.choose(config.engine, replace(wanted, spec=spec))
     config = replace(config, engine=backend.name)
-    vocabulary = load_vocabulary(files.vocabulary, architecture.template)
-    _check_vocabulary(files, vocabulary, spec)
-    model_defaults = dict(_model_defaults(files, vocabulary))
-    config, provenance = _decide(config, model_defaults, spec)
-    settings = replace(_settings(config, spec), model_dir=str(path), config_file=str(files.config_file),
-                       checkpoint=str(files.checkpoint), vocabulary=str(files.vocabulary))
-    if is_safetensors(files.checkpoint):
-        check_weights(settings, SafetensorsCheckpoint(files.checkpoint, architecture), spec)
-    name = library.DEFAULT.name if config.model_dir is None else config.model_dir.rstrip("/").rpartition("/")[2]
-    return _model(name, path, spec, config, settings, provenance, why)
+    weights = find_weights(_weights_directory(says.directory, config), config.ckpt_name)
+    found = classifier.read(says)
+    decision = _Decision(config, says, spec, architecture, found)
+    tokenizer = _tokenizer(decision, architecture)
+    config = decision.settled()
+    settings = replace(
+        _settings(config, spec), model_dir=str(path), config_file=str(config_file), checkpoint=str(weights),
+        tokenizer=tokenizer.settings, include_prompt=says.include_prompt, stages=decision.stages(),
+        scores=found.activation if found is not None and config.pooling_strategy in HEAD_STRATEGIES else None)
+    if is_hugging_face(weights):
+        check_weights(settings, HuggingFaceCheckpoint(weights, architecture), spec)
+    Pipeline(settings.stages)                          # What cannot be read ends the start here, and no worker later.
+    model = _model(_name(config), path, spec, config, settings, decision.provenance, why)
+    return replace(model, labels=found.labels) if settings.scores is not None and found is not None else model
+
+
+def _name(config: ServerConfig) -> str:
+    return library.DEFAULT.name if config.model_dir is None else config.model_dir.rstrip("/").rpartition("/")[2]
+
+
+def _static(config: ServerConfig, path: Path, found: StaticFiles) -> Model:
+    """A model without an encoder.
+
+    Raises:
+        ModelError: its files do not make a model.
+        ConfigError: an option does not go with it.
+    """
+    static_model.check_options(config, found)
+    if objection := backends.backend("static").objection(backends.requirements(config)):
+        raise ConfigError(f"{path} is a static model ({found.source}), and the engine for those {objection}; leave "
+                          "that out")
+    config = replace(config, engine="static")
+    decision = _Decision(config, found.says, found.spec, None, None)
+    given = _given(config)
+    in_text = given["special_tokens_in_text"] is not False
+    settings, tokenizer = static_model.static_tokenizer(
+        found, do_lower_case=given["do_lower_case"], special_tokens_in_text=in_text, prompt=decision.prompt())
+    decision.take_tokenizer(is_lower_casing(tokenizer.normalizer), in_text,
+                            {name: "given" for name, value in given.items() if value is not None}, "tokenizer.json")
+    if isinstance(config.max_seq_len, FromModel):
+        decision.take("max_seq_len", *static_model.max_length(found, tokenizer))
+    stages, config = decision.stages(), decision.settled()
+    Pipeline(stages)
+    return Model(name=_name(config) or str(path), path=path, spec=found.spec, config=config,
+                 settings=replace(_settings(config, found.spec), model_dir=str(path), checkpoint=str(found.weights),
+                                  tokenizer=static_model.cut_to(settings, tokenizer, config.max_seq_len),
+                                  stages=stages),
+                 provenance=decision.provenance, engine_reason=f"{found.source} describes a static model",
+                 layers_kept=1, num_parameters=found.num_parameters, cache_dir=_cache_dir(config))
 
 
 def _without_model(config: ServerConfig, wanted: backends.Requirements) -> Model:
     """What a backend that needs no model serves."""
     backend, why = backends.choose(config.engine, wanted)
     spec = EncoderSpec(vocab_size=1 << 20, hidden_size=EngineSettings.hidden_size)
-    config, provenance = _decide(config, {}, spec)
-    return _model(backend.name, None, spec, config, _settings(config, spec), provenance, why)
+    decision = _Decision(config, None, spec, None, None)
+    config = decision.settled()
+    return _model(backend.name, None, spec, config, _settings(config, spec), decision.provenance, why)
 
 
 def _model(name: str, path: Path | None, spec: EncoderSpec, config: ServerConfig, settings: EngineSettings,
@@ -105,7 +155,11 @@ def _model(name: str, path: Path | None, spec: EncoderSpec, config: ServerConfig
                  provenance=provenance, engine_reason=engine_reason,
                  layers_kept=spec.layers_needed(config.pooling_layer, config.pooling_strategy in POOLER_STRATEGIES),
                  num_parameters=sum(map(prod, shapes.values())),
-                 cache_dir=Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs"))
+                 cache_dir=_cache_dir(config))
+
+
+def _cache_dir(config: ServerConfig) -> Path:
+    return Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs")
 
 
 def _settings(config: ServerConfig, spec: EncoderSpec) -> EngineSettings:
@@ -113,29 +167,14 @@ def _settings(config: ServerConfig, spec: EncoderSpec) -> EngineSettings:
         engine=config.engine, do_lower_case=config.do_lower_case, max_seq_len=config.max_seq_len,
         max_position_embeddings=spec.max_length, hidden_size=spec.hidden_size,
         pooling_layer=tuple(config.pooling_layer), pooling_strategy=config.pooling_strategy.name,
-        mask_cls_sep=config.mask_cls_sep, no_special_token=config.no_special_token,
+        normalize=config.normalize, prompt_name=config.prompt_name,
+        special_tokens_in_text=config.special_tokens_in_text, mask_cls_sep=config.mask_cls_sep,
+        no_special_token=config.no_special_token,
         no_position_embeddings=config.no_position_embeddings, num_labels=config.num_labels,
         precision=str(config.precision), xla=config.xla, gpu_memory_fraction=config.gpu_memory_fraction)
 
 
 # ---- the files -------------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """Where things are.
-
-    Attributes:
-        root: the model's directory.
-        directory: the one with the encoder, the same but for older sentence-transformers models.
-        checkpoint: a safetensors file, or the prefix of a TensorFlow 1 checkpoint.
-    """
-
-    root: Path
-    directory: Path
-    config_file: Path
-    vocabulary: Path
-    checkpoint: Path
-
 
 def locate(model_dir: str | None) -> Path:
     """The directory that -model_dir means: a path, or a model's name; None is the embedded default model.
@@ -166,25 +205,49 @@ def directory_or_name(model_dir: str | None) -> Path | str:
                      "bert-serving-model list shows the names")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Where things are.
+
+    Attributes:
+        root: the model's directory.
+        directory: the one with the encoder, the same but for older sentence-transformers models.
+        checkpoint: a file of weights, the index of several, or the prefix of a TensorFlow 1 checkpoint.
+    """
+
+    root: Path
+    directory: Path
+    config_file: Path
+    checkpoint: Path
+
+    @property
+    def vocabulary(self) -> Path:
+        return self.directory / "vocab.txt"
+
+
 def find(root: Path, config: ServerConfig | None = None) -> ModelFiles:
-    """The files of a model in Google's or in Hugging Face's format.
+    """The files of a model in any format.
 
     Raises:
         ModelError: naming what is missing.
     """
     config = config or ServerConfig()
-    directory = _encoder_directory(root)
-    config_file = _config_file(directory, config.config_name)
-    vocabulary = directory / "vocab.txt"
-    if not vocabulary.is_file():
-        raise ModelError(f"{directory} has no vocab.txt; it holds {_content(directory)}")
-    weights = directory
-    if config.tuned_model_dir is not None:
-        weights = Path(config.tuned_model_dir).expanduser().absolute()
-        if not weights.is_dir():
-            raise ModelError(f"-tuned_model_dir {config.tuned_model_dir}: there is no such directory")
-    return ModelFiles(root=root, directory=directory, config_file=config_file, vocabulary=vocabulary,
-                      checkpoint=_checkpoint(weights, config.ckpt_name))
+    directory = modules.read(root, pooling_given=True).directory
+    return ModelFiles(root=root, directory=directory, config_file=_config_file(directory, config.config_name),
+                      checkpoint=find_weights(_weights_directory(directory, config), config.ckpt_name))
+
+
+def _weights_directory(directory: Path, config: ServerConfig) -> Path:
+    """
+    Raises:
+        ModelError: -tuned_model_dir is none.
+    """
+    if config.tuned_model_dir is None:
+        return directory
+    tuned = Path(config.tuned_model_dir).expanduser().absolute()
+    if not tuned.is_dir():
+        raise ModelError(f"-tuned_model_dir {config.tuned_model_dir}: there is no such directory")
+    return tuned
 
 
 def _config_file(directory: Path, name: str | FromModel) -> Path:
@@ -196,193 +259,224 @@ def _config_file(directory: Path, name: str | FromModel) -> Path:
     """
     usual = [name.fallback, "config.json"] if isinstance(name, FromModel) else [name]
     for candidate in usual:
-        if (directory / candidate).is_file():
-            return directory / candidate
+        path = directory / candidate
+        if path.is_file():
+            if wrong := wrong_content(path):
+                raise ModelError(f"{path} {wrong}")
+            return path
     if isinstance(name, FromModel):
+        if fault := adapter_fault(directory):
+            raise ModelError(fault)
         raise ModelError(f"{directory} has neither {usual[0]} (Google's format) nor {usual[1]} (Hugging Face's); it "
-                         f"holds {_content(directory)}")
+                         f"holds {_content(directory)}{hint_for(directory)}")
     raise ModelError(f"-config_name {name}: {directory} has no such file, and holds {_content(directory)}; give the "
                      "name of one of them, or leave it out")
-
-
-def _checkpoint(directory: Path, given: str | FromModel) -> Path:
-    """
-    Args:
-        given: name of a safetensors file, or prefix of a TensorFlow checkpoint; FromModel: the usual ones are looked
-            for.
-    Raises:
-        ModelError: there is none, or not all of it.
-    """
-    name = str(given.fallback if isinstance(given, FromModel) else given)
-    if is_safetensors(name):
-        if (directory / name).is_file():
-            return directory / name
-        raise ModelError(f"-ckpt_name {name}: {directory} has no such file, and holds {_content(directory)}; give the "
-                         "name of one of them, or leave it out")
-    prefix, safetensors = directory / name, directory / "model.safetensors"
-    if isinstance(given, FromModel) and not Path(f"{prefix}.index").is_file():
-        if safetensors.is_file():
-            return safetensors
-        if (directory / "pytorch_model.bin").is_file():
-            raise ModelError(f"{directory} has its weights in pytorch_model.bin only, which is a pickle and can run "
-                             "any code; save the model as model.safetensors")
-        if (directory / "model.safetensors.index.json").is_file():
-            raise ModelError(f"{directory} has its weights in several safetensors files; save them as one "
-                             "model.safetensors")
-    try:
-        tensorflow_checkpoint_files(prefix)
-    except ModelError as error:
-        if isinstance(given, FromModel):
-            raise
-        raise ModelError(f"-ckpt_name {name}: {error.message}; give the prefix of one that is there, or leave it "
-                         "out") from None
-    return prefix
-
-
-def _encoder_directory(root: Path) -> Path:
-    for module in _modules(root):
-        if _kind(module) == "Transformer":
-            directory = (root / str(module.get("path", ""))).resolve()
-            if directory.is_relative_to(root.resolve()) and directory.is_dir():
-                return directory if directory != root.resolve() else root
-    return root
-
-
-def _modules(root: Path) -> list[dict[str, Any]]:
-    """What a sentence-transformers directory says it is made of."""
-    return [module for module in _read_json(root / "modules.json", list) or [] if isinstance(module, dict)]
-
-
-def _kind(module: dict[str, Any]) -> str:
-    return str(module.get("type", "")).rpartition(".")[2]
 
 
 def _content(directory: Path) -> str:
     return listing(sorted(path.name for path in directory.iterdir()), 12) or "nothing"
 
 
-def _read_json(path: Path, kind: type = dict) -> Any:
-    """The file's content; None if there is no such file.
+# ---- what the options leave open -------------------------------------------------------------------------------------
+
+def _tokenizer(decision: _Decision, architecture: Architecture) -> ModelTokenizer:
+    """The model's tokenizer, which has a say in what is decided.
 
     Raises:
-        ModelError: it is not a JSON object (or list).
+        ModelError: there is none, or it is another model's.
     """
-    try:
-        value = read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, kind):
-        raise ModelError(f"{path} is not a JSON {'object' if kind is dict else 'array'}")
-    return value
+    says, config, spec = decision.says, decision.config, decision.spec
+    assert says is not None
+    for name in ("tokenizer.json", "vocab.txt"):
+        if (says.directory / name).is_file() and (wrong := wrong_content(says.directory / name)):
+            raise ModelError(f"{says.directory / name} {wrong}")
+    tokenizer = model_tokenizer(says.directory, template=architecture.template, lower_first=says.do_lower_case,
+                                prompt=decision.prompt(), vocab_size=spec.vocab_size, **_given(config))
+    if spec.embeddings.token_types < 2:                # There is no other type than the first.
+        tokenizer = replace(tokenizer, settings=replace(tokenizer.settings, token_types=False))
+    if warning := check_ids(tokenizer.tokenizer, spec.vocab_size, tokenizer.settings.file):
+        logger.warning("%s", warning)
+    # Spelt out, so that a host that is told what was decided has the same settings.
+    in_text = tokenizer.settings.special_tokens_in_text
+    in_text = tokenizer.settings.is_json if in_text is None else in_text
+    decision.take_tokenizer(tokenizer.do_lower_case, in_text, {"do_lower_case": "default", **tokenizer.sources},
+                            tokenizer.sources["tokenizer"])
+    return replace(tokenizer, settings=replace(tokenizer.settings, special_tokens_in_text=in_text))
 
 
-def _check_vocabulary(files: ModelFiles, vocabulary: dict[str, int], spec: EncoderSpec) -> None:
-    lines = 1 + max(vocabulary.values())
-    if lines > spec.vocab_size:
-        raise ModelError(f"{files.vocabulary} has {counted(lines, 'token')}, but the model only {spec.vocab_size} "
-                         f"({files.config_file.name}); it is another model's vocabulary")
-    if lines < spec.vocab_size:
-        logger.warning("%s has %s, the model %d; is it the right one?", files.vocabulary, counted(lines, "token"),
-                       spec.vocab_size)
+def _given(config: ServerConfig) -> dict[str, bool | None]:
+    """What the options say of the tokenizer; None: nothing."""
+    return {name: None if isinstance(value := getattr(config, name), FromModel) else value
+            for name in ("do_lower_case", "special_tokens_in_text")}
 
 
-# ---- what the model wants --------------------------------------------------------------------------------------------
+class _Decision:
+    """What is decided: by options, else by the model's files, else by the original's defaults.
 
-def _model_defaults(files: ModelFiles, vocabulary: dict[str, int]) -> Iterator[tuple[str, tuple[Any, str]]]:
-    """Option -> its value, and the file that says so; for the options that the model's files decide."""
-    sentence_file, pooling_file = files.root / "sentence_bert_config.json", files.root / "1_Pooling" / "config.json"
-    sentence = _read_json(sentence_file)
-    if sentence is None:
-        sentence = _read_json(sentence_file := files.directory / "sentence_bert_config.json")
-    tokenizer = _read_json(files.directory / "tokenizer_config.json") or {}
-    pooling = _read_json(pooling_file)
-
-    if sentence and sentence.get("max_seq_length") is not None:
-        yield "max_seq_len", (_length(sentence, "max_seq_length", sentence_file), sentence_file.name)
-    elif (sentence is not None or pooling) and tokenizer.get("model_max_length") is not None:
-        length = _length(tokenizer, "model_max_length", files.directory / "tokenizer_config.json")
-        yield "max_seq_len", (length, "tokenizer_config.json")
-    if pooling:
-        yield "pooling_layer", ([-1], "1_Pooling/config.json")
-        strategy = _pooling_strategy(pooling)
-        if strategy is None:
-            logger.warning("%s asks for a pooling that does not exist here; taking REDUCE_MEAN", pooling_file)
-        yield "pooling_strategy", (strategy or PoolingStrategy.REDUCE_MEAN, "1_Pooling/config.json")
-    further = sorted({_kind(module) for module in _modules(files.root)} - {"Transformer", "Pooling", "Normalize"})
-    if further:
-        logger.warning("%s lists %s, which this server does not compute: vectors are those after pooling",
-                       files.root / "modules.json", ", ".join(further))
-    if sentence and sentence.get("do_lower_case") is True:
-        yield "do_lower_case", (True, sentence_file.name)
-    elif isinstance(tokenizer.get("do_lower_case"), bool):
-        yield "do_lower_case", (tokenizer["do_lower_case"], "tokenizer_config.json")
-    elif is_cased(vocabulary):
-        yield "do_lower_case", (False, "vocab.txt, which has upper-case words")
-
-
-def _length(values: dict[str, Any], key: str, path: Path) -> int:
+    Attributes:
+        provenance: option -> where its value is from, for those that a model can decide.
     """
-    Raises:
-        ModelError: it is no length of a sequence.
-    """
-    length = values[key]
-    if type(length) not in (int, float) or not length > 3:
-        raise ModelError(f"{key} of {path} is {length!r:.50}, expected a whole number above 3")
-    # Transformers writes 1e30 where there is no limit; the model's positions bound it.
-    return int(min(length, 1 << 30))
 
+    def __init__(self, config: ServerConfig, says: SentenceFiles | None, spec: EncoderSpec,
+                 architecture: Architecture | None, found: Classifier | None) -> None:
+        """
+        Args:
+            says: what the directory says of itself; None: there is no model.
+            found: what it says of its head; None: it has none.
+        Raises:
+            ConfigError: an option does not go with this model.
+            ModelError: the files do not say how vectors are made, of a model that mostly does something else.
+        """
+        self.config, self.says, self.spec = config, says, spec
+        self._values: dict[str, Any] = {}
+        self.provenance: dict[str, str] = {}
+        strategy_is_open = isinstance(config.pooling_strategy, FromModel)
+        strategy = None if strategy_is_open else config.pooling_strategy.strategies[0]
+        head = found if found is not None and (strategy in HEAD_STRATEGIES or strategy_is_open) else None
+        if head is not None:
+            count = len(head.labels)
+            if count > 1:
+                self._default("num_labels", count, head.labels_source)
+            self._default("pooling_strategy", PoolingStrategy.REGRESSION if count == 1
+                          else PoolingStrategy.CLASSIFICATION, head.activation_source)
+            if strategy is PoolingStrategy.CLASSIFICATION and count == 1:
+                raise ConfigError(f"-pooling_strategy CLASSIFICATION: the model has one class ({head.labels_source}), "
+                                  "whose probability would always be 1; give REGRESSION, or leave it out")
+            if strategy is PoolingStrategy.REGRESSION and count > 1:
+                raise ConfigError(f"-pooling_strategy REGRESSION: the model has {count} classes "
+                                  f"({head.labels_source}); give CLASSIFICATION, or leave it out")
+        elif says is not None and says.poolings:
+            self._default("pooling_strategy", join_pooling(says.poolings), says.sources["poolings"])
+        if architecture is not None and architecture.is_decoder and strategy_is_open \
+                and "pooling_strategy" not in self._values:
+            raise ModelError(f"model_type {architecture.model_type!r} mostly generates text, and the directory says "
+                             "nothing of how it makes embeddings (no modules.json); give -pooling_strategy, as "
+                             "LAST_TOKEN, with -pooling_layer -1, if it is an embedding model")
+        self._decide_length(head)
+        # That of Pooling's file, or of modules.json without one: also where the user chose another strategy.
+        pooled_by = says and (says.sources.get("include_prompt") or says.sources.get("directory"))
+        if pooled_by and says is not None and says.model_type == modules.SENTENCE_TRANSFORMER:
+            self._default("pooling_layer", [-1], pooled_by)
+        elif spec.num_layers == 1:
+            self._default("pooling_layer", [-1], "the only one")
+        if says is not None:
+            if says.stages and isinstance(last := says.stages[-1], Normalize):
+                self._default("normalize", True, last.source)
+            if says.default_prompt_name is not None:
+                self._default("prompt_name", says.default_prompt_name, says.sources["default_prompt_name"])
+        for name in ("max_seq_len", "do_lower_case", "pooling_layer", "pooling_strategy", "num_labels", "normalize",
+                     "prompt_name", "special_tokens_in_text"):
+            value = getattr(config, name)
+            if not isinstance(value, FromModel):
+                self.take(name, value, "given")
+            elif name not in self._values:
+                self.take(name, value.fallback, "default")
+        self._check_length()
+        self._check_layers()
+        self._check_normalize()
+        if config.no_position_embeddings and not (spec.has_only_a_position_table):
+            raise ConfigError("-no_position_embeddings: this model's positions are no table that could be left out; "
+                              "leave that option out")
+        self.prompt()
 
-SENTENCE_POOLING = {"cls": PoolingStrategy.CLS_TOKEN, "mean": PoolingStrategy.REDUCE_MEAN,
-                    "max": PoolingStrategy.REDUCE_MAX, "lasttoken": PoolingStrategy.LAST_TOKEN}
-"""sentence-transformers' names."""
+    def take(self, name: str, value: Any, source: str) -> None:
+        self._values[name], self.provenance[name] = value, source
 
+    def take_tokenizer(self, do_lower_case: bool, special_tokens_in_text: bool, sources: Mapping[str, str],
+                       file: str) -> None:
+        """
+        Args:
+            sources: as of ModelTokenizer.
+            file: the tokenizer's, which says what nobody else said.
+        """
+        self.take("do_lower_case", do_lower_case, sources.get("do_lower_case", file))
+        self.take("special_tokens_in_text", special_tokens_in_text, sources.get("special_tokens_in_text", file))
 
-def _pooling_strategy(pooling: dict[str, Any]) -> PoolingStrategy | None:
-    """What 1_Pooling/config.json asks for, if it is one of ours."""
-    if "pooling_mode" in pooling:
-        return SENTENCE_POOLING.get(str(pooling["pooling_mode"]))
-    modes = [key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-             for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]
-    return SENTENCE_POOLING.get(modes[0]) if len(modes) == 1 else None
+    def _default(self, name: str, value: Any, source: str) -> None:
+        if isinstance(getattr(self.config, name), FromModel):
+            self.take(name, value, source)
 
+    def _decide_length(self, head: Classifier | None) -> None:
+        says, spec = self.says, self.spec
+        if says is None or says.static is not None:    # A static model's tokenizer is asked.
+            return
+        if says.max_seq_length is not None:
+            self._default("max_seq_len", says.max_seq_length, says.sources["max_seq_length"])
+        elif head is not None and (length := modules.tokenizer_length(says.directory)) is not None:
+            self._default("max_seq_len", length, "tokenizer_config.json")
+        elif says.model_type or head is not None:
+            self._default("max_seq_len", spec.max_length, "all positions of the model")
 
-def is_cased(vocabulary: dict[str, int]) -> bool:
-    """True if many of the vocabulary's words can never be met in lower-cased text."""
-    upper = sum(token != token.lower() and token[:1] not in "[<" for token in vocabulary)
-    return upper > len(vocabulary) / 100
-
-
-def _decide(config: ServerConfig, model_defaults: dict[str, tuple[Any, str]],
-            spec: EncoderSpec) -> tuple[ServerConfig, dict[str, str]]:
-    """
-    Raises:
-        ConfigError: an option does not go with this model.
-    """
-    decided, provenance = {}, {}
-    for name in ("max_seq_len", "do_lower_case", "pooling_layer", "pooling_strategy"):
-        value = getattr(config, name)
-        if not isinstance(value, FromModel):
-            decided[name], provenance[name] = value, "given"
-        elif name in model_defaults:
-            decided[name], provenance[name] = model_defaults[name]
-        else:
-            decided[name], provenance[name] = value.fallback, "default"
-    if decided["max_seq_len"] is not None:
-        if provenance["max_seq_len"] != "given":
-            decided["max_seq_len"] = min(decided["max_seq_len"], spec.max_length)
-        elif decided["max_seq_len"] > spec.max_length:
-            raise ConfigError(f"-max_seq_len {decided['max_seq_len']} is beyond the model's "
+    def _check_length(self) -> None:
+        length, spec = self._values["max_seq_len"], self.spec
+        if length is None:
+            return
+        if self.provenance["max_seq_len"] != "given":
+            self._values["max_seq_len"] = min(length, spec.max_length)
+        elif length > spec.max_length:
+            raise ConfigError(f"-max_seq_len {length} is beyond the model's "
                               f"{counted(spec.max_length, 'position')}; give that, less, or NONE")
-    is_given, strategy = provenance["pooling_layer"] == "given", decided["pooling_strategy"]
-    if strategy in POOLER_STRATEGIES and not is_given:
-        decided["pooling_layer"], provenance["pooling_layer"] = [-1], f"what {strategy} reads"
-    try:
-        layers = [spec.layer_index(layer) for layer in decided["pooling_layer"]]
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    if strategy in POOLER_STRATEGIES and layers != [spec.num_layers - 1]:
-        raise ConfigError(f"-pooling_layer {' '.join(map(str, decided['pooling_layer']))} cannot be pooled with "
-                          f"-pooling_strategy {strategy}, which reads the last layer; give -1, or leave it out")
-    return replace(config, **decided), provenance
+
+    def _check_layers(self) -> None:
+        strategy = self._values["pooling_strategy"].strategies[0]
+        if strategy in POOLER_STRATEGIES and self.provenance["pooling_layer"] != "given":
+            self.take("pooling_layer", [-1], f"what {strategy} reads")
+        given = self._values["pooling_layer"]
+        try:
+            layers = [self.spec.layer_index(layer) for layer in given]
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        if strategy in POOLER_STRATEGIES and layers != [self.spec.num_layers - 1]:
+            raise ConfigError(f"-pooling_layer {' '.join(map(str, given))} cannot be pooled with "
+                              f"-pooling_strategy {strategy}, which reads the last layer; give -1, or leave it out")
+
+    def _check_normalize(self) -> None:
+        strategy = self._values["pooling_strategy"].strategies[0]
+        if strategy is not PoolingStrategy.NONE and strategy not in HEAD_STRATEGIES:
+            return
+        if self._values["normalize"] and self.provenance["normalize"] == "given":
+            raise ConfigError(f"-normalize yes does not go with -pooling_strategy {strategy}, which gives "
+                              f"{'token vectors' if strategy is PoolingStrategy.NONE else 'scores'}; leave one of them "
+                              "out")
+        self.take("normalize", False, f"as -pooling_strategy {strategy} is")
+
+    def prompt(self) -> str:
+        """What is put in front of every text.
+
+        Raises:
+            ConfigError: the model has no prompt of that name.
+        """
+        name = self._values["prompt_name"]
+        if name is None:
+            return ""
+        prompts = self.says.prompts if self.says is not None else {}
+        if name not in prompts:
+            raise ConfigError(f"-prompt_name {name}: the model has no such prompt; "
+                              + (f"choose from {listing(prompts, 12)}" if prompts else "it has none at all"))
+        return prompts[name]
+
+    def stages(self) -> tuple[Stage, ...]:
+        """What follows the pooling.
+
+        Raises:
+            ModelError: a stage does not fit to what it gets.
+        """
+        assert self.says is not None
+        pooling, normalize = self._values["pooling_strategy"], self._values["normalize"]
+        stages: Sequence[Stage] = self.says.stages
+        if pooling.strategies[0] in HEAD_STRATEGIES:
+            return ()
+        if pooling is PoolingStrategy.NONE:
+            if skipped := skipped_for_tokens(stages):
+                logger.info("%s", skipped)
+            return ()
+        is_last = bool(stages) and isinstance(stages[-1], Normalize)
+        if normalize != is_last:
+            stages = [*stages, Normalize(source="-normalize")] if normalize else stages[:-1]
+        parts = sum(2 if one is PoolingStrategy.REDUCE_MEAN_MAX else 1 for one in pooling.strategies)
+        layers = 1 if pooling in POOLER_STRATEGIES else len(self._values["pooling_layer"])
+        output_dimensions(stages, parts * layers * self.spec.hidden_size)
+        return tuple(stages)
+
+    def settled(self) -> ServerConfig:
+        return replace(self.config, **self._values)

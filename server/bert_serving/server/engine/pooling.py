@@ -9,16 +9,18 @@ NONE                      hidden * m, a row per token
 REDUCE_MAX                max over tokens of hidden - (1 - m) * 1e30
 REDUCE_MEAN               sum over tokens of hidden * m, divided by (sum of m) + 1e-10
 REDUCE_MEAN_MAX           the mean, then the max
+REDUCE_MEAN_SQRT_LEN      sum over tokens of hidden * m, divided by the square root of (sum of m) + 1e-10
+WEIGHTED_MEAN             sum over tokens of hidden * m * p, divided by (sum of m * p) + 1e-10; p: 1, 2, 3 ...
 FIRST_TOKEN, CLS_TOKEN    hidden at position 0
 LAST_TOKEN, SEP_TOKEN     hidden at the sequence's last position, whatever the mask
 CLS_POOLED                BERT's pooler: tanh(dense(last layer at position 0)), whatever the layer
-CLASSIFICATION            softmax(dense(CLS_POOLED)) with the fine-tuned model's output_weights
-REGRESSION                sigmoid of the same, with one row of weights
+CLASSIFICATION            scores of the logits of a fine-tuned model's head, see spec.Head and heads.SCORES
+REGRESSION                the same, with one label
 ========================  ==============================================================================
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +34,7 @@ POOLER_STRATEGIES = frozenset({PoolingStrategy.CLS_POOLED, PoolingStrategy.CLASS
 """They read the pooler, which reads the last layer: -pooling_layer does not matter to them."""
 
 HEAD_STRATEGIES = frozenset({PoolingStrategy.CLASSIFICATION, PoolingStrategy.REGRESSION})
-"""They need a fine-tuned model with output_weights and output_bias."""
+"""They need a fine-tuned model, which has a head."""
 
 HIDDEN = 1e30
 """Subtracted from hidden tokens before the maximum."""
@@ -69,6 +71,22 @@ def reduce_mean_max(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray
     return np.concatenate([reduce_mean(hidden, cu_seqlens, mask), reduce_max(hidden, cu_seqlens, mask)], axis=1)
 
 
+def reduce_mean_sqrt_len(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    starts = cu_seqlens[:-1]
+    sums = np.add.reduceat(no_pooling(hidden, cu_seqlens, mask), starts, axis=0)                      # [B, D]
+    count = np.diff(cu_seqlens) if mask is None else np.add.reduceat(mask, starts)                    # [B]
+    return sums / np.sqrt(count.astype(hidden.dtype) + hidden.dtype.type(1e-10))[:, None]
+
+
+def weighted_mean(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    starts, lengths = cu_seqlens[:-1], np.diff(cu_seqlens)
+    weights = np.arange(1, cu_seqlens[-1] + 1) - np.repeat(starts, lengths)                           # [T]
+    if mask is not None:
+        weights = weights * mask
+    sums = np.add.reduceat(hidden * weights.astype(hidden.dtype)[:, None], starts, axis=0)            # [B, D]
+    return sums / (np.add.reduceat(weights, starts).astype(hidden.dtype) + hidden.dtype.type(1e-10))[:, None]
+
+
 def first_token(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     return hidden[cu_seqlens[:-1]]
 
@@ -85,8 +103,17 @@ POOLING: dict[PoolingStrategy, Callable[[np.ndarray, np.ndarray, np.ndarray | No
     PoolingStrategy.REDUCE_MEAN_MAX: reduce_mean_max,
     PoolingStrategy.FIRST_TOKEN: first_token,
     PoolingStrategy.LAST_TOKEN: last_token,
+    PoolingStrategy.REDUCE_MEAN_SQRT_LEN: reduce_mean_sqrt_len,
+    PoolingStrategy.WEIGHTED_MEAN: weighted_mean,
 }
 """Every strategy that pools token vectors: all but POOLER_STRATEGIES."""
+
+
+def pool(strategies: Sequence[PoolingStrategy], hidden: np.ndarray, cu_seqlens: np.ndarray,
+         mask: np.ndarray | None) -> np.ndarray:
+    """What each of the strategies gives, beside each other on the feature axis: float [B, D of all]."""
+    pooled = [POOLING[strategy](hidden, cu_seqlens, mask) for strategy in strategies]
+    return pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
 
 
 # ---- TensorFlow: sequences padded to one length ----------------------------------------------------------------------
@@ -122,6 +149,21 @@ def graph_reduce_mean_max(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor
     return tf.concat([graph_reduce_mean(hidden, mask, lengths), graph_reduce_max(hidden, mask, lengths)], axis=1)
 
 
+def graph_reduce_mean_sqrt_len(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    sums = tf.reduce_sum(hidden * mask[:, :, None], axis=1)                                               # [B, D]
+    return sums / tf.sqrt(tf.reduce_sum(mask, axis=1, keepdims=True) + 1e-10)
+
+
+def graph_weighted_mean(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    weights = mask * tf.cumsum(tf.ones_like(mask), axis=1)                                                # [B, L]
+    sums = tf.reduce_sum(hidden * weights[:, :, None], axis=1)                                            # [B, D]
+    return sums / (tf.reduce_sum(weights, axis=1, keepdims=True) + 1e-10)
+
+
 def graph_first_token(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     return hidden[:, 0]
 
@@ -139,4 +181,15 @@ GRAPH_POOLING: dict[PoolingStrategy, Callable[[tf.Tensor, tf.Tensor, tf.Tensor],
     PoolingStrategy.REDUCE_MEAN_MAX: graph_reduce_mean_max,
     PoolingStrategy.FIRST_TOKEN: graph_first_token,
     PoolingStrategy.LAST_TOKEN: graph_last_token,
+    PoolingStrategy.REDUCE_MEAN_SQRT_LEN: graph_reduce_mean_sqrt_len,
+    PoolingStrategy.WEIGHTED_MEAN: graph_weighted_mean,
 }
+
+
+def graph_pool(strategies: Sequence[PoolingStrategy], hidden: tf.Tensor, mask: tf.Tensor,
+               lengths: tf.Tensor) -> tf.Tensor:
+    """As :func:`pool`."""
+    import tensorflow as tf
+
+    pooled = [GRAPH_POOLING[strategy](hidden, mask, lengths) for strategy in strategies]
+    return pooled[0] if len(pooled) == 1 else tf.concat(pooled, axis=-1)

@@ -1,241 +1,221 @@
-"""The encoder as a TensorFlow graph, for the backends that run one or make theirs of one.
+"""The encoder in TensorFlow's operations, for the backends that run a graph of it or make theirs of one.
 
-In the comments on shapes, B, L, T, H, I, A and D are as in :mod:`spec`.
+It computes every :class:`spec.EncoderSpec`. In the comments on shapes, B, L, T, H, I, A and D are as in :mod:`spec`;
+E is the width of the embeddings' tables, and K the number of heads of keys and values.
 """
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ..config import PoolingStrategy
-from .pooling import GRAPH_POOLING, HEAD_STRATEGIES, POOLER_STRATEGIES
-from .spec import HEAD, POSITIONS, TOKEN_TYPES, WORDS, Departure, EncoderSpec
+from . import positions
+from .spec import (FINAL_NORM, PROJECTION, RELATIVE, RELATIVE_NORM, Departure, DisentangledPositions, EncoderSpec,
+                   Placement, variables)
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-COMPUTES = frozenset({Departure.NO_TOKEN_TYPES})
-"""What :class:`Encoder` can do beside BERT's own form."""
-
-# ---- the graph -------------------------------------------------------------------------------------------------------
-
-MASKED = -10000.0
-"""Added to the attention scores of tokens that -mask_cls_sep hides, as BERT does for all masked tokens."""
-
-PADDED = -30000.0
-"""Added to those of padding, which no sequence may see, not even one whose tokens are all hidden."""
-
-INPUTS = {"input_ids": 1, "token_type_ids": 1, "position_ids": 1, "input_mask": 1, "places": 1, "tokens": 2,
-          "lengths": 1}
-"""Name of each of the graph's placeholders -> its dimensions; :func:`build_graph` says what they hold."""
-
-FORMS = {"fp32": ("vectors",), "bf16": ("vectors", "fused", "float32"), "fp16": ("vectors", "unfused", "float32")}
-"""Precision -> the ways to compute that its graph holds; the worker chooses one, see :mod:`.graph`.
-
-- ``vectors``: dense layers and attention in that precision, with fp16 the activation too. For GPUs and XLA.
-- ``fused``: with bf16 the activation too, which TensorFlow then makes a part of the product before it: exact, and much
-  faster on processors that have bf16.
-- ``unfused``: only the products of dense layers are in fp16, so that TensorFlow can make nothing else a part of them.
-- ``float32``: all of it in float32, with weights of its own. It takes what fp32 takes, on every processor.
-"""
+COMPUTES = frozenset(Departure)
+"""What :class:`Encoder` can do beside BERT's own form: all that there is."""
 
 
-def build_graph(spec: EncoderSpec, constant: Callable[..., tf.Tensor], *, strategy: PoolingStrategy,
-                layers: Sequence[int], position_embeddings: bool = True, precision: str = "fp32") -> tf.Graph:
-    """The graph from token ids to vectors, without the layers that the strategy does not need.
-
-    Its INPUTS, int32 placeholders, describe B sequences of T tokens in all, the longest one of L:
-
-    - ``input_ids``, ``token_type_ids``, ``position_ids``, ``input_mask`` [T]: the sequences end to end
-    - ``lengths`` [B]: tokens of each
-    - ``tokens`` [B, L]: the sequences beside each other, as indices into the T tokens; any index for padding
-    - ``places`` [T]: where each token is among those B * L
-
-    Its result is [B, D], or [B, L, D] for strategy NONE; float16 with precision fp16, else float32.
-    A graph has one such result for each of the precision's FORMS, named after it.
-
-    Args:
-        constant: as for :class:`Encoder`.
-        layers: as -pooling_layer.
-    """
-    import tensorflow as tf
-
-    graph = tf.Graph()
-    with graph.as_default():
-        inputs = {name: tf.compat.v1.placeholder(tf.int32, [None] * rank, name) for name, rank in INPUTS.items()}
-        tokens, lengths = inputs["tokens"], inputs["lengths"]
-        mask = tf.gather(tf.cast(inputs["input_mask"], tf.float32), tokens)
-        mask *= tf.sequence_mask(lengths, tf.shape(tokens)[1], tf.float32)                                # [B, L]
-        encoder = Encoder(spec, constant, precision)
-        encoder.arrange(tokens, inputs["places"])
-        embeddings = encoder.embed(inputs["input_ids"], inputs["token_type_ids"],
-                                   inputs["position_ids"] if position_embeddings else None)
-        bias = encoder.attention_bias(mask, lengths)
-        for form in FORMS[precision]:
-            encoder.form = form
-            hidden, outputs = embeddings, []
-            for number in range(spec.layers_needed(layers, strategy in POOLER_STRATEGIES)):
-                hidden = encoder.layer(number, hidden, bias)
-                outputs.append(hidden)
-            if strategy in POOLER_STRATEGIES:
-                vectors = encoder.pooler(tf.gather(outputs[-1], tokens[:, 0]))
-                if strategy in HEAD_STRATEGIES:
-                    logits = encoder.logits(vectors)
-                    vectors = tf.sigmoid(logits) if strategy is PoolingStrategy.REGRESSION else tf.nn.softmax(logits)
-            else:
-                chosen = [tf.gather(outputs[spec.layer_index(layer)], tokens) for layer in layers]      # [B, L, H]
-                vectors = GRAPH_POOLING[strategy](tf.concat(chosen, axis=-1), mask, lengths)
-            if precision == "fp16":                    # The maximum over no token, -1e30, would become infinite.
-                limit = float(tf.float16.max)
-                vectors = tf.cast(tf.clip_by_value(vectors, -limit, limit), tf.float16)
-            tf.identity(vectors, form)
-    return graph
-
-
-class Encoder:
-    """The encoder's computation, in the order in which it happens: :meth:`embed`, then :meth:`layer` by layer.
+class Encoder(ABC):
+    """The computation in the order in which it happens: :meth:`enter`, then :meth:`layer` and :meth:`output` by layer.
 
     All but attention works on the tokens of all sequences as one long list, so that padding costs nothing there.
-    With precision fp16 or bf16 matrix products are in that type, and the activation between two of them, as FORMS says;
-    all else, the sums over many numbers and over layers, is in float32.
 
     Args:
         constant: ``constant(name, dtype, *beside)`` gives a tensor of the variable of that name, in that dtype, and of
             those named after it, joined at their last axis.
-
-    Attributes:
-        form: one of the precision's FORMS.
     """
 
-    form = "vectors"
-
-    def __init__(self, spec: EncoderSpec, constant: Callable[..., tf.Tensor], precision: str = "fp32") -> None:
-        import tensorflow as tf
-
+    def __init__(self, spec: EncoderSpec, constant: Callable[..., tf.Tensor]) -> None:
         self.spec = spec
-        self._dtype = {"fp32": tf.float32, "bf16": tf.bfloat16, "fp16": tf.float16}[precision]
         self._constant = constant
+        self._known = variables(spec)
 
-    @property
-    def dtype(self) -> tf.DType:
-        """Of the products of dense layers, and of their weights."""
+    # ---- what a subclass knows ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def split(self, projected: tf.Tensor, heads: int) -> tf.Tensor:
+        """[T, heads * D] -> [B, heads, L, D], the sequences beside each other."""
+
+    @abstractmethod
+    def merge(self, context: tf.Tensor) -> tf.Tensor:
+        """[B, A, L, D] -> [T, A * D]"""
+
+    @abstractmethod
+    def bias(self, layer: int) -> tf.Tensor:
+        """What is added to a layer's attention scores, float32, of a shape that goes with [B, A, L, L]."""
+
+    @abstractmethod
+    def angles(self, layer: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Cosine and sine of the tokens' rotary angles, float32 [B, 1, L, D / 2]."""
+
+    @abstractmethod
+    def relative_rows(self) -> tf.Tensor:
+        """int32 [2 * L - 1], rows of the table of relative positions for the distances L - 1, the query being on the
+        right of the key, down to 1 - L."""
+
+    @abstractmethod
+    def attend(self, scores: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+        """Softmax of scores that are biased already, float32 [B, A, L, L], times values, [B, K, L, D]: [B, A, L, D]."""
+
+    # ---- the computation ---------------------------------------------------------------------------------------------
+
+    def enter(self, embeddings: tf.Tensor) -> tf.Tensor:
+        """What the first layer reads, float32 [T, H], of the sum of the tables, [T, E]."""
+        hidden = self._norm(embeddings, "embeddings/norm") if self.spec.embeddings.norm else embeddings
+        return self._full(self._dense(hidden, PROJECTION)) if self.spec.projects else hidden
+
+    def layer(self, number: int, hidden: tf.Tensor) -> tf.Tensor:
+        """float32 [T, H] -> [T, H]"""
+        name = f"layers/{self.spec.weights_of(number)}"
+        hidden = self._add(hidden, f"{name}/attention",
+                           lambda read: self._attention(number, read, f"{name}/attention"))
+        return self._add(hidden, f"{name}/mlp", lambda read: self._mlp(read, f"{name}/mlp"))
+
+    def output(self, number: int, hidden: tf.Tensor) -> tf.Tensor:
+        """A layer as it leaves the encoder: the last one through the final norm, if there is one."""
+        is_last = number == self.spec.num_layers - 1
+        return self._norm(hidden, FINAL_NORM) if self.spec.norm.final and is_last else hidden
+
+    def _add(self, hidden: tf.Tensor, name: str, compute: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """Attention or MLP, added to what it reads, with norms where the spec has them."""
+        placement = self.spec.norm.placement
+        if placement is Placement.AFTER:
+            return self._norm(self._full(compute(hidden)) + hidden, f"{name}/norm")
+        has_norm = f"{name}/norm/gamma" in self._known
+        result = self._full(compute(self._norm(hidden, f"{name}/norm") if has_norm else hidden))
+        return hidden + (self._norm(result, f"{name}/output_norm") if placement is Placement.AROUND else result)
+
+    def _mlp(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
+        if not self.spec.mlp.gated:
+            return self._dense(self._activation(self._inner(self._dense(hidden, f"{name}/up"))), f"{name}/down")
+        inner = self._activation(self._inner(self._dense(hidden, f"{name}/gate")))                        # [T, I]
+        return self._dense(inner * self._inner(self._dense(hidden, f"{name}/up")), f"{name}/down")
+
+    def _attention(self, number: int, hidden: tf.Tensor, name: str) -> tf.Tensor:
+        query, key, value = self._query_key_value(number, hidden, name)
+        return self._dense(self.merge(self._context(number, query, key, value, name)), f"{name}/output")
+
+    def _context(self, number: int, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, name: str) -> tf.Tensor:
+        """What tokens take from each other, [B, A, L, D]."""
         import tensorflow as tf
 
-        return tf.float32 if self.form == "float32" else self._dtype
+        scores = self._full(self.ungroup(tf.matmul(self.group(query), key, transpose_b=True)))
+        if isinstance(self.spec.positions, DisentangledPositions):
+            scores += self._disentangled(query, key, name)
+        return self.attend(self._scale(scores) + self.bias(number), value)
 
-    def arrange(self, tokens: tf.Tensor, places: tf.Tensor) -> None:
-        """Say how tokens are brought together for attention.
-
-        Args:
-            tokens: int32 [B, L], indices of tokens. places: int32 [T], where they are in there, row after row.
-        """
-        self._tokens, self._places = tokens, places
-
-    def embed(self, input_ids: tf.Tensor, token_type_ids: tf.Tensor, position_ids: tf.Tensor | None) -> tf.Tensor:
-        """
-        Args:
-            input_ids, token_type_ids, position_ids: int32 [T]; None: there are no position embeddings.
-        Returns:
-            float32 [T, H]
-        """
+    def _query_key_value(self, number: int, hidden: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """[B, A, L, D], and twice [B, K, L, D]: normalized and turned as the spec says."""
         import tensorflow as tf
 
-        hidden = tf.gather(self._constant(WORDS, tf.float32), input_ids)                                  # [T, H]
-        if self.spec.embeddings.token_types:
-            hidden += tf.gather(self._constant(TOKEN_TYPES, tf.float32), token_type_ids)
-        if position_ids is not None:
-            hidden += tf.gather(self._constant(POSITIONS, tf.float32), position_ids + self.spec.first_position)
-        return self._layer_norm(hidden, "embeddings/norm")
+        heads, shared = self.spec.attention.heads, self.spec.key_value_heads
+        projected = self.split(self._project(hidden, name), heads + 2 * shared)
+        query, key, value = tf.split(projected, 3 if shared == heads else [heads, shared, shared], axis=1)
+        if self.spec.attention.qk_norm:
+            query, key = (self._norm(self._full(part), f"{name}/{which}_norm")
+                          for part, which in ((query, "query"), (key, "key")))
+        if positions.thetas(self.spec):
+            cosine, sine = self.angles(number)
+            query, key = (rotate(self._full(part), cosine, sine) for part in (query, key))
+        return tf.cast(query, value.dtype), tf.cast(key, value.dtype), value
 
-    def attention_bias(self, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """What is added to the attention scores.
-
-        Args:
-            mask: float32 [B, L]. lengths: int32 [B].
-        Returns:
-            float32 [B, 1, 1, L]
-        """
+    def _disentangled(self, query: tf.Tensor, key: tf.Tensor, name: str) -> tf.Tensor:
+        """Scores of content with positions and of positions with content, float32 [B, A, L, L]."""
         import tensorflow as tf
 
-        padding = 1.0 - tf.sequence_mask(lengths, tf.shape(mask)[1], tf.float32)
-        # Where all tokens are hidden, MASKED would change no probability, only cost their scores three digits.
-        hidden = tf.reduce_max(mask, axis=1, keepdims=True) - mask
-        return (hidden * MASKED + padding * PADDED)[:, None, None, :]
+        rows = self.relative_rows()
+        as_keys, as_queries = (tf.gather(self._relative(f"{name}/{which}"), rows, axis=1)                 # [A, 2L-1, D]
+                               for which in ("key", "query"))
+        content = with_table(query, tf.cast(as_keys, query.dtype))
+        # Seen from the keys, distances run the other way.
+        placed = with_table(key, tf.cast(tf.reverse(as_queries, [1]), key.dtype))
+        return self._full(skew(content)) + tf.transpose(self._full(skew(placed)), [0, 1, 3, 2])
 
-    def layer(self, number: int, hidden: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        """
-        Args:
-            hidden: float32 [T, H]. bias: float32 [B, 1, 1, L].
-        Returns:
-            float32 [T, H]
-        """
+    def _relative(self, name: str) -> tf.Tensor:
+        """The table of relative positions as keys, or as queries, [A, rows, D]."""
         import tensorflow as tf
 
-        name = f"layers/{number}"
-        context = self._attention(hidden, bias, f"{name}/attention")                                 # [T, H]
-        attended = tf.cast(self._dense(context, f"{name}/attention/output"), tf.float32) + hidden
-        hidden = self._layer_norm(attended, f"{name}/attention/norm")
-        inner = self._dense(hidden, f"{name}/mlp/up")                                         # [T, I]
-        if self.dtype == tf.bfloat16 and self.form != "fused":
-            inner = tf.cast(inner, tf.float32)
-        inner = self._activation(inner)
-        output = tf.cast(self._dense(inner, f"{name}/mlp/down"), tf.float32) + hidden
-        return self._layer_norm(output, f"{name}/mlp/norm")
+        table = self._norm(self._constant(RELATIVE, tf.float32), RELATIVE_NORM)
+        projected = tf.reshape(self._dense(table, name), [-1, self.spec.attention.heads, self.spec.head_size])
+        return tf.transpose(projected, [1, 0, 2])
 
-    def pooler(self, first: tf.Tensor) -> tf.Tensor:
-        """
-        Args:
-            first: float32 [B, H], the last layer at position 0.
-        Returns:
-            float32 [B, H]
-        """
+    # ---- heads that share keys and values ----------------------------------------------------------------------------
+
+    def group(self, inputs: tf.Tensor) -> tf.Tensor:
+        """[B, A, L, X] -> [B, K, A / K * L, X], those that share keys one below the other."""
         import tensorflow as tf
 
-        return tf.tanh(tf.cast(self._dense(first, "pooler"), tf.float32))
+        shared = self.spec.key_value_heads
+        if shared == self.spec.attention.heads:
+            return inputs
+        shape = tf.shape(inputs)
+        return tf.reshape(inputs, [shape[0], shared, self.spec.attention.heads // shared * shape[2], shape[3]])
 
-    def logits(self, pooled: tf.Tensor) -> tf.Tensor:
-        """The classification head of a fine-tuned model: float32 [B, H] -> [B, num_labels]."""
+    def ungroup(self, grouped: tf.Tensor) -> tf.Tensor:
+        """The way back from :meth:`group`."""
         import tensorflow as tf
 
-        weights, bias = (self._constant(name, tf.float32) for name in HEAD)
-        return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
+        heads, shared = self.spec.attention.heads, self.spec.key_value_heads
+        if shared == heads:
+            return grouped
+        shape = tf.shape(grouped)
+        return tf.reshape(grouped, [shape[0], heads, shape[2] // (heads // shared), shape[3]])
 
-    def _attention(self, hidden: tf.Tensor, bias: tf.Tensor, name: str) -> tf.Tensor:
+    # ---- steps, which subclasses may take in another way -------------------------------------------------------------
+
+    def _full(self, inputs: tf.Tensor) -> tf.Tensor:
+        """In float32."""
         import tensorflow as tf
 
-        heads, size = self.spec.attention.heads, self.spec.head_size
-        batch, length = tf.shape(bias)[0], tf.shape(bias)[3]
-        projected = self._denses(hidden, [f"{name}/query", f"{name}/key", f"{name}/value"])               # [T, 3H]
-        projected = tf.reshape(tf.gather(projected, self._tokens), [batch, length, 3, heads, size])
-        query, key, value = tf.unstack(tf.transpose(projected, [2, 0, 3, 1, 4]))                          # [B, A, L, D]
-        scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)                             # [B, A, L, L]
-        weights = tf.nn.softmax(scores * (1.0 / math.sqrt(size)) + bias)
-        context = tf.matmul(tf.cast(weights, value.dtype), value)                                         # [B, A, L, D]
-        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, heads * size])                     # [B * L, H]
-        return tf.gather(context, self._places)
+        return tf.cast(inputs, tf.float32)
+
+    def _inner(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What is between the products of the MLP, in the type in which it is activated."""
+        return inputs
+
+    def _scale(self, scores: tf.Tensor) -> tf.Tensor:
+        return scores * self.spec.scale
+
+    def _project(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
+        """Queries, keys and values beside each other, [T, (A + 2 * K) * D]."""
+        return self._denses(hidden, [f"{name}/query", f"{name}/key", f"{name}/value"])
 
     def _dense(self, inputs: tf.Tensor, name: str) -> tf.Tensor:
-        """In ``dtype``, but for what is added to an unfused product."""
         return self._denses(inputs, [name])
 
     def _denses(self, inputs: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
-        """Several of them in one product, their results beside each other."""
+        """Several products in one, their results beside each other."""
         import tensorflow as tf
 
-        kernel, bias = (self._constant(f"{names[0]}/{part}", self.dtype, *(f"{name}/{part}" for name in names[1:]))
-                        for part in ("kernel", "bias"))
-        product = tf.matmul(tf.cast(inputs, self.dtype), kernel)
-        if self.form == "unfused":
-            product, bias = tf.cast(product, tf.float32), tf.cast(bias, tf.float32)
-        return tf.nn.bias_add(product, bias)
+        kernel, bias = (self._constant(f"{names[0]}/{part}", tf.float32, *(f"{name}/{part}" for name in names[1:]))
+                        if f"{names[0]}/{part}" in self._known else None for part in ("kernel", "bias"))
+        product = tf.matmul(inputs, kernel)
+        return product if bias is None else tf.nn.bias_add(product, bias)
 
-    def _layer_norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
+    def _norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf
 
-        gamma, beta = (self._constant(f"{name}/{part}", tf.float32) for part in ("gamma", "beta"))
-        mean, variance = tf.nn.moments(hidden, [-1], keepdims=True)                                       # [T, 1]
-        return tf.nn.batch_normalization(hidden, mean, variance, beta, gamma, self.spec.norm.eps)
+        gamma, beta = (self._constant(f"{name}/{part}", tf.float32) if f"{name}/{part}" in self._known else None
+                       for part in ("gamma", "beta"))
+        if not self.spec.norm.rms:
+            return self._layer_norm(hidden, gamma, beta)
+        mean_square = tf.reduce_mean(hidden * hidden, axis=-1, keepdims=True)
+        return hidden * tf.math.rsqrt(mean_square + self.spec.norm.eps) * gamma
+
+    def _layer_norm(self, hidden: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor | None) -> tf.Tensor:
+        import tensorflow as tf
+
+        # Not tf.nn.batch_normalization: that subtracts two products, and loses digits where the mean is large.
+        centred = hidden - tf.reduce_mean(hidden, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)                              # [T, 1]
+        normalized = centred * tf.math.rsqrt(variance + self.spec.norm.eps) * gamma
+        return normalized if beta is None else normalized + beta
 
     def _activation(self, inputs: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
@@ -248,6 +228,48 @@ class Encoder:
                 return tf.nn.gelu(inputs, approximate=True)
             case "relu":
                 return tf.nn.relu(inputs)
+            case "silu":
+                return inputs * tf.sigmoid(inputs)
             case "tanh":
                 return tf.tanh(inputs)
         return inputs
+
+
+def rotate(inputs: tf.Tensor, cosine: tf.Tensor, sine: tf.Tensor) -> tf.Tensor:
+    """Pairs of numbers, half a head apart, turned by angles: [..., D], the angles being [..., D / 2]."""
+    import tensorflow as tf
+
+    left, right = tf.split(inputs, 2, axis=-1)
+    return tf.concat([left * cosine - right * sine, right * cosine + left * sine], axis=-1)
+
+
+def with_table(inputs: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
+    """Products of each token with the rows of a table, which is the same for all sequences.
+
+    Args:
+        inputs: [B, A, L, D].
+        table: [A, R, D].
+    Returns:
+        [B, A, L, R]
+    """
+    import tensorflow as tf
+
+    # TensorFlow 2.21 with oneDNN writes where it must not if the table of a single head is for several sequences.
+    single = table.shape[0] == 1
+    return tf.matmul(inputs, tf.tile(table[None], [tf.shape(inputs)[0], 1, 1, 1]) if single else table,
+                     transpose_b=True)
+
+
+def skew(by_distance: tf.Tensor) -> tf.Tensor:
+    """[B, A, L, 2 * L - 1] -> [B, A, L, L]: of row i what begins at column L - 1 - i.
+
+    A column more, then read as rows that are one shorter, and every row begins one later, as in Huang et al., "Music
+    Transformer", 2018 (https://arxiv.org/abs/1809.04281).
+    """
+    import tensorflow as tf
+
+    shape = tf.shape(by_distance)
+    batch, heads, length = shape[0], shape[1], shape[2]
+    flat = tf.reshape(tf.pad(by_distance, [[0, 0], [0, 0], [0, 0], [0, 1]]), [batch, heads, 2 * length * length])
+    flat = flat[:, :, length - 1:2 * length * length - 1]
+    return tf.reshape(flat, [batch, heads, length, 2 * length - 1])[:, :, :, :length]

@@ -1,25 +1,30 @@
 """A model's weights, whatever file they come in, under the names of :func:`spec.variables`.
 
-Two formats are read: TensorFlow 1 checkpoints, and Hugging Face's safetensors. Nothing here unpickles anything. What is
-missing, of the wrong shape, or left over is named.
+TensorFlow 1 checkpoints are read, and Hugging Face's safetensors and torch files. Nothing a file says is executed. What
+is missing, of the wrong shape, or left over is named.
 """
 from __future__ import annotations
 
-import json
 import re
-import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bert_serving.client.words import counted
+
 from ..errors import ModelError
 from .architectures.base import Architecture, Names
 from .quiet import import_tensorflow
-from .spec import HEAD, WORDS
+from .spec import WORDS, is_of_head
+from .tensors import open_tensors
+from .weight_files import SAVE, checkpoint_files, is_hugging_face, is_safetensors, listing, tensorflow_checkpoint_files
+
+__all__ = ["Checkpoint", "HuggingFaceCheckpoint", "TensorFlowCheckpoint", "checkpoint_files", "is_safetensors",
+           "listing", "open_checkpoint", "tensorflow_checkpoint_files"]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -49,15 +54,21 @@ class Checkpoint(ABC):
         self.names = names
 
     def _index(self, own: Mapping[str, tuple[int, ...]]) -> None:
-        """Find our variables among the file's own names and shapes."""
+        """Find our variables among the file's own names and shapes.
+
+        Raises:
+            ModelError: there are several encoders in the file.
+        """
         self._own, self._own_names = own, self.names.ours(own)
         self._prefix = self.names.prefix(own)
-        self.shapes = {name: own[theirs][::-1] if self.names.is_transposed(name) else own[theirs]
-                       for name, theirs in self._own_names.items()}
+        if len(prefixes := self.names.prefixes(own)) > 1:
+            raise ModelError(f"{self.path} holds {counted(len(prefixes), 'encoder')}, expected one: their names begin "
+                             f"with {listing(prefix or 'nothing' for prefix in prefixes)}; {SAVE} of the one")
+        self.shapes = {name: self.names.our_shape(name, own[theirs]) for name, theirs in self._own_names.items()}
 
     def own_name(self, name: str) -> str:
         """What one of our variables is called in this file, or would be."""
-        return self._own_names.get(name) or (self._prefix if name not in HEAD else "") + self.names.theirs(name)
+        return self._own_names.get(name) or ("" if is_of_head(name) else self._prefix) + self.names.theirs(name)
 
     @abstractmethod
     def read(self, name: str) -> np.ndarray:
@@ -89,13 +100,13 @@ class Checkpoint(ABC):
         Raises:
             ModelError: naming what is missing, misshapen, or part of an encoder that is not the expected one.
         """
-        missing = [self.own_name(name) for name in expected if name not in self.shapes]
+        missing = list(dict.fromkeys(self.own_name(name) for name in expected if name not in self.shapes))
         misshapen = []
         for name, shape in expected.items():
-            if self.shapes.get(name, shape) != shape:
-                own = shape[::-1] if self.names.is_transposed(name) else shape
-                misshapen.append(f"{self.own_name(name)} is {list(self._own[self.own_name(name)])}, "
-                                 f"expected {list(own)}")
+            own, theirs = self._own.get(self.own_name(name)), self.names.their_shape(name, shape)
+            if name in self.shapes and own is not None and own != theirs:
+                misshapen.append(f"{self.own_name(name)} is {list(own)}, expected {list(theirs)}")
+        misshapen = list(dict.fromkeys(misshapen))     # Variables that the file has as one are several of ours.
         known = [self.own_name(name) for name in expected]
         unknown = [name for name in sorted(self.names.strangers(self._own, known))
                    if name.rpartition("/")[0] not in self._own and not SLOT.search(name)]
@@ -111,14 +122,6 @@ class Checkpoint(ABC):
 
 SLOT = re.compile(r"[/.](adam|lamb|momentum|exponentialmovingaverage)[^/]*$", re.IGNORECASE)
 """Ends the name of what an optimizer keeps beside a variable."""
-
-
-def listing(names: Iterable[str], most: int = 4) -> str:
-    """ "a, b, c and 9 more" """
-    names = list(names)
-    # They come from files that anybody may have written, and go into a line of the log.
-    shown = ", ".join(name if name.isprintable() and len(name) <= 200 else f"{name[:200]!r}" for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 # ---- TensorFlow 1 ----------------------------------------------------------------------------------------------------
@@ -156,99 +159,35 @@ class TensorFlowCheckpoint(Checkpoint):
             raise ModelError(f"cannot read the checkpoint {self.path}: {str(error).splitlines()[0]}") from error
 
 
-def tensorflow_checkpoint_files(prefix: str | Path) -> list[Path]:
-    """The files of a checkpoint: its index, then all of its data. Needs no TensorFlow.
+# ---- Hugging Face ----------------------------------------------------------------------------------------------------
 
-    Raises:
-        ModelError: some are not there.
-    """
-    prefix = Path(prefix)
-    index = Path(f"{prefix}.index")
-    if not index.is_file():
-        others = sorted(path.name for path in prefix.parent.glob("*") if path.is_file()) \
-            if prefix.parent.is_dir() else []
-        raise ModelError(f"there is no checkpoint {prefix} (no {index.name}); "
-                         f"{prefix.parent} holds {listing(others, 12) or 'nothing'}")
-    data = sorted(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*-of-*"))
-    totals = {path.name.rpartition("-")[2] for path in data}
-    if len(totals) != 1 or not totals <= {f"{len(data):05d}"}:
-        raise ModelError(f"the checkpoint {prefix} is incomplete: beside {index.name} there is "
-                         f"{listing([path.name for path in data]) or 'no data file'}")
-    return [index, *data]
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
-
-
-# ---- safetensors -----------------------------------------------------------------------------------------------------
-
-class SafetensorsCheckpoint(Checkpoint):
-    """Hugging Face's ``model.safetensors``, memory-mapped. Its [out, in] matrices are transposed."""
+class HuggingFaceCheckpoint(Checkpoint):
+    """Hugging Face's safetensors or torch's files, one or several, memory-mapped. [out, in] matrices are transposed."""
 
     def __init__(self, path: str | Path, architecture: Architecture) -> None:
         """
         Raises:
             ModelError: the file cannot be read.
         """
-        from safetensors import SafetensorError, safe_open
-
         super().__init__(path, architecture, architecture.hugging_face)
-        try:
-            self._file = safe_open(self.path, framework="numpy")
-            own = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"cannot read the weights {self.path}: {error}") from error
-        self._index(own)
+        self._file = open_tensors(path)
+        self._index(self._file.shapes)
 
     def read(self, name: str) -> np.ndarray:
-        from safetensors import SafetensorError
-
-        own_name = self.own_name(name)
-        try:
-            if self._file.get_slice(own_name).get_dtype() == "BF16":
-                array = _bfloat16(self.path, own_name)
-            else:
-                array = self._file.get_tensor(own_name)
-        except (SafetensorError, OSError, TypeError, ValueError) as error:
-            raise ModelError(f"cannot read {own_name} of the weights {self.path}: {error}") from error
-        return np.ascontiguousarray(array.T if self.names.is_transposed(name) else array, np.float32)
+        return np.ascontiguousarray(self.names.our_array(name, self._file.read(self.own_name(name))))
 
     def hint(self) -> str:
         return "" if WORDS in self.shapes else f"; are these the weights of a {self.architecture.label} model?"
 
 
-def _bfloat16(path: str, name: str) -> np.ndarray:
-    """bfloat16 is the upper half of float32; NumPy itself does not know it. safe_open has checked the file."""
-    with open(path, "rb") as file:
-        size, = struct.unpack("<Q", file.read(8))
-        entry = json.loads(file.read(size))[name]
-        file.seek(8 + size + entry["data_offsets"][0])
-        halves = np.fromfile(file, "<u2", int(np.prod(entry["shape"], dtype=np.int64)))
-    return (halves.astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
-
-
 # ---- either ----------------------------------------------------------------------------------------------------------
-
-def is_safetensors(path: str | Path) -> bool:
-    return str(path).endswith(".safetensors")
-
 
 def open_checkpoint(path: str | Path, architecture: Architecture) -> Checkpoint:
     """
     Raises:
         ModelError: the file cannot be read.
     """
-    if is_safetensors(path):
-        return SafetensorsCheckpoint(path, architecture)
+    if is_hugging_face(path):
+        return HuggingFaceCheckpoint(path, architecture)
     tensorflow_checkpoint_files(path)
     return TensorFlowCheckpoint(path, architecture)
-
-
-def checkpoint_files(path: str | Path) -> list[Path]:
-    """The files that hold the weights.
-
-    Raises:
-        ModelError: some are not there.
-    """
-    return [Path(path)] if is_safetensors(path) else tensorflow_checkpoint_files(path)

@@ -57,7 +57,7 @@ def create_app(client: PooledClient | None, probe: ProbeClient | None, orders: P
     answer_every_error(app)
 
     gate = Gate(cast(PooledClient, client), orders.options.http_max_connect, orders.patience)
-    vocabulary = Vocabulary(orders.model.vocabulary) if orders.model.vocabulary else None
+    vocabulary = Vocabulary(orders.model.tokenizer) if orders.model.tokenizer else None
     readiness = Readiness(cast(ProbeClient, probe))
     _watch(app, Metrics(lambda: cast(ProbeClient, probe).server_status, readiness.check), stopping or Event())
     _lock(app, ApiKeys(orders.api_keys))

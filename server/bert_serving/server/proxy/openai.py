@@ -65,6 +65,9 @@ def read_call(body: dict[str, Any], model: ServedModel, vocabulary: Vocabulary |
     if model.token_level:
         raise WrongBody("this server's -pooling_strategy is NONE, which gives a vector for each token; an embedding is "
                         "one vector for each text; use /encode", "ValueError")
+    if model.gives_scores:
+        # At length 1, as embeddings are here, a score would be 1 whatever the text.
+        raise WrongBody("this server's model gives scores, not embeddings; use /encode", "ValueError")
     if "input" not in body:
         raise WrongBody("there is no input; expected a string, an array of strings, an array of token ids, or an "
                         "array of arrays of token ids", "KeyError", "input")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from bert_serving.client.curve import Keys
 
+from ..core.tokenizer_settings import TokenizerSettings
 from ..orders import Orders
 
 
@@ -29,15 +30,17 @@ class ServedModel(Orders):
     Attributes:
         name: of the model.
         created: when the server started, in seconds since 1970.
-        vocabulary: path of its vocab.txt; None if it has none.
+        tokenizer: None if it has none.
         token_level: a text has a vector for each of its tokens, not one of its own.
+        gives_scores: what a text has is no vector, but scores of a fine-tuned model's head.
         adds_special: the server adds [CLS] and [SEP] to tokenized sentences, too.
     """
 
     name: str = "echo"
     created: int = 0
-    vocabulary: str | None = None
+    tokenizer: TokenizerSettings | None = None
     token_level: bool = False
+    gives_scores: bool = False
     adds_special: bool = True
 
 

@@ -28,6 +28,11 @@ def test_defaults_of_hugging_face(tmp_path):
     assert spec.embeddings.token_types == 2 and spec.norm.eps == 1e-6
 
 
+def test_an_older_file_of_hugging_face_has_no_model_type(tmp_path):
+    architecture, _ = from_file(write(tmp_path / "config.json", vocab_size=9, architectures=["BertForMaskedLM"]))
+    assert architecture is ARCHITECTURE
+
+
 def test_a_configuration_with_all_spelt_out_means_the_same():
     for values in ({"vocab_size": 9}, {"vocab_size": 9, "model_type": "bert"}):
         assert from_values(complete(values, ARCHITECTURE)) == from_values(values)
@@ -36,14 +41,15 @@ def test_a_configuration_with_all_spelt_out_means_the_same():
 @pytest.mark.parametrize("values, message", [
     ({}, "vocab_size is missing"),
     ({"vocab_size": 0}, "vocab_size is 0, expected a number above 0"),
-    ({"vocab_size": True}, "vocab_size is True"),
+    ({"vocab_size": True}, "vocab_size is true"),
     ({"vocab_size": "many"}, "vocab_size is 'many'"),
     ({"vocab_size": 9, "hidden_size": 30.5}, "hidden_size is 30.5, expected a whole number"),
-    ({"vocab_size": 9, "num_hidden_layers": None}, "num_hidden_layers is None"),
+    ({"vocab_size": 9, "num_hidden_layers": None}, "num_hidden_layers is null"),
     ({"vocab_size": 9, "hidden_size": 30}, "hidden_size 30 is not a multiple of num_attention_heads 12"),
-    ({"vocab_size": 9, "hidden_act": "swish"}, "hidden_act is 'swish'; choose from gelu, "),
+    ({"vocab_size": 9, "hidden_act": "mish"}, "hidden_act is 'mish'; choose from gelu, "),
     ({"vocab_size": 9, "layer_norm_eps": -1}, "layer_norm_eps is -1"),
-    ({"vocab_size": 9, "model_type": "mpnet"}, "model_type is 'mpnet'; this server computes bert, distilbert"),
+    ({"vocab_size": 9, "architectures": ["RobertaModel"]}, "there is no model_type, and architectures has 'Roberta"),
+    ({"vocab_size": 9, "model_type": "t5"}, "model_type is 't5'; this server computes bert, albert, "),
     ({"vocab_size": 9, "position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
 ])
 def test_bad_values_name_file_and_key(tmp_path, values, message):

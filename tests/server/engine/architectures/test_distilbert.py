@@ -1,24 +1,14 @@
-"""DistilBERT, against what Hugging Face's transformers computes: tests/data/golden/architectures."""
+"""DistilBERT: what its files say. Its vectors are in test_reference.py."""
 import json
 import shutil
 
-import numpy as np
 import pytest
 
 from bert_serving.server.config import PoolingStrategy, ServerConfig
-from bert_serving.server.core.features import Features
 from bert_serving.server.engine.architectures import from_file
 from bert_serving.server.engine.command import convert
 from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import ModelError
-
-TOLERANCE = 2e-5
-"""Of a hidden state; as a share of it where it is above 1."""
-
-
-@pytest.fixture(scope="module")
-def reference(golden):
-    return np.load(golden / "architectures" / "distilbert" / "reference.npz")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +29,7 @@ def test_what_it_describes(model_dir):
 
 
 @pytest.mark.parametrize("values, message", [
-    ({"vocab_size": 9, "activation": "swish"}, "activation is .swish.; choose from gelu"),
+    ({"vocab_size": 9, "activation": "mish"}, "activation is .mish.; choose from gelu"),
     ({"vocab_size": 9, "dim": 30}, "dim 30 is not a multiple of n_heads 12")])
 def test_what_it_refuses(tmp_path, values, message):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "distilbert", **values}))
@@ -47,24 +37,9 @@ def test_what_it_refuses(tmp_path, values, message):
         from_file(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("engine", ["lite", "graph", "onnx"])
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_every_layer_is_the_references(run, model_dir, reference, engine, layer):
-    if engine == "onnx":
-        pytest.importorskip("onnxruntime")
-    running = run(model_dir, engine, pooling_layer=[layer], pooling_strategy=PoolingStrategy.NONE, max_seq_len=64)
-    offsets = reference["offsets"]
-    sequences = [reference["input_ids"][start:end].astype(np.int32) for start, end in zip(offsets, offsets[1:])]
-    batch = [Features(ids, np.ones_like(ids), np.ones_like(ids), 2, running.tokenizer) for ids in sequences]
-    expected = reference["hidden_states"][layer + 1]
-    difference = np.abs(running.engine.encode(batch) - expected) / np.maximum(1, np.abs(expected))
-    assert difference.max() < TOLERANCE
-
-
-@pytest.mark.parametrize("strategy", ["CLS_POOLED", "CLASSIFICATION"])
-def test_it_has_no_pooler(model_dir, strategy):
-    with pytest.raises(ModelError, match=f"DistilBERT models have no pooler, which -pooling_strategy {strategy} reads"):
-        resolve(ServerConfig(model_dir=str(model_dir), pooling_strategy=PoolingStrategy[strategy]))
+def test_it_has_no_pooler(model_dir):
+    with pytest.raises(ModelError, match="DistilBERT models have no pooler, which -pooling_strategy CLS_POOLED reads"):
+        resolve(ServerConfig(model_dir=str(model_dir), pooling_strategy=PoolingStrategy.CLS_POOLED))
 
 
 def test_there_are_no_tensorflow_checkpoints_of_it(model_dir, tmp_path):

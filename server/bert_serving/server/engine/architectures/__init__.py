@@ -4,6 +4,7 @@ A new one is a file with an ``ARCHITECTURE`` and a row here; what it computes is
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -11,11 +12,16 @@ from typing import Any
 
 from ...core.files import read_json
 from ...errors import ModelError
-from ..spec import EncoderSpec
-from .base import Architecture, Values
+from ..spec import EncoderSpec, RotaryPositions
+from .base import Architecture, Values, shown
 
-ARCHITECTURES = ("bert", "distilbert")
-"""``model_type`` of ``config.json``, which is also the module; the first is meant where a file names none."""
+ARCHITECTURES = ("bert", "albert", "camembert", "deberta-v2", "distilbert", "electra", "eurobert", "gemma3_text", "gte",
+                 "jina_embeddings_v3", "modernbert", "mpnet", "nomic_bert", "qwen3", "roberta", "xlm-roberta")
+"""``model_type`` of ``config.json``, which is also the module, with "_" for "-"; where a file names none, the first."""
+
+CLASSES = ("Model", "ForMaskedLM", "ForPreTraining", "ForCausalLM", "ForSequenceClassification",
+           "ForTokenClassification", "ForQuestionAnswering", "ForNextSentencePrediction", "ForMultipleChoice")
+"""How names of ``architectures`` end whose encoder is the model's without more: others add something to its output."""
 
 
 def architecture(model_type: str) -> Architecture:
@@ -24,8 +30,8 @@ def architecture(model_type: str) -> Architecture:
         ValueError: there is none of that name.
     """
     if model_type not in ARCHITECTURES:
-        raise ValueError(f"model_type is {model_type!r}; this server computes {', '.join(ARCHITECTURES)}")
-    found: Architecture = import_module(f".{model_type}", __package__).ARCHITECTURE
+        raise ValueError(f"model_type is {shown(model_type)}; this server computes {', '.join(ARCHITECTURES)}")
+    found: Architecture = import_module(f".{model_type.replace('-', '_')}", __package__).ARCHITECTURE
     return found
 
 
@@ -35,8 +41,40 @@ def from_values(values: Mapping[str, Any]) -> tuple[Architecture, EncoderSpec]:
     Raises:
         ValueError: naming the key that is missing or whose value cannot be.
     """
-    found = architecture(str(values.get("model_type", ARCHITECTURES[0])))
-    return found, found.spec(Values(complete(values, found)))
+    model_type = values.get("model_type", ARCHITECTURES[0])
+    if not isinstance(model_type, str):
+        raise ValueError(f"model_type is {shown(model_type)}, expected one of {', '.join(ARCHITECTURES)}")
+    found = architecture(model_type)
+    _refuse_other_classes(values, found)
+    spec = found.spec(Values(complete(values, found)))
+    if isinstance(spec.positions, RotaryPositions) and spec.head_size % 2:
+        raise ValueError(f"the head size is {spec.head_size}, expected an even number: rotary positions "
+                         "turn pairs")
+    return found, spec
+
+
+def _refuse_other_classes(values: Mapping[str, Any], found: Architecture) -> None:
+    """
+    Raises:
+        ValueError: the model is more than its encoder, or another one: its class is none of transformers' own.
+    """
+    auto_map, names = values.get("auto_map"), values.get("architectures")
+    if auto_map is not None and not isinstance(auto_map, dict):
+        raise ValueError(f"auto_map is {shown(auto_map)}, expected an object")
+    for key, name in (auto_map or {}).items():
+        if key.startswith(("AutoModel", "AutoConfig")) and not found.reads_own_code:
+            raise ValueError(f"auto_map names code of the model's own, {shown(name)}, which is not run; if the model "
+                             f"is {found.label} as transformers has it, remove auto_map")
+    if names is not None and not isinstance(names, list):
+        raise ValueError(f"architectures is {shown(names)}, expected an array of names")
+    for name in names or ():
+        if not isinstance(name, str) or not re.fullmatch(rf"\w+({'|'.join(CLASSES)})", name):
+            raise ValueError(f"architectures names {shown(name)}, and what that class adds to the encoder is not "
+                             f"computed; expected a name that ends with {', '.join(CLASSES[:-1])} or {CLASSES[-1]}; to "
+                             "serve the encoder alone, remove architectures")
+        # Hugging Face's before 2020. A RoBERTa's would be taken for a BERT's, whose positions begin elsewhere.
+        if "model_type" not in values and not re.match("(TF|Flax)?Bert", name):
+            raise ValueError(f"there is no model_type, and architectures has {shown(name)}; add the model_type")
 
 
 def complete(values: Mapping[str, Any], found: Architecture) -> dict[str, Any]:

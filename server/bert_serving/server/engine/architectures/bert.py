@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 from ..spec import HEAD, POSITIONS, TOKEN_TYPES, WORDS, Attention, Embeddings, EncoderSpec, Mlp, Norm, TablePositions
-from .base import Architecture, Names, Values, dense, norm
-
-MAX_VOCABULARY, MAX_LAYERS = 10_000_000, 1000
+from .base import MAX_LAYERS, MAX_VOCABULARY, Architecture, Names, Values, dense, norm
 
 
 def spec(values: Values) -> EncoderSpec:
     values.refuse("position_embedding_type", "absolute")
+    values.refuse("is_decoder", False)
     vocab_size = values.number("vocab_size", most=MAX_VOCABULARY)
     hidden = values.number("hidden_size", 768)
     layers = values.number("num_hidden_layers", 12, MAX_LAYERS)
@@ -23,20 +22,30 @@ def spec(values: Values) -> EncoderSpec:
 
 SELF_ATTENTION = tuple((f"attention.self.{name}", f"attention/{name}") for name in ("query", "key", "value"))
 
-HUGGING_FACE = Names(
-    (("embeddings.word_embeddings.weight", WORDS),
-     ("embeddings.token_type_embeddings.weight", TOKEN_TYPES),
-     ("embeddings.position_embeddings.weight", POSITIONS),
-     *norm("embeddings.LayerNorm", "embeddings/norm"),
-     *(row for theirs, ours in (*SELF_ATTENTION, ("attention.output.dense", "attention/output"),
-                                ("intermediate.dense", "mlp/up"), ("output.dense", "mlp/down"))
-       for row in dense(f"encoder.layer.{{n}}.{theirs}", f"layers/{{n}}/{ours}")),
-     *norm("encoder.layer.{n}.attention.output.LayerNorm", "layers/{n}/attention/norm"),
-     *norm("encoder.layer.{n}.output.LayerNorm", "layers/{n}/mlp/norm"),
-     *dense("pooler.dense", "pooler"),
-     ("classifier.weight", HEAD[0]), ("classifier.bias", HEAD[1])),
-    encoder=("embeddings.", "encoder."), ignored=("embeddings.position_ids", "embeddings.token_type_ids"),
-    kernels_are_transposed=True, has_prefix=True)
+LAYER = "encoder.layer.{n}."
+
+ENCODER = (
+    ("embeddings.word_embeddings.weight", WORDS),
+    ("embeddings.token_type_embeddings.weight", TOKEN_TYPES),
+    ("embeddings.position_embeddings.weight", POSITIONS),
+    *norm("embeddings.LayerNorm", "embeddings/norm"),
+    *(row for theirs, ours in (*SELF_ATTENTION, ("attention.output.dense", "attention/output"),
+                               ("intermediate.dense", "mlp/up"), ("output.dense", "mlp/down"))
+      for row in dense(LAYER + theirs, f"layers/{{n}}/{ours}")),
+    *norm(LAYER + "attention.output.LayerNorm", "layers/{n}/attention/norm"),
+    *norm(LAYER + "output.LayerNorm", "layers/{n}/mlp/norm"))
+
+POOLER = dense("pooler.dense", "pooler")
+
+
+def hugging_face(*more: tuple[str, str]) -> Names:
+    """The names of an encoder that is called as BERT's is."""
+    return Names((*ENCODER, *more), encoder=("embeddings.", "encoder."),
+                 ignored=("embeddings.position_ids", "embeddings.token_type_ids"), kernels_are_transposed=True,
+                 has_prefix=True)
+
+
+HUGGING_FACE = hugging_face(*POOLER, ("classifier.weight", HEAD[0]), ("classifier.bias", HEAD[1]))
 
 
 def _google(name: str) -> str:

@@ -5,12 +5,16 @@ libraries when something is computed.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 
+import numpy as np
+
 from ...config import ENGINES, ServerConfig
+from ...core.features import Features
 from ...errors import ConfigError, EngineError
 from ..base import Engine, EngineSettings
+from ..pipeline import Pipeline
 from .base import Backend as Backend
 from .base import Requirements as Requirements
 
@@ -33,8 +37,24 @@ def create(settings: EngineSettings) -> Engine:
     """
     Raises:
         EngineError: the engine is unknown or cannot run here.
+        ModelError: the weights of a stage after the pooling cannot be read.
     """
-    return backend(settings.engine).open(settings)
+    engine = backend(settings.engine).open(settings)
+    return StagedEngine(engine, Pipeline(settings.stages)) if settings.stages else engine
+
+
+class StagedEngine(Engine):
+    """An engine, and what follows its pooling."""
+
+    def __init__(self, engine: Engine, pipeline: Pipeline) -> None:
+        self._engine, self._pipeline = engine, pipeline
+
+    def encode(self, batch: Sequence[Features]) -> np.ndarray:
+        vectors = self._engine.encode(batch)
+        return self._pipeline(vectors.astype(np.float32, copy=False)).astype(vectors.dtype, copy=False)
+
+    def describe(self) -> str:
+        return self._engine.describe()
 
 
 # ---- which one -------------------------------------------------------------------------------------------------------

@@ -79,8 +79,13 @@ class Backend(ABC):
 
     @property
     def needs_model(self) -> bool:
-        """Whether it computes a model, on several threads; else it invents vectors."""
+        """Whether it computes a model; else it invents vectors."""
         return ENGINES[self.name].computes
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it computes encoders, on several threads, from an artefact."""
+        return ENGINES[self.name].encodes
 
     @property
     def is_automatic(self) -> bool:
@@ -96,7 +101,7 @@ class Backend(ABC):
             return "is for CPUs" if self.needs_model else "computes nothing, so it has no use for a GPU"
         if wanted.xla and not self.xla:
             return "does without -xla"
-        if spec is not None and self.needs_model:
+        if spec is not None and self.encodes:
             if beyond := sorted(departure.value for departure in spec.departures - self.departures):
                 return f"does not compute {', '.join(beyond)}"
             if spec.mlp.activation not in self.activations:

@@ -22,14 +22,19 @@ from bert_serving.client.words import counted
 from ... import golden
 from ...config import MB, PoolingStrategy
 from ...core.features import Features
+from ...core.packing import pool_mask
 from ...errors import EngineError
 from ..architectures import from_file
 from ..base import Engine, EngineSettings
 from ..cache import open_format, write_file
+from ..graph_model import INPUTS, build_graph
+from ..heads import HeadLayers, head_variables
 from ..pooling import POOLER_STRATEGIES
+from ..positions import table_rows
 from ..quiet import import_tensorflow, tensorflow_version
-from ..spec import EncoderSpec
-from ..tf_encoder import COMPUTES, INPUTS, build_graph
+from ..rows import array_file, write_array
+from ..spec import EncoderSpec, TablePositions
+from ..tf_encoder import COMPUTES
 from ..weights import Checkpoint
 from .base import Backend, Footprint
 
@@ -38,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5
+FORMAT = 6
 """To be raised with every change to the graph or to its files."""
 
 GRAPH = "graph.pb"
@@ -55,7 +60,7 @@ Measured when all of a run was padded. Only attention is now, so larger runs may
 MAX_TOKENS = 8192
 """Tokens of one run, padding included; bounds the memory that attention takes."""
 
-XLA_LENGTHS = (16, 32, 64, 128, 256, 512)
+XLA_LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 """XLA compiles for each shape anew, so sequences are padded up to one of these, or to the longest possible."""
 
 
@@ -72,16 +77,18 @@ class GraphBackend(Backend):
         return tensorflow_version()
 
     def key(self, settings: EngineSettings, spec: EncoderSpec) -> dict[str, Any]:
-        return {"format": FORMAT, "tensorflow": self.version(), "strategy": settings.strategy.name,
+        return {"format": FORMAT, "tensorflow": self.version(), "strategy": settings.pooling.name,
                 "layers": None if settings.strategy in POOLER_STRATEGIES else settings.pooling_layer,
                 "no_position_embeddings": settings.no_position_embeddings, "precision": settings.precision}
 
     def make(self, directory: Path, settings: EngineSettings, spec: EncoderSpec,
              checkpoint: Checkpoint) -> dict[str, Any]:
         graph = build_graph(spec, _constants(checkpoint, directory),
-                            strategy=settings.strategy, layers=settings.pooling_layer,
+                            pooling=settings.pooling, layers=settings.pooling_layer,
                             precision=settings.precision, position_embeddings=not settings.no_position_embeddings)
         write_file(directory / GRAPH, graph.as_graph_def().SerializeToString(deterministic=True))
+        for name in head_variables(spec, settings.strategy):
+            write_array(directory, name, checkpoint.read_as(name))
         return {"format": FORMAT}
 
     def maker(self) -> str:
@@ -138,9 +145,15 @@ class GraphEngine(Engine):
         self.token_level = settings.strategy is PoolingStrategy.NONE
         tf = tensorflow_on(settings.device)
         self._version = tf.__version__
-        assert settings.artefact
+        assert settings.artefact and settings.config_file
         directory = Path(settings.artefact)
         open_format(directory, FORMAT)
+        _, self._spec = from_file(settings.config_file)
+        self._head = None
+        if settings.strategy in POOLER_STRATEGIES:
+            arrays = {name: np.load(directory / array_file(name), allow_pickle=False)
+                      for name in head_variables(self._spec, settings.strategy)}
+            self._head = HeadLayers(self._spec, settings.strategy, arrays, settings.scores)
         graph_def = tf.compat.v1.GraphDef.FromString((directory / GRAPH).read_bytes())
         try:
             self._run, self.form = _choose(_Session(tf, graph_def, directory, settings), settings)
@@ -151,9 +164,12 @@ class GraphEngine(Engine):
         lengths = np.fromiter(map(len, batch), np.int32, len(batch))
         runs = []
         for indices in plan(lengths):
-            runs.append((indices, self._run(*lay_out([batch[i] for i in indices]))))
+            runs.append((indices, self._run(*lay_out([batch[i] for i in indices], self._spec))))
         if self.token_level:
             return _tokens(runs, lengths)
+        if self._head is not None:
+            runs = [(indices, self._head(vectors.astype(np.float32)).astype(vectors.dtype))
+                    for indices, vectors in runs]
         result = np.empty((len(batch), runs[0][1].shape[-1]), runs[0][1].dtype)
         for indices, vectors in runs:
             result[indices] = vectors
@@ -188,21 +204,25 @@ def plan(lengths: np.ndarray) -> list[np.ndarray]:
     return groups
 
 
-def lay_out(batch: Sequence[Features]) -> list[np.ndarray]:
+def lay_out(batch: Sequence[Features], spec: EncoderSpec) -> list[np.ndarray]:
     """The graph's INPUTS for these sequences."""
     ids, types, mask = (np.concatenate([getattr(features, name) for features in batch], dtype=np.int32)
                         for name in ("input_ids", "token_type_ids", "input_mask"))
-    return _inputs(ids, types, mask, np.fromiter(map(len, batch), np.int32, len(batch)))
+    return _inputs(spec, ids, types, mask, pool_mask(batch), np.fromiter(map(len, batch), np.int32, len(batch)))
 
 
-def _inputs(ids: np.ndarray, types: np.ndarray, mask: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
+def _inputs(spec: EncoderSpec, ids: np.ndarray, types: np.ndarray, mask: np.ndarray, pooled: np.ndarray,
+            lengths: np.ndarray) -> list[np.ndarray]:
     """The graph's INPUTS for sequences of these lengths, whose tokens follow each other."""
     width = int(lengths.max())
     is_token = np.arange(width) < lengths[:, None]                                                    # [B, L]
     places = np.flatnonzero(is_token).astype(np.int32)
     tokens = np.zeros((len(lengths), width), np.int32)
     tokens[is_token] = np.arange(len(ids))
-    return [ids, types, places % width, mask, places, tokens, lengths]
+    position_ids = places % width
+    if isinstance(spec.positions, TablePositions):
+        position_ids = table_rows(spec, ids, position_ids, np.concatenate([[0], np.cumsum(lengths)]))
+    return [ids, types, position_ids, mask, pooled, places, tokens, lengths]
 
 
 def pad(inputs: Sequence[np.ndarray], rows: int, width: int) -> list[np.ndarray]:
@@ -210,10 +230,10 @@ def pad(inputs: Sequence[np.ndarray], rows: int, width: int) -> list[np.ndarray]
 
     What is added is computed in vain: each sequence sees ``lengths`` of its tokens only.
     """
-    ids, types, positions, mask, places, tokens, lengths = inputs
+    ids, types, positions, mask, pooled, places, tokens, lengths = inputs
     total, (sequences, longest) = rows * width, tokens.shape
     *flat, places = (np.pad(array, (0, total - len(ids)))
-                     for array in (ids, types, positions, mask, places // longest * width + places % longest))
+                     for array in (ids, types, positions, mask, pooled, places // longest * width + places % longest))
     tokens = np.pad(tokens, ((0, rows - sequences), (0, width - longest)))
     return [*flat, places, tokens, np.pad(lengths, (0, rows - sequences), constant_values=1)]
 
@@ -426,8 +446,8 @@ class _Trial:
 
     def __init__(self, settings: EngineSettings, samples: Sequence[tuple[int, int]] = SAMPLES) -> None:
         assert settings.config_file
-        size = from_file(settings.config_file)[1].vocab_size
-        self.samples = [_sample(rows, min(width, settings.max_length), size) for rows, width in samples]
+        _, spec = from_file(settings.config_file)
+        self.samples = [_sample(rows, min(width, settings.max_length), spec) for rows, width in samples]
         self.tokens = sum(len(sample[0]) for sample in self.samples)
         self.seconds: dict[str, float] = {}
         self._shown: dict[str, str] = {}
@@ -462,11 +482,11 @@ class _Trial:
         return f"{counted(self.tokens, 'token')}: {each}"
 
 
-def _sample(rows: int, width: int, vocabulary_size: int) -> list[np.ndarray]:
+def _sample(rows: int, width: int, spec: EncoderSpec) -> list[np.ndarray]:
     """The graph's INPUTS for so many sequences of that length."""
     total = rows * width
-    return _inputs(np.arange(total, dtype=np.int32) * 37 % vocabulary_size, np.zeros(total, np.int32),
-                   np.ones(total, np.int32), np.full(rows, width, np.int32))
+    return _inputs(spec, np.arange(total, dtype=np.int32) * 37 % spec.vocab_size, np.zeros(total, np.int32),
+                   np.ones(total, np.int32), np.ones(total, np.int32), np.full(rows, width, np.int32))
 
 
 def _choose(session: _Session, settings: EngineSettings) -> tuple[Callable[..., np.ndarray], str]:

@@ -9,13 +9,13 @@ import numpy as np
 from bert_serving.client.words import counted
 
 from ...config import MB
-from ...core.packing import LONG, Layout
+from ...core.packing import LONG
 from ...errors import EngineError
 from .. import rows
 from ..base import EngineSettings
 from ..lite_model import ALONE, ENCODER, FORMAT, write_encoders
 from ..quiet import installed, quiet_stderr, tensorflow_version
-from ..rows import RowEngine, attention_bias, token_bias
+from ..rows import RowEngine, sample_layout
 from ..spec import EncoderSpec
 from ..tf_encoder import COMPUTES
 from ..weights import Checkpoint
@@ -74,16 +74,23 @@ class LiteEngine(RowEngine):
             EngineError: the converted model is damaged, or LiteRT is not installed.
         """
         super().__init__(settings, FORMAT)
-        self._encoder = _Interpreter(self._directory / ENCODER, settings.num_threads, (1, 1, 8, 8))
-        # Loaded here and not with the first long sequence: that would be paid, and could be taken for a hang, in a job.
-        self._alone = (_Interpreter(self._directory / ALONE, settings.num_threads, (1, 1, 1, LONG))
-                       if rows.has_long(settings) else None)
+        self._encoder = self._interpreter(ENCODER, min(8, settings.max_length), alone=False)
+        self._alone = self._interpreter(ALONE, LONG, alone=True) if rows.has_long(settings) else None
 
-    def run(self, layout: Layout, embeddings: np.ndarray) -> list[np.ndarray]:
-        if layout.alone:
+    def _interpreter(self, file: str, width: int, alone: bool) -> _Interpreter:
+        """An encoder, prepared for a row of that width.
+
+        Prepared here and not with the first long sequence: that would be paid, and could be taken for a hang, in a job.
+        """
+        shapes = {name: array.shape
+                  for name, array in self.inputs.of(sample_layout(self.spec, 1, width, alone)).items()}
+        return _Interpreter(self._directory / file, self.settings.num_threads, shapes)
+
+    def run(self, inputs: dict[str, np.ndarray], alone: bool) -> list[np.ndarray]:
+        if alone:
             assert self._alone is not None, "the settings say that no sequence is so long"
-            return self._alone.run(embeddings, token_bias(layout))
-        return self._encoder.run(embeddings, attention_bias(layout))
+            return self._alone.run(inputs)
+        return self._encoder.run(inputs)
 
     def describe(self) -> str:
         return (f"LiteRT {BACKEND.version()} on CPU, {counted(self.settings.num_threads, 'thread')}, "
@@ -93,10 +100,10 @@ class LiteEngine(RowEngine):
 class _Interpreter:
     """LiteRT with the encoder in it. The weights are laid out for the processor once; another shape costs little."""
 
-    def __init__(self, path: Path, num_threads: int, bias: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, num_threads: int, shapes: dict[str, tuple[int, ...]]) -> None:
         """
         Args:
-            bias: shape to prepare for, see :meth:`run`.
+            shapes: of its inputs, to prepare for.
         Raises:
             EngineError: LiteRT is not there, or cannot run the model.
         """
@@ -108,26 +115,28 @@ class _Interpreter:
         try:
             with quiet_stderr():                       # It says that it has a delegate, once a process.
                 self._interpreter: Any = Interpreter(model_path=str(path), num_threads=num_threads)
-                inputs = {detail["name"].partition(":")[0]: detail for detail in self._interpreter.get_input_details()}
-                self._inputs = {name: detail["index"] for name, detail in inputs.items()}
-                self._hidden_size = int(inputs["embeddings"]["shape_signature"][1])
+                inputs = {detail["name"].partition(":")[0]: detail["index"]
+                          for detail in self._interpreter.get_input_details()}
+                # An input that no layer up to the last one wanted reads has left the model.
+                self._inputs = {name: inputs[name] for name in shapes if name in inputs}
                 self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
-                self._resize(bias)
+                self._resize({name: shapes[name] for name in self._inputs})
         except (ValueError, RuntimeError, KeyError) as error:
             raise EngineError(f"LiteRT cannot load the model: {error}") from error
 
-    def run(self, embeddings: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
-        """The outputs, float32 [R * C, H] each, for what the encoder takes (see :func:`lite_model.convert`)."""
-        if bias.shape != self._shape:
-            self._resize(bias.shape)
-        self._interpreter.set_tensor(self._inputs["embeddings"], embeddings)
-        self._interpreter.set_tensor(self._inputs["bias"], bias)
+    def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs, float32 [R * C, H] each, for what the encoder takes (see :func:`rows.input_shapes`)."""
+        shapes = {name: inputs[name].shape for name in self._inputs}
+        if shapes != self._shapes:
+            self._resize(shapes)
+        for name, index in self._inputs.items():
+            self._interpreter.set_tensor(index, inputs[name])
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._outputs]
 
-    def _resize(self, bias: tuple[int, ...]) -> None:
-        """Prepare for a bias of this shape, [R, 1, C or 1, C], and the embeddings that go with it."""
-        self._interpreter.resize_tensor_input(self._inputs["embeddings"], [bias[0] * bias[3], self._hidden_size])
-        self._interpreter.resize_tensor_input(self._inputs["bias"], bias)
+    def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Prepare for inputs of these shapes."""
+        for name, shape in shapes.items():
+            self._interpreter.resize_tensor_input(self._inputs[name], shape)
         self._interpreter.allocate_tensors()
-        self._shape = bias
+        self._shapes = shapes

@@ -9,14 +9,13 @@ import numpy as np
 from bert_serving.client.words import counted
 
 from ...config import MB
-from ...core.packing import Layout
 from ...errors import EngineError
 from .. import rows
 from ..base import EngineSettings
 from ..cache import write_file
 from ..quiet import installed
-from ..rows import Read, RowEngine, attention_bias, token_bias
-from ..spec import Departure, EncoderSpec
+from ..rows import Read, RowEngine
+from ..spec import ACTIVATIONS, Departure, EncoderSpec
 from ..weights import Checkpoint
 from .base import Backend, Footprint
 
@@ -34,7 +33,8 @@ class OnnxBackend(Backend):
 
     name = "onnx"
     precisions = frozenset({"fp32"})
-    departures = frozenset({Departure.NO_TOKEN_TYPES})
+    departures = frozenset({Departure.NO_TOKEN_TYPES, Departure.POSITION_OFFSET})
+    activations = frozenset(ACTIVATIONS) - {"silu"}
 
     def version(self) -> str:
         return installed("ONNX Runtime is not installed; install './server[onnx]'", "onnxruntime")
@@ -91,9 +91,8 @@ class OnnxEngine(RowEngine):
         except Exception as error:  # its errors have no common class
             raise EngineError(f"ONNX Runtime cannot load the model: {error}") from error
 
-    def run(self, layout: Layout, embeddings: np.ndarray) -> list[np.ndarray]:
-        bias = token_bias(layout) if layout.alone else attention_bias(layout)
-        outputs: list[np.ndarray] = self._session.run(None, {"embeddings": embeddings, "bias": bias})
+    def run(self, inputs: dict[str, np.ndarray], alone: bool) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = self._session.run(None, inputs)
         return outputs
 
     def describe(self) -> str:
@@ -146,7 +145,8 @@ class Graph:
         return self._norm(self._node("Add", self._dense(inner, f"{name}/mlp/down"), hidden), f"{name}/mlp/norm")
 
     def _attention(self, name: str, hidden: str, split: str) -> str:
-        kernel, bias = rows.query_key_value(self._read, name, self.spec.head_size)
+        kernel, bias = rows.query_key_value(self._read, name, self.spec)
+        assert bias is not None
         projected = self._node("Reshape", self._product(hidden, kernel, bias), split)                 # [R, C, 3, A, D]
         query, key, value = (self._node("Squeeze", part, self._constant(np.array([0]))) for part in self._split(
             self._node("Transpose", projected, perm=[2, 0, 3, 1, 4])))                                # [R, A, C, D]

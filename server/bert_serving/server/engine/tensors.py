@@ -1,0 +1,144 @@
+"""Files of named arrays, as Hugging Face's models have them: safetensors and torch's, one file or several.
+
+bfloat16, float16 and float64 become float32. Nothing here executes what a file says.
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from bert_serving.client.words import counted
+
+from ..errors import ModelError
+from .tensor_file import TensorFile, widened
+from .weight_files import INDEX, is_safetensors, listing, printable, shards, unreadable, weight_map
+
+
+def open_tensors(path: str | Path) -> TensorFile:
+    """
+    Args:
+        path: a safetensors file, one of torch's, or the index of several.
+    Raises:
+        ModelError: it cannot be read.
+    """
+    if str(path).endswith(INDEX):
+        return ShardedTensors(path)
+    if is_safetensors(path):
+        return Safetensors(path)
+    from .pickle_weights import PickledTensors
+
+    return PickledTensors(path)
+
+
+class Safetensors(TensorFile):
+    """A safetensors file, memory-mapped."""
+
+    def __init__(self, path: str | Path) -> None:
+        """
+        Raises:
+            ModelError: it cannot be read.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        self.path = str(path)
+        try:
+            self._file = safe_open(self.path, framework="numpy")
+            self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in self._file.keys()}
+        except (SafetensorError, OSError) as error:
+            raise _cut_off(self.path) or unreadable(self.path, error) from error
+
+    def array(self, name: str) -> np.ndarray:
+        from safetensors import SafetensorError
+
+        try:
+            dtype = self._file.get_slice(name).get_dtype()
+            if dtype == "BF16":
+                return _bfloat16(self.path, name)
+            if dtype not in ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"):
+                raise ModelError(f"{printable(name)} of the weights {self.path} is of type {dtype}, expected F32, F16, "
+                                 "BF16 or F64; a quantized model cannot be served, its original can")
+            return self._file.get_tensor(name)
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise ModelError(f"cannot read {printable(name)} of the weights {self.path}: {error}") from error
+
+    def mapped(self, name: str) -> tuple[np.ndarray, str]:
+        """The numbers where they lie in the file, which all processes share.
+
+        Returns:
+            Not to be changed, bfloat16 as uint16; and the type, a key of MAPPED.
+        Raises:
+            ModelError: they are of another type.
+        """
+        dtype = self._file.get_slice(name).get_dtype()
+        if dtype not in MAPPED:
+            raise ModelError(f"{printable(name)} of the weights {self.path} is of type {dtype}, expected "
+                             f"{', '.join(MAPPED)}")
+        shape, offset = _place(self.path, name)
+        return np.asarray(np.memmap(self.path, MAPPED[dtype], "r", offset, shape)), dtype
+
+
+def _bfloat16(path: str, name: str) -> np.ndarray:
+    """safe_open has checked the file, but has no bfloat16 for NumPy."""
+    shape, offset = _place(path, name)
+    return widened(np.fromfile(path, "<u2", math.prod(shape), offset=offset)).reshape(shape)
+
+
+def _place(path: str, name: str) -> tuple[tuple[int, ...], int]:
+    """Shape of an array, and at which byte of the file it begins; safe_open has checked the file."""
+    with open(path, "rb") as file:
+        size, = struct.unpack("<Q", file.read(8))
+        entry = json.loads(file.read(size))[name]
+    return tuple(entry["shape"]), 8 + size + entry["data_offsets"][0]
+
+
+MAPPED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
+"""Types of :meth:`Safetensors.mapped`."""
+
+
+def _cut_off(path: str) -> ModelError | None:
+    """What to say of a file whose header describes more than there is: half of a download."""
+    try:
+        with open(path, "rb") as file:
+            size, = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(size)) if size < 100_000_000 else {}
+            described = 8 + size + max(entry["data_offsets"][1] for name, entry in header.items()
+                                       if name != "__metadata__")
+            there = os.fstat(file.fileno()).st_size
+        if there < described:
+            return ModelError(f"the weights {path} are cut off: the file has {counted(there, 'byte')}, and its header "
+                              f"describes {described}; download it again")
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, struct.error):
+        pass
+    return None
+
+
+class ShardedTensors(TensorFile):
+    """Several files with an index, ``model.safetensors.index.json`` or ``pytorch_model.bin.index.json``."""
+
+    def __init__(self, path: str | Path) -> None:
+        """
+        Raises:
+            ModelError: the index or a file cannot be read, a file is missing, or lacks what the index says is in it.
+        """
+        self.path = str(path)
+        files = {file: open_tensors(file) for file in shards(path)}
+        self._places = {name: file for file in files.values() for name in file.shapes}
+        for name, path in weight_map(path).items():
+            self._places[name] = files[path]
+        lacking = [name for name, file in self._places.items() if name not in file.shapes]
+        if lacking:
+            raise ModelError(f"{self.path} says that {listing(lacking)} {'is' if len(lacking) == 1 else 'are'} in "
+                             f"{Path(self._places[lacking[0]].path).name}, which lacks "
+                             f"{'it' if len(lacking) == 1 else 'them'}; the files are of different models")
+        self.shapes = {name: file.shapes[name] for name, file in self._places.items()}
+
+    def array(self, name: str) -> np.ndarray:
+        return self._places[name].array(name)
+
+    def read(self, name: str) -> np.ndarray:
+        return self._places[name].read(name)
