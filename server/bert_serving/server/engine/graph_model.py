@@ -5,6 +5,7 @@ In the comments on shapes, B, L, T, H, I, A and D are as in :mod:`spec`, E and K
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from . import positions
 from .heads import read_by_head
 from .pooling import POOLER_STRATEGIES, graph_pool
 from .spec import (POSITIONS, RELATIVE, TOKEN_TYPES, WORDS, DisentangledPositions, EncoderSpec, RelativePositions,
-                   RotaryPositions, TablePositions)
+                   TablePositions)
 from .tf_encoder import Encoder
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class GraphEncoder(Encoder):
         self._seen = self._token_bias(mask, lengths)
         if isinstance(self.spec.positions, RelativePositions):
             self._seen += self._relative_bias(self.spec.positions)
-        self._turns = {theta: self._angles(theta) for theta in positions.thetas(self.spec)}
+        self.place()
 
     def embed(self, input_ids: tf.Tensor, token_type_ids: tf.Tensor, position_embeddings: bool) -> tf.Tensor:
         """
@@ -172,13 +173,6 @@ class GraphEncoder(Encoder):
         rows = tf.gather(tf.constant(rows), self._distances() + farthest)
         return tf.transpose(tf.gather(self._constant(RELATIVE, tf.float32), rows), [2, 0, 1])[None]
 
-    def _angles(self, theta: float) -> tuple[tf.Tensor, tf.Tensor]:
-        import tensorflow as tf
-
-        frequencies = tf.constant(positions.inverse_frequencies(theta, self.spec.head_size))
-        angles = tf.cast(tf.gather(self._position_ids, self._tokens), tf.float32)[:, None, :, None] * frequencies
-        return tf.cos(angles), tf.sin(angles)
-
     def _distances(self) -> tf.Tensor:
         """int32 [L, L], position of the query less position of the key."""
         import tensorflow as tf
@@ -202,19 +196,20 @@ class GraphEncoder(Encoder):
         context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, width])                            # [B * L, A*D]
         return tf.gather(context, self._places)
 
-    def bias(self, layer: int) -> tf.Tensor:
+    def bias(self, window: int | None) -> tf.Tensor:
         import tensorflow as tf
 
-        window, causal = self.spec.window(layer), self.spec.attention.causal
-        if window is None and not causal:
-            return self._seen
         distances = self._distances()
-        beyond = tf.abs(distances) > window if window is not None else distances > self._length
-        return self._seen + tf.where(beyond | (distances < 0) if causal else beyond, PADDED, 0.0)
+        beyond = [distances < 0] if self.spec.attention.causal else []
+        beyond += [tf.abs(distances) > window] if window is not None else []
+        return self._seen + tf.where(reduce(tf.logical_or, beyond), PADDED, 0.0) if beyond else self._seen
 
-    def angles(self, layer: int) -> tuple[tf.Tensor, tf.Tensor]:
-        assert isinstance(self.spec.positions, RotaryPositions)
-        return self._turns[self.spec.positions.thetas[layer]]
+    def angles(self, number: int) -> tuple[tf.Tensor, tf.Tensor]:
+        import tensorflow as tf
+
+        frequencies = positions.inverse_frequencies(positions.thetas(self.spec)[number], self.spec.head_size)
+        angles = tf.cast(tf.gather(self._position_ids, self._tokens), tf.float32)[:, None, :, None] * frequencies
+        return tf.cos(angles), tf.sin(angles)
 
     def relative_rows(self) -> tf.Tensor:
         import tensorflow as tf
@@ -235,13 +230,5 @@ class GraphEncoder(Encoder):
 
         return tf.cast(inputs, tf.float32) if self.dtype == tf.bfloat16 and self.form != "fused" else inputs
 
-    def _denses(self, inputs: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
-        """In ``dtype``, but for what is added to an unfused product."""
-        import tensorflow as tf
-
-        kernel, bias = (self._constant(f"{names[0]}/{part}", self.dtype, *(f"{name}/{part}" for name in names[1:]))
-                        if f"{names[0]}/{part}" in self._known else None for part in ("kernel", "bias"))
-        product = tf.matmul(tf.cast(inputs, self.dtype), kernel)
-        if self.form == "unfused":
-            product = tf.cast(product, tf.float32)
-        return product if bias is None else tf.nn.bias_add(product, tf.cast(bias, product.dtype))
+    def _product_of(self, product: tf.Tensor) -> tf.Tensor:
+        return self._full(product) if self.form == "unfused" else product

@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import positions
 from .cache import write_file
 from .quiet import import_tensorflow
 from .rows import Read, input_shapes, query_key_value, sample_inputs
-from .spec import RELATIVE, RELATIVE_NORM, EncoderSpec, RotaryPositions, TablePositions
+from .spec import EncoderSpec, RotaryPositions, TablePositions
 from .tf_encoder import Encoder
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMAT = 7
+FORMAT = 8
 """To be raised with every change to the encoder or to its files."""
 
 ENCODER, ALONE = "encoder.tflite", "encoder-alone.tflite"
@@ -70,7 +69,7 @@ def convert(spec: EncoderSpec, read: Read, layers: Sequence[int], largest: dict[
 
     graph = tf.Graph()
     with graph.as_default():
-        feeds = _placeholders(spec, alone)
+        feeds = _placeholders(spec)
         outputs = RowEncoder(spec, read, feeds, largest, alone).layers(layers)
     with tf.compat.v1.Session(graph=graph) as session:
         converter = tf.compat.v1.lite.TFLiteConverter.from_session(session, list(feeds.values()), outputs)
@@ -99,11 +98,11 @@ def observe(spec: EncoderSpec, read: Read, layers: Sequence[int]) -> dict[str, n
     return result
 
 
-def _placeholders(spec: EncoderSpec, alone: bool = False) -> dict[str, tf.Tensor]:
+def _placeholders(spec: EncoderSpec) -> dict[str, tf.Tensor]:
     import tensorflow as tf
 
     return {name: tf.compat.v1.placeholder(dtype, shape, name)
-            for name, (dtype, shape) in input_shapes(spec, alone).items()}
+            for name, (dtype, shape) in input_shapes(spec).items()}
 
 
 class RowEncoder(Encoder):
@@ -136,6 +135,7 @@ class RowEncoder(Encoder):
         # A constant 1 that the converter does not know for one: it would take a factor away from a product's inputs and
         # put it into the weights.
         self._one = bias[:1, 0, 0, 0] * 0.0 + 1.0
+        self.place()
         hidden = self.enter(self._feeds["embeddings"])
         outputs = []
         for number in range(1 + layers[-1]):
@@ -158,16 +158,13 @@ class RowEncoder(Encoder):
         width = self.spec.attention.heads * self.spec.head_size
         return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, width])
 
-    def bias(self, layer: int) -> tf.Tensor:
-        window = self.spec.window(layer)
+    def bias(self, window: int | None) -> tf.Tensor:
         bias = self._feeds["bias" if window is None else f"bias_{window}"]
         return bias + self._feeds["relative"] if "relative" in self._feeds else bias
 
-    def angles(self, layer: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def angles(self, number: int) -> tuple[tf.Tensor, tf.Tensor]:
         import tensorflow as tf
 
-        assert isinstance(self.spec.positions, RotaryPositions)
-        number = positions.thetas(self.spec).index(self.spec.positions.thetas[layer])
         shape = [self._rows, 1, self._width, self.spec.head_size // 2]
         cosine, sine = (tf.reshape(self._feeds[f"{name}_{number}"], shape) for name in ("cosine", "sine"))
         return cosine, sine
@@ -194,7 +191,7 @@ class RowEncoder(Encoder):
         for of_query, of_key, of_value in zip(*(tf.split(part, shared, axis=1) for part in (query, key, value))):
             if contexts:                               # The next one waits for the one before, or all would be there.
                 of_query = of_query + contexts[-1] * (self._one - 1.0)
-            scores = tf.matmul(of_query, of_key, transpose_b=True) + self.bias(number)
+            scores = tf.matmul(of_query, of_key, transpose_b=True) + self._biases[self.spec.window(number)]
             contexts.append(tf.matmul(tf.nn.softmax(scores), of_value))
         return tf.concat(contexts, axis=1)
 
@@ -207,17 +204,8 @@ class RowEncoder(Encoder):
         return self._product(hidden, *query_key_value(self._read, name, self.spec), name)
 
     def _relative(self, name: str) -> tf.Tensor:
-        import tensorflow as tf
-
-        table = self._read(RELATIVE)
-        centred = table - table.mean(-1, keepdims=True)
-        table = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + self.spec.norm.eps)
-        table = table * self._read(f"{RELATIVE_NORM}/gamma") + self._read(f"{RELATIVE_NORM}/beta")
-        projected = table @ self._read(f"{name}/kernel") + self._read(f"{name}/bias")
-        if name.endswith("/query"):
-            projected = projected * np.float32(self.spec.scale)
-        by_head = projected.reshape(-1, self.spec.attention.heads, self.spec.head_size).transpose(1, 0, 2)
-        return tf.constant(np.ascontiguousarray(by_head, np.float32))
+        # Of constants alone, so that the converter computes it.
+        return super()._relative(name) * (self.spec.scale if name.endswith("/query") else 1.0)
 
     def _norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
         if not name.endswith("/query_norm"):

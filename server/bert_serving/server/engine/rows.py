@@ -99,11 +99,12 @@ def array_file(name: str) -> str:
 
 # ---- what the encoder takes ------------------------------------------------------------------------------------------
 
-def input_shapes(spec: EncoderSpec, alone: bool = False) -> dict[str, tuple[str, list[int | None]]]:
+def input_shapes(spec: EncoderSpec) -> dict[str, tuple[str, list[int | None]]]:
     """The inputs of an encoder over R rows of C tokens, by name: their type, and their shape, None being free.
 
     - ``embeddings`` [R * C, E], the sum of the tables, not normalized; E is the width of the tables
-    - ``bias`` [R, 1, C, C], what is added to the attention scores; with ``alone`` [R, 1, 1, C], unless it is causal
+    - ``bias`` [R, 1, C, C], what is added to the attention scores; [R, 1, 1, C] where one sequence fills a row, unless
+      it is causal
     - ``bias_N`` [R, 1, C, C] for layers in which a token sees N tokens to either side
     - ``cosine_N``, ``sine_N`` [R * C, D / 2] for the N-th of the rotary thetas
     - ``relative`` [1, A, C, C], the biases of distances
@@ -153,11 +154,18 @@ class Inputs:
         for number, (cosine, sine) in enumerate(self._angles):
             inputs |= {f"cosine_{number}": cosine[place], f"sine_{number}": sine[place]}
         if isinstance(spec.positions, RelativePositions):
-            biases = self._arrays[RELATIVE][positions.buckets(spec.positions, positions.distances(width))]
-            inputs["relative"] = np.ascontiguousarray(biases.transpose(2, 0, 1)[None])
+            inputs["relative"] = self._relative_biases(spec.positions, width)
         if isinstance(spec.positions, DisentangledPositions):
             inputs["relative_rows"] = positions.disentangled_rows(spec.positions, np.arange(width - 1, -width, -1))
         return inputs
+
+    def _relative_biases(self, relative: RelativePositions, width: int) -> np.ndarray:
+        """The table's biases, float32 [1, A, C, C]."""
+        # A row's biases are those of the row above, moved by one: each distance's bucket is looked for once.
+        rows = positions.buckets(relative, np.arange(width - 1, -width, -1))
+        by_distance = self._arrays[RELATIVE][rows].T                                                  # [A, 2 * C - 1]
+        moved = np.lib.stride_tricks.sliding_window_view(by_distance, width, axis=1)[:, ::-1]         # [A, C, C]
+        return np.ascontiguousarray(moved[None])
 
     def _embed(self, layout: Layout) -> np.ndarray:
         """float32 [R * C, E], the sum of the tables."""

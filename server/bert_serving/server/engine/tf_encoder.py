@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import positions
 from .spec import (FINAL_NORM, PROJECTION, RELATIVE, RELATIVE_NORM, Departure, DisentangledPositions, EncoderSpec,
-                   Placement, variables)
+                   Placement, RotaryPositions, variables)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -36,6 +36,13 @@ class Encoder(ABC):
         self._constant = constant
         self._known = variables(spec)
 
+    @property
+    def dtype(self) -> tf.DType:
+        """Of the products of dense layers, and of their weights."""
+        import tensorflow as tf
+
+        return tf.float32
+
     # ---- what a subclass knows ---------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -47,12 +54,13 @@ class Encoder(ABC):
         """[B, A, L, D] -> [T, A * D]"""
 
     @abstractmethod
-    def bias(self, layer: int) -> tf.Tensor:
-        """What is added to a layer's attention scores, float32, of a shape that goes with [B, A, L, L]."""
+    def bias(self, window: int | None) -> tf.Tensor:
+        """What is added to the attention scores of layers with that window, float32, of a shape that goes with
+        [B, A, L, L]."""
 
     @abstractmethod
-    def angles(self, layer: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Cosine and sine of the tokens' rotary angles, float32 [B, 1, L, D / 2]."""
+    def angles(self, number: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Cosine and sine of the tokens' angles for one of :func:`positions.thetas`, float32 [B, 1, L, D / 2]."""
 
     @abstractmethod
     def relative_rows(self) -> tf.Tensor:
@@ -64,6 +72,12 @@ class Encoder(ABC):
         """Softmax of scores that are biased already, float32 [B, A, L, L], times values, [B, K, L, D]: [B, A, L, D]."""
 
     # ---- the computation ---------------------------------------------------------------------------------------------
+
+    def place(self) -> None:
+        """Compute, once for all layers, what depends on where tokens are: the subclass knows it by now."""
+        self._biases = {window: self.bias(window) for window in dict.fromkeys(map(self.spec.window,
+                                                                                  range(self.spec.num_layers)))}
+        self._angles = {theta: self.angles(number) for number, theta in enumerate(positions.thetas(self.spec))}
 
     def enter(self, embeddings: tf.Tensor) -> tf.Tensor:
         """What the first layer reads, float32 [T, H], of the sum of the tables, [T, E]."""
@@ -108,7 +122,7 @@ class Encoder(ABC):
         scores = self._full(self.ungroup(tf.matmul(self.group(query), key, transpose_b=True)))
         if isinstance(self.spec.positions, DisentangledPositions):
             scores += self._disentangled(query, key, name)
-        return self.attend(self._scale(scores) + self.bias(number), value)
+        return self.attend(self._scale(scores) + self._biases[self.spec.window(number)], value)
 
     def _query_key_value(self, number: int, hidden: tf.Tensor, name: str) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """[B, A, L, D], and twice [B, K, L, D]: normalized and turned as the spec says."""
@@ -120,8 +134,8 @@ class Encoder(ABC):
         if self.spec.attention.qk_norm:
             query, key = (self._norm(self._full(part), f"{name}/{which}_norm")
                           for part, which in ((query, "query"), (key, "key")))
-        if positions.thetas(self.spec):
-            cosine, sine = self.angles(number)
+        if isinstance(self.spec.positions, RotaryPositions):
+            cosine, sine = self._angles[self.spec.positions.thetas[number]]
             query, key = (rotate(self._full(part), cosine, sine) for part in (query, key))
         return tf.cast(query, value.dtype), tf.cast(key, value.dtype), value
 
@@ -193,10 +207,14 @@ class Encoder(ABC):
         """Several products in one, their results beside each other."""
         import tensorflow as tf
 
-        kernel, bias = (self._constant(f"{names[0]}/{part}", tf.float32, *(f"{name}/{part}" for name in names[1:]))
+        kernel, bias = (self._constant(f"{names[0]}/{part}", self.dtype, *(f"{name}/{part}" for name in names[1:]))
                         if f"{names[0]}/{part}" in self._known else None for part in ("kernel", "bias"))
-        product = tf.matmul(inputs, kernel)
-        return product if bias is None else tf.nn.bias_add(product, bias)
+        product = self._product_of(tf.matmul(tf.cast(inputs, self.dtype), kernel))
+        return product if bias is None else tf.nn.bias_add(product, tf.cast(bias, product.dtype))
+
+    def _product_of(self, product: tf.Tensor) -> tf.Tensor:
+        """A product of matrices, in the type in which its bias is added."""
+        return product
 
     def _norm(self, hidden: tf.Tensor, name: str) -> tf.Tensor:
         import tensorflow as tf

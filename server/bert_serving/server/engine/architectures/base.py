@@ -97,7 +97,7 @@ class Values:
         if parameters is None:
             return default
         if not isinstance(parameters, dict):
-            raise ValueError(f"rope_parameters is {parameters!r:.100}, expected an object")
+            raise ValueError(f"rope_parameters is {shown(parameters)}, expected an object")
         if isinstance(parameters.get(kind), dict):
             parameters = parameters[kind]
         elif kind is not None and "rope_theta" in parameters:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 6
+FORMAT = 7
 """To be raised with every change to the graph or to its files."""
 
 GRAPH = "graph.pb"
