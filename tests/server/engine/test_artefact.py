@@ -198,14 +198,13 @@ OTHER = {
     "engine": "graph", "pooling_layer": (-1,), "pooling_strategy": "CLS_POOLED", "num_labels": 3, "precision": "int8",
     "max_seq_len": 100, "no_position_embeddings": True, "max_position_embeddings": 128, "model_dir": "elsewhere",
     "tokenizer": TokenizerSettings(file="other.txt"), "include_prompt": False, "stages": (Normalize(),),
-    "scores": "identity", "normalize": True, "prompt_name": "query", "special_tokens_in_text": True,
-    "do_lower_case": False, "hidden_size": 9, "mask_cls_sep": True, "no_special_token": True,
+    "scores": "identity", "hidden_size": 9, "mask_cls_sep": True, "no_special_token": True,
     "xla": True, "artefact": "there", "device": 3, "gpu_memory_fraction": 0.1, "num_threads": 7,
 }
 """Another value for each field; the content of config_file and checkpoint is changed instead."""
 
 EXCUSED = {
-    **dict.fromkeys(("tokenizer", "include_prompt", "stages", "scores"),
+    **dict.fromkeys(("include_prompt", "scores"),
                     "the model's, which model_name and the golden sentences tell apart"), "xla": "only how, not what",
     "artefact": "what all of this is about", "device": "only where", "gpu_memory_fraction": "only where",
     "num_threads": "only how fast"}

@@ -177,7 +177,7 @@ def stages(directory, **options):
     """Names of the stages, and what was decided of -normalize."""
     model = resolve(ServerConfig(model_dir=str(directory), **options))
     names = [type(stage).__name__ for stage in model.settings.stages]
-    return names, model.settings.normalize, model.provenance["normalize"]
+    return names, model.config.normalize, model.provenance["normalize"]
 
 
 @pytest.mark.parametrize("listed, about, options, expected", [
@@ -250,7 +250,7 @@ PROMPTS = {"prompts": {"query": "the fox: ", "passage": "brown "}, "default_prom
 def test_prompts(with_modules, options, name, prompt, source):
     model = resolve(ServerConfig(model_dir=str(with_modules(**PROMPTS)), **options))
     assert (model.config.prompt_name, model.provenance["prompt_name"]) == (name, source)
-    assert model.settings.prompt_name == name and model.settings.tokenizer.prompt == prompt
+    assert model.settings.tokenizer.prompt == prompt
     features, = base.features(["quick"], base.create_tokenizer(model.settings), model.settings)
     assert len(features) == 3 + len(prompt.replace(":", " :").split())
 

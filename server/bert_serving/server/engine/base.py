@@ -22,12 +22,12 @@ from ..precision import PRECISIONS
 from .pipeline import Stage
 
 
-def setting(default: Any = MISSING, *, artefact: bool = False, vectors: bool | str = False) -> Any:
+def setting(default: Any = MISSING, *, artefact: bool = False, vectors: bool | tuple[str, ...] = False) -> Any:
     """A field of :class:`EngineSettings`.
 
     Args:
         artefact: what a backend makes of the model may depend on it.
-        vectors: another value gives other vectors; a name is what a server's status calls it.
+        vectors: another value gives other vectors; names are what a server's status says it with.
     """
     return field(default=default, metadata={"artefact": artefact, "vectors": vectors})
 
@@ -44,7 +44,6 @@ class EngineSettings(Orders):
         model_dir: directory with the model's configuration and vocabulary (None for echo).
         checkpoint: prefix of a TF1 checkpoint, or path of a file of weights or of the index of several (None for echo).
         tokenizer: None: words are numbered (echo).
-        do_lower_case: as the option, which the tokenizer follows.
         max_seq_len: longest sequence in tokens; None: bounded by max_position_embeddings alone.
         max_position_embeddings: the model's own limit on the length, in tokens.
         hidden_size: length of one token's vector in one layer.
@@ -53,8 +52,7 @@ class EngineSettings(Orders):
         include_prompt: pooling sees the tokens of a prompt.
         stages: what follows the pooling.
         scores: what is made of a head's logits, one of heads.SCORES; None: what the strategy says.
-        normalize, prompt_name, special_tokens_in_text, mask_cls_sep, no_special_token, no_position_embeddings,
-        num_labels, precision, xla: as the options; the stages and the tokenizer follow the first three.
+        mask_cls_sep, no_special_token, no_position_embeddings, num_labels, precision, xla: as the options.
         artefact: path of what the engine's backend made of the model, once it is made.
         device: -1 for the CPU, else the id of a GPU.
         gpu_memory_fraction: share of that GPU's memory.
@@ -62,22 +60,19 @@ class EngineSettings(Orders):
     """
 
     engine: str = setting(artefact=True)
-    model_dir: str | None = setting(None, vectors="model_name")
+    model_dir: str | None = setting(None, vectors=("model_name",))
     config_file: str | None = setting(None, artefact=True)
-    checkpoint: str | None = setting(None, artefact=True, vectors="ckpt_name")
-    tokenizer: TokenizerSettings | None = None
-    do_lower_case: bool = setting(True, vectors=True)
+    checkpoint: str | None = setting(None, artefact=True, vectors=("ckpt_name",))
+    tokenizer: TokenizerSettings | None = setting(
+        None, vectors=("do_lower_case", "prompt_name", "special_tokens_in_text"))
     max_seq_len: int | None = setting(25, artefact=True, vectors=True)
     max_position_embeddings: int = setting(512, artefact=True)
     hidden_size: int = setting(768, vectors=True)
     pooling_layer: tuple[int, ...] = setting((-2,), artefact=True, vectors=True)
     pooling_strategy: str = setting("REDUCE_MEAN", artefact=True, vectors=True)
     include_prompt: bool = True
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...] = setting((), vectors=("normalize",))
     scores: str | None = None
-    normalize: bool = setting(False, vectors=True)
-    prompt_name: str | None = setting(None, vectors=True)
-    special_tokens_in_text: bool = setting(False, vectors=True)
     mask_cls_sep: bool = setting(False, vectors=True)
     no_special_token: bool = setting(False, vectors=True)
     no_position_embeddings: bool = setting(False, artefact=True, vectors=True)
@@ -110,8 +105,8 @@ class EngineSettings(Orders):
         return min(self.max_seq_len or self.max_position_embeddings, self.max_position_embeddings)
 
 
-VECTOR_OPTIONS = (*(f.name if f.metadata["vectors"] is True else f.metadata["vectors"]
-                    for f in fields(EngineSettings) if f.metadata.get("vectors")), "fixed_embed_length")
+VECTOR_OPTIONS = (*(name for f in fields(EngineSettings) if (names := f.metadata.get("vectors"))
+                    for name in ((f.name,) if names is True else names)), "fixed_embed_length")
 """What of a server's status its vectors depend on; the last one, beyond the engine, pads those of tokens."""
 
 

@@ -15,18 +15,24 @@ SCORES = ("softmax", "sigmoid", "identity")
 """What is made of logits."""
 
 
+def _head(spec: EncoderSpec, strategy: PoolingStrategy) -> Head:
+    """What one of POOLER_STRATEGIES computes: the pooler alone, or the model's own head."""
+    if strategy not in HEAD_STRATEGIES:
+        return Head(pooler=True)
+    assert spec.head is not None                       # artefact.check_weights
+    return spec.head
+
+
 def read_by_head(spec: EncoderSpec, strategy: PoolingStrategy) -> PoolingStrategy:
     """How the last layer is pooled for one of POOLER_STRATEGIES."""
-    mean = strategy in HEAD_STRATEGIES and spec.head is not None and spec.head.mean
-    return PoolingStrategy.REDUCE_MEAN if mean else PoolingStrategy.FIRST_TOKEN
+    return PoolingStrategy.REDUCE_MEAN if _head(spec, strategy).mean else PoolingStrategy.FIRST_TOKEN
 
 
 def head_variables(spec: EncoderSpec, strategy: PoolingStrategy) -> tuple[str, ...]:
     """The variables that :class:`HeadLayers` takes; none for a strategy that is not one of POOLER_STRATEGIES."""
     if strategy not in POOLER_STRATEGIES:
         return ()
-    head = spec.head if strategy in HEAD_STRATEGIES else Head(pooler=True)
-    assert head is not None
+    head = _head(spec, strategy)
     dense = POOLER if head.pooler else (f"{HEAD_DENSE}/kernel", *((f"{HEAD_DENSE}/bias",) if head.bias else ()))
     norm = (f"{HEAD_NORM}/gamma", *((f"{HEAD_NORM}/beta",) if spec.norm.bias else ())) if head.norm else ()
     return (*dense, *norm, *(HEAD if strategy in HEAD_STRATEGIES else ()))
@@ -46,8 +52,7 @@ class HeadLayers:
                  scores: str | None = None) -> None:
         self._eps, self._strategy, self._arrays = np.float32(spec.norm.eps), strategy, arrays
         self._scores = scores or ("sigmoid" if strategy is PoolingStrategy.REGRESSION else "softmax")
-        has_head = strategy in HEAD_STRATEGIES and spec.head is not None
-        self._head = spec.head if has_head and spec.head else Head(pooler=True)
+        self._head = _head(spec, strategy)
 
     def __call__(self, pooled: np.ndarray) -> np.ndarray:
         name = "pooler" if self._head.pooler else HEAD_DENSE

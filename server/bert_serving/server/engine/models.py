@@ -6,7 +6,7 @@ length. Else the original server's defaults hold.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 from bert_serving.client.words import counted
 
 from ..config import FromModel, PoolingStrategy, ServerConfig, join_pooling
-from ..core.tokenizer_json import is_lower_casing
 from ..errors import ConfigError, ModelError
 from . import backends, classifier, library, modules, static_model
 from .architectures import Architecture, from_file
@@ -29,8 +28,8 @@ from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
 from .spec import EncoderSpec, variables
 from .static_model import StaticFiles
 from .tokenizer_files import ModelTokenizer, check_ids, model_tokenizer
-from .weight_files import adapter_fault, find_weights, hint_for, is_hugging_face, wrong_content
-from .weights import HuggingFaceCheckpoint, listing
+from .weight_files import adapter_fault, find_weights, hint_for, is_hugging_face, listing, wrong_content
+from .weights import HuggingFaceCheckpoint
 
 logger = logging.getLogger(__name__)
 
@@ -121,22 +120,17 @@ def _static(config: ServerConfig, path: Path, found: StaticFiles) -> Model:
                           "that out")
     config = replace(config, engine="static")
     decision = _Decision(config, found.says, found.spec, None, None)
-    given = _given(config)
-    in_text = given["special_tokens_in_text"] is not False
-    settings, tokenizer = static_model.static_tokenizer(
-        found, do_lower_case=given["do_lower_case"], special_tokens_in_text=in_text, prompt=decision.prompt())
-    decision.take_tokenizer(is_lower_casing(tokenizer.normalizer), in_text,
-                            {name: "given" for name, value in given.items() if value is not None}, "tokenizer.json")
+    tokenizer = static_model.static_tokenizer(found, prompt=decision.prompt(), **_given(config))
+    decision.take_tokenizer(tokenizer)
     if isinstance(config.max_seq_len, FromModel):
         decision.take("max_seq_len", *static_model.max_length(found, tokenizer))
     stages, config = decision.stages(), decision.settled()
     Pipeline(stages)
-    return Model(name=_name(config) or str(path), path=path, spec=found.spec, config=config,
-                 settings=replace(_settings(config, found.spec), model_dir=str(path), checkpoint=str(found.weights),
-                                  tokenizer=static_model.cut_to(settings, tokenizer, config.max_seq_len),
-                                  stages=stages),
-                 provenance=decision.provenance, engine_reason=f"{found.source} describes a static model",
-                 layers_kept=1, num_parameters=found.num_parameters, cache_dir=_cache_dir(config))
+    settings = replace(_settings(config, found.spec), model_dir=str(path), checkpoint=str(found.weights),
+                       tokenizer=static_model.cut_to(tokenizer, config.max_seq_len), stages=stages)
+    model = _model(_name(config), path, found.spec, config, settings, decision.provenance,
+                   f"{found.source} describes a static model")
+    return replace(model, num_parameters=found.num_parameters)
 
 
 def _without_model(config: ServerConfig, wanted: backends.Requirements) -> Model:
@@ -155,21 +149,15 @@ def _model(name: str, path: Path | None, spec: EncoderSpec, config: ServerConfig
                  provenance=provenance, engine_reason=engine_reason,
                  layers_kept=spec.layers_needed(config.pooling_layer, config.pooling_strategy in POOLER_STRATEGIES),
                  num_parameters=sum(map(prod, shapes.values())),
-                 cache_dir=_cache_dir(config))
-
-
-def _cache_dir(config: ServerConfig) -> Path:
-    return Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs")
+                 cache_dir=Path(config.graph_tmp_dir) if config.graph_tmp_dir else user_cache("graphs"))
 
 
 def _settings(config: ServerConfig, spec: EncoderSpec) -> EngineSettings:
     return EngineSettings(
-        engine=config.engine, do_lower_case=config.do_lower_case, max_seq_len=config.max_seq_len,
+        engine=config.engine, max_seq_len=config.max_seq_len,
         max_position_embeddings=spec.max_length, hidden_size=spec.hidden_size,
         pooling_layer=tuple(config.pooling_layer), pooling_strategy=config.pooling_strategy.name,
-        normalize=config.normalize, prompt_name=config.prompt_name,
-        special_tokens_in_text=config.special_tokens_in_text, mask_cls_sep=config.mask_cls_sep,
-        no_special_token=config.no_special_token,
+        mask_cls_sep=config.mask_cls_sep, no_special_token=config.no_special_token,
         no_position_embeddings=config.no_position_embeddings, num_labels=config.num_labels,
         precision=str(config.precision), xla=config.xla, gpu_memory_fraction=config.gpu_memory_fraction)
 
@@ -299,9 +287,9 @@ def _tokenizer(decision: _Decision, architecture: Architecture) -> ModelTokenize
     # Spelt out, so that a host that is told what was decided has the same settings.
     in_text = tokenizer.settings.special_tokens_in_text
     in_text = tokenizer.settings.is_json if in_text is None else in_text
-    decision.take_tokenizer(tokenizer.do_lower_case, in_text, {"do_lower_case": "default", **tokenizer.sources},
-                            tokenizer.sources["tokenizer"])
-    return replace(tokenizer, settings=replace(tokenizer.settings, special_tokens_in_text=in_text))
+    tokenizer = replace(tokenizer, settings=replace(tokenizer.settings, special_tokens_in_text=in_text))
+    decision.take_tokenizer(tokenizer)
+    return tokenizer
 
 
 def _given(config: ServerConfig) -> dict[str, bool | None]:
@@ -382,15 +370,11 @@ class _Decision:
     def take(self, name: str, value: Any, source: str) -> None:
         self._values[name], self.provenance[name] = value, source
 
-    def take_tokenizer(self, do_lower_case: bool, special_tokens_in_text: bool, sources: Mapping[str, str],
-                       file: str) -> None:
-        """
-        Args:
-            sources: as of ModelTokenizer.
-            file: the tokenizer's, which says what nobody else said.
-        """
-        self.take("do_lower_case", do_lower_case, sources.get("do_lower_case", file))
-        self.take("special_tokens_in_text", special_tokens_in_text, sources.get("special_tokens_in_text", file))
+    def take_tokenizer(self, tokenizer: ModelTokenizer) -> None:
+        sources = tokenizer.sources
+        self.take("do_lower_case", tokenizer.do_lower_case, sources["do_lower_case"])
+        self.take("special_tokens_in_text", tokenizer.settings.special_tokens_in_text,
+                  sources.get("special_tokens_in_text", sources["tokenizer"]))
 
     def _default(self, name: str, value: Any, source: str) -> None:
         if isinstance(getattr(self.config, name), FromModel):

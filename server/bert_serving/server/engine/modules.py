@@ -14,7 +14,7 @@ from ..config import PoolingStrategy
 from ..core.files import read_json
 from ..errors import ModelError
 from .pipeline import ACTIVATIONS, MAX_DIMENSIONS, Dense, LayerNorm, Normalize, Stage, Truncate
-from .weights import listing
+from .weight_files import listing
 
 SENTENCE_TRANSFORMER, CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"
 

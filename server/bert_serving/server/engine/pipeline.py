@@ -18,8 +18,6 @@ from ..errors import ModelError
 from .tensors import open_tensors
 from .weight_files import listing
 
-Shapes = dict[str, tuple[int, ...]]
-
 MAX_DIMENSIONS = 1 << 16
 """Of a vector. More is a mistake in a file, or an attack on the memory."""
 

@@ -54,11 +54,17 @@ def no_pooling(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | No
     return hidden if mask is None else hidden * mask.astype(hidden.dtype)[:, None]
 
 
-def reduce_mean(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def _sums(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """[B, D], of hidden * m; and [B, 1], (sum of m) + 1e-10."""
     starts = cu_seqlens[:-1]
-    sums = np.add.reduceat(no_pooling(hidden, cu_seqlens, mask), starts, axis=0)                      # [B, D]
-    count = np.diff(cu_seqlens) if mask is None else np.add.reduceat(mask, starts)                    # [B]
-    return sums / (count.astype(hidden.dtype) + hidden.dtype.type(1e-10))[:, None]
+    sums = np.add.reduceat(no_pooling(hidden, cu_seqlens, mask), starts, axis=0)
+    count = np.diff(cu_seqlens) if mask is None else np.add.reduceat(mask, starts)
+    return sums, (count.astype(hidden.dtype) + hidden.dtype.type(1e-10))[:, None]
+
+
+def reduce_mean(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    sums, count = _sums(hidden, cu_seqlens, mask)
+    return sums / count
 
 
 def reduce_max(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -72,19 +78,13 @@ def reduce_mean_max(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray
 
 
 def reduce_mean_sqrt_len(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    starts = cu_seqlens[:-1]
-    sums = np.add.reduceat(no_pooling(hidden, cu_seqlens, mask), starts, axis=0)                      # [B, D]
-    count = np.diff(cu_seqlens) if mask is None else np.add.reduceat(mask, starts)                    # [B]
-    return sums / np.sqrt(count.astype(hidden.dtype) + hidden.dtype.type(1e-10))[:, None]
+    sums, count = _sums(hidden, cu_seqlens, mask)
+    return sums / np.sqrt(count)
 
 
 def weighted_mean(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    starts, lengths = cu_seqlens[:-1], np.diff(cu_seqlens)
-    weights = np.arange(1, cu_seqlens[-1] + 1) - np.repeat(starts, lengths)                           # [T]
-    if mask is not None:
-        weights = weights * mask
-    sums = np.add.reduceat(hidden * weights.astype(hidden.dtype)[:, None], starts, axis=0)            # [B, D]
-    return sums / (np.add.reduceat(weights, starts).astype(hidden.dtype) + hidden.dtype.type(1e-10))[:, None]
+    places = np.arange(1, cu_seqlens[-1] + 1) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))       # [T], from 1
+    return reduce_mean(hidden, cu_seqlens, places if mask is None else places * mask)
 
 
 def first_token(hidden: np.ndarray, cu_seqlens: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
@@ -130,11 +130,16 @@ def graph_no_pooling(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> 
     return hidden * mask[:, :, None]
 
 
-def graph_reduce_mean(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+def _graph_sums(hidden: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """As :func:`_sums`."""
     import tensorflow as tf
 
-    sums = tf.reduce_sum(hidden * mask[:, :, None], axis=1)                                               # [B, D]
-    return sums / (tf.reduce_sum(mask, axis=1, keepdims=True) + 1e-10)
+    return tf.reduce_sum(hidden * mask[:, :, None], axis=1), tf.reduce_sum(mask, axis=1, keepdims=True) + 1e-10
+
+
+def graph_reduce_mean(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+    sums, count = _graph_sums(hidden, mask)
+    return sums / count
 
 
 def graph_reduce_max(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
@@ -152,16 +157,14 @@ def graph_reduce_mean_max(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor
 def graph_reduce_mean_sqrt_len(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    sums = tf.reduce_sum(hidden * mask[:, :, None], axis=1)                                               # [B, D]
-    return sums / tf.sqrt(tf.reduce_sum(mask, axis=1, keepdims=True) + 1e-10)
+    sums, count = _graph_sums(hidden, mask)
+    return sums / tf.sqrt(count)
 
 
 def graph_weighted_mean(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
     import tensorflow as tf
 
-    weights = mask * tf.cumsum(tf.ones_like(mask), axis=1)                                                # [B, L]
-    sums = tf.reduce_sum(hidden * weights[:, :, None], axis=1)                                            # [B, D]
-    return sums / (tf.reduce_sum(weights, axis=1, keepdims=True) + 1e-10)
+    return graph_reduce_mean(hidden, mask * tf.cumsum(tf.ones_like(mask), axis=1), lengths)
 
 
 def graph_first_token(hidden: tf.Tensor, mask: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

@@ -24,7 +24,7 @@ from .modules import MAX_CONFIG_BYTES, SENTENCE_TRANSFORMER, SentenceFiles, read
 from .pipeline import MAX_DIMENSIONS, Normalize
 from .spec import Embeddings, EncoderSpec, RotaryPositions
 from .tensors import Safetensors, open_tensors, widened
-from .tokenizer_files import check_ids, check_size, create
+from .tokenizer_files import ModelTokenizer, check_ids, check_size, json_tokenizer
 from .weight_files import listing, wrong_content
 
 logger = logging.getLogger(__name__)
@@ -232,8 +232,8 @@ def check_options(config: ServerConfig, found: StaticFiles) -> None:
 
 # ---- the tokenizer ---------------------------------------------------------------------------------------------------
 
-def static_tokenizer(found: StaticFiles, *, do_lower_case: bool | None, special_tokens_in_text: bool,
-                     prompt: str) -> tuple[TokenizerSettings, StaticTokenizer]:
+def static_tokenizer(found: StaticFiles, *, do_lower_case: bool | None, special_tokens_in_text: bool | None,
+                     prompt: str) -> ModelTokenizer:
     """The tokenizer, which is what tokenizer.json says, and nothing else.
 
     Args:
@@ -245,31 +245,35 @@ def static_tokenizer(found: StaticFiles, *, do_lower_case: bool | None, special_
     assert found.says.static is not None
     path = found.says.static / "tokenizer.json"
     check_size(path, found.spec.vocab_size)
-    settings = TokenizerSettings(file=str(path), do_lower_case=do_lower_case, prompt=prompt, static=found.text,
-                                 special_tokens_in_text=special_tokens_in_text)
-    tokenizer = create(settings)
+    sources = {"tokenizer": path.name}
+    if special_tokens_in_text is not None:
+        sources["special_tokens_in_text"] = "given"
+    made = json_tokenizer(TokenizerSettings(file=str(path), prompt=prompt, static=found.text,
+                                            special_tokens_in_text=special_tokens_in_text is not False),
+                          sources, do_lower_case)
+    tokenizer = made.tokenizer
     assert isinstance(tokenizer, StaticTokenizer)
     if warning := check_ids(tokenizer, found.spec.vocab_size, str(path)):
         logger.warning("%s", warning)
     if tokenizer.truncation is not None and tokenizer.truncation.get("direction") == "left":
         raise ModelError(f"{path} cuts off the left end of texts (truncation); this server cuts off the right one")
-    # What changes nothing is left out, so that a host that is told what was decided has the same settings.
-    return replace(settings, do_lower_case=do_lower_case if tokenizer.changes_case else None), tokenizer
+    return made
 
 
-def max_length(found: StaticFiles, tokenizer: StaticTokenizer) -> tuple[int | None, str]:
+def max_length(found: StaticFiles, tokenizer: ModelTokenizer) -> tuple[int | None, str]:
     """Tokens of a text that are read, None being all, and who says so."""
     if "max_seq_length" in found.says.sources:
         return found.says.max_seq_length, found.says.sources["max_seq_length"]
-    if tokenizer.truncation is not None:               # sentence-transformers leaves it in force.
-        return min(int(tokenizer.truncation["max_length"]), MAX_LENGTH), "tokenizer.json"
+    assert isinstance(tokenizer.tokenizer, StaticTokenizer)
+    if (truncation := tokenizer.tokenizer.truncation) is not None:    # sentence-transformers leaves it in force.
+        return min(int(truncation["max_length"]), MAX_LENGTH), "tokenizer.json"
     return None, "a static model has no positions"
 
 
-def cut_to(settings: TokenizerSettings, tokenizer: StaticTokenizer, length: int | None) -> TokenizerSettings:
+def cut_to(tokenizer: ModelTokenizer, length: int | None) -> TokenizerSettings:
     """The tokenizer for texts of that many tokens: model2vec counts characters first, a token's being the median."""
-    text = settings.static
+    settings, text = tokenizer.settings, tokenizer.settings.static
     if text is None or not text.drop_unknown or length is None:
         return settings
-    characters = length * int(statistics.median(map(len, tokenizer.vocabulary)))
+    characters = length * int(statistics.median(map(len, tokenizer.tokenizer.vocabulary)))
     return replace(settings, static=replace(text, max_characters=characters))

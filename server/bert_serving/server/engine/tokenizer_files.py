@@ -19,11 +19,9 @@ from ..core.tokenization import UNK, AddedToken, InputTemplate, Tokenizer, load_
 from ..core.tokenizer_json import MAX_BYTES, JsonTokenizer, is_lower_casing
 from ..core.tokenizer_settings import TokenizerSettings, create_tokenizer
 from ..errors import ModelError
+from .modules import MAX_CONFIG_BYTES, read_object
 from .quiet import quiet_stderr
-from .weights import listing
-
-MAX_SMALL_BYTES = 20_000_000
-"""Of a small file; the largest, which list thousands of added tokens, have a million."""
+from .weight_files import listing
 
 ADDED = "added_tokens.json"
 """Where older versions list added tokens."""
@@ -163,13 +161,30 @@ def check_size(path: Path, vocab_size: int | None) -> None:
 
 def _from_json(settings: TokenizerSettings, said: _Said, sources: dict[str, str],
                do_lower_case: bool | None) -> ModelTokenizer:
+    found = json_tokenizer(settings, sources, do_lower_case)
+    assert isinstance(found.tokenizer, JsonTokenizer)
+    _refuse_contradictions(found.tokenizer, said, settings.file, is_given=do_lower_case is not None)
+    return found
+
+
+def json_tokenizer(settings: TokenizerSettings, sources: Mapping[str, str],
+                   do_lower_case: bool | None) -> ModelTokenizer:
+    """What tokenizer.json says, and nothing else.
+
+    Args:
+        sources: what was decided already, ``tokenizer`` among it.
+        do_lower_case: given by hand.
+    Raises:
+        ModelError: it cannot be used.
+        ConfigError: do_lower_case does not go with it.
+    """
     tokenizer = create(replace(settings, do_lower_case=do_lower_case))
     assert isinstance(tokenizer, JsonTokenizer)
-    _refuse_contradictions(tokenizer, said, settings.file, is_given=do_lower_case is not None)
-    sources["do_lower_case"] = "given" if do_lower_case is not None else "tokenizer.json"
+    # What changes nothing is left out, so that a host that is told what was decided has the same settings.
     settings = replace(settings, do_lower_case=do_lower_case if tokenizer.changes_case else None)
-    return ModelTokenizer(settings=settings, tokenizer=tokenizer,
-                          do_lower_case=is_lower_casing(tokenizer.normalizer), sources=sources)
+    return ModelTokenizer(
+        settings=settings, tokenizer=tokenizer, do_lower_case=is_lower_casing(tokenizer.normalizer),
+        sources={**sources, "do_lower_case": "given" if do_lower_case is not None else "tokenizer.json"})
 
 
 def _refuse_contradictions(tokenizer: JsonTokenizer, said: _Said, file: str, is_given: bool) -> None:
@@ -455,17 +470,7 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is no JSON object, or too large.
     """
-    try:
-        if os.stat(path).st_size > MAX_SMALL_BYTES:
-            raise ModelError(f"{path} has more than {MAX_SMALL_BYTES / 1e6:.0f} MB; is it another file?")
-        value = read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} is not a JSON object")
-    return value
+    return read_object(path, MAX_CONFIG_BYTES) or {}
 
 
 def _json(value: Any) -> str:

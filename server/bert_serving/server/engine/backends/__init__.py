@@ -40,7 +40,8 @@ def create(settings: EngineSettings) -> Engine:
         ModelError: the weights of a stage after the pooling cannot be read.
     """
     engine = backend(settings.engine).open(settings)
-    return StagedEngine(engine, Pipeline(settings.stages)) if settings.stages else engine
+    pipeline = Pipeline(settings.stages)
+    return StagedEngine(engine, pipeline) if pipeline else engine
 
 
 class StagedEngine(Engine):
