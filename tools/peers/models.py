@@ -15,7 +15,8 @@ from bert_serving.server.engine.cache import new_directory, sha256
 from bert_serving.server.engine.command import convert, write_hugging_face
 from bert_serving.server.engine.models import find, locate
 from bert_serving.server.engine.spec import variables
-from bert_serving.server.engine.weights import Checkpoint, checkpoint_files
+from bert_serving.server.engine.weight_files import checkpoint_files
+from bert_serving.server.engine.weights import Checkpoint
 
 from . import exports
 from .environments import ENVIRONMENTS, prepare, run

@@ -148,6 +148,9 @@ def test_a_pickle_where_there_is_nothing_better():
     ({"modules.json": b"{}"}, "its modules.json is not a list of modules"),
     ({"modules.json": b'[{"type": 1}]'}, "its modules.json is not a list of modules"),
     ({"modules.json": modules(("Transformer", ""), ("Pooling", "1_Pooling"))}, "names the folder 1_Pooling, which"),
+    ({"modules.json": modules(("MLMTransformer", ""), ("SpladePooling", "1_Pooling"))},
+     r"a/b: its modules.json lists 'MLMTransformer' \(sparse vectors\), which is not computed here"),
+    ({"modules.json": b'[{"type": "custom_st.Transformer", "path": ""}]'}, "which is code of the model's own, and no"),
     ({"modules.json": modules(("Transformer", ""), ("Pooling", "../x")), "../x/config.json": b""},
      "names the folder ../x, which it does not have")])
 def test_what_cannot_be_served_is_told_before_weights_are_fetched(fake_hub, change, told):

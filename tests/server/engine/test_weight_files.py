@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bert_serving.server.config import ServerConfig
 from bert_serving.server.engine.weight_files import (checkpoint_files, find_weights, hint_for, is_hugging_face,
-                                                     lfs_pointer, listing, weight_map, wrong_content)
+                                                     listing, weight_map, wrong_content)
 from bert_serving.server.errors import ModelError
 
 LEFT_OPEN = ServerConfig().ckpt_name
@@ -238,8 +238,8 @@ def test_a_hint_for_nothing(tmp_path):
 
 def test_git_lfs_pointers(holds):
     directory = holds("b.safetensors", **{"model.safetensors": POINTER, "config.json": POINTER, "vocab.txt": "a"})
-    assert lfs_pointer(directory / "config.json") and not lfs_pointer(directory / "vocab.txt")
-    assert not lfs_pointer(directory / "nowhere") and not lfs_pointer(directory)
+    assert wrong_content(directory / "config.json").startswith("is a Git LFS pointer")
+    assert all(wrong_content(path) is None for path in (directory / "vocab.txt", directory / "nowhere", directory))
     assert fault(directory) == "model.safetensors is a Git LFS pointer, not the file itself; run `git lfs pull` in DIR"
     holds("a.safetensors", **{"model.safetensors.index.json": SHARDED["model.safetensors.index.json"],
                               "b.safetensors": POINTER})

@@ -11,7 +11,8 @@ from bert_serving.server.engine import weights
 from bert_serving.server.engine.architectures import from_file
 from bert_serving.server.engine.architectures.bert import ARCHITECTURE
 from bert_serving.server.engine.spec import variables
-from bert_serving.server.engine.weights import HuggingFaceCheckpoint, checkpoint_files, tensorflow_checkpoint_files
+from bert_serving.server.engine.weight_files import checkpoint_files, tensorflow_checkpoint_files
+from bert_serving.server.engine.weights import HuggingFaceCheckpoint
 from bert_serving.server.errors import ModelError
 
 

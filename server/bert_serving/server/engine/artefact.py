@@ -29,7 +29,8 @@ from .base import EngineSettings
 from .cache import new_directory, read_manifest, sha256, write_manifest
 from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
 from .spec import HEAD, EncoderSpec, layer_of, variables
-from .weights import Checkpoint, checkpoint_files, open_checkpoint
+from .weight_files import checkpoint_files
+from .weights import Checkpoint, open_checkpoint
 
 
 @dataclass(frozen=True)

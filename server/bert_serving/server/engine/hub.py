@@ -29,7 +29,9 @@ from ..core.files import read_json
 from ..errors import ModelError
 from .architectures import from_values
 from .cache import user_cache
+from .modules import class_of
 from .static_model import MODEL2VEC
+from .weight_files import INDEX, WHOLE, listing
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +47,6 @@ SMALL_FILES = ("config.json", "modules.json", "tokenizer.json", "tokenizer_confi
 """What is fetched of each folder of a model beside its weights, wherever it is there."""
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
-
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Best first. Each may come as several files with an index."""
 
 MAX_CONFIG_BYTES = 10_000_000
 """Of a configuration: far more than any has."""
@@ -113,13 +112,13 @@ def needed(name: str, files: Collection[str], read: Callable[[str], Any]) -> lis
     files = {file for file in files if not {"", ".", ".."} & set(file.split("/")) and "\\" not in file}
     read = functools.cache(read)
     modules = _modules(name, read("modules.json")) if "modules.json" in files else _one_module(files, read)
-    encoder = next((folder for folder, kind in modules.items() if kind.endswith("Transformer")), None)
+    encoder = next((folder for folder, module in modules.items() if module == "Transformer"), None)
     if encoder is not None:
         _check_encoder(name, encoder, files, read)
     found = {"": [file for file in files if "/" not in file]}
-    for folder, kind in modules.items():
+    for folder, module in modules.items():
         # Git, and so the Hub, has no empty folders, as these mostly are.
-        may_be_empty = not folder or kind in ("Normalize", "Dropout")
+        may_be_empty = not folder or module in ("Normalize", "Dropout")
         if not may_be_empty and not any(file.startswith(f"{folder}/") for file in files):
             raise ModelError(f"{name}: its modules.json names the folder {folder}, which it does not have")
     for file in files:
@@ -131,7 +130,7 @@ def needed(name: str, files: Collection[str], read: Callable[[str], Any]) -> lis
         if folder or encoder in ("", None):
             large += _weights(name, folder, set(content), read)
     if encoder is not None and not any(_parent(file) == encoder for file in large):
-        raise ModelError(f"{name} has neither {' nor '.join(WEIGHTS)}; it holds {_some(found.get(encoder, []))}")
+        raise ModelError(f"{name} has neither {' nor '.join(WHOLE)}; it holds {_some(found.get(encoder, []))}")
     return small + large
 
 
@@ -148,7 +147,8 @@ def _modules(name: str, values: Any) -> dict[str, str]:
     # model2vec writes "." for the model's own folder.
     folders = ["" if (path := str(PurePosixPath(module.get("path", "").strip("/")))) == "." else path
                for module in values]
-    return {folder: module["type"].rpartition(".")[2] for folder, module in reversed(list(zip(folders, values)))}
+    kinds = [class_of(f"{name}: its modules.json", module["type"]) for module in values]
+    return dict(reversed(list(zip(folders, kinds))))
 
 
 def _one_module(files: Collection[str], read: Callable[[str], Any]) -> dict[str, str]:
@@ -192,9 +192,9 @@ def _weights(name: str, folder: str, content: set[str], read: Callable[[str], An
     Raises:
         ModelError: an index names files that are not there.
     """
-    for form in WEIGHTS:
+    for form in WHOLE:
         whole = f"{folder}/{form}".lstrip("/")
-        index = f"{whole}.index.json"
+        index = whole + INDEX
         if whole in content:
             return [whole]
         if index in content:
@@ -210,10 +210,8 @@ def _weights(name: str, folder: str, content: set[str], read: Callable[[str], An
     return []
 
 
-def _some(files: Collection[str], most: int = 6) -> str:
-    names = sorted(files)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "nothing") + more
+def _some(files: Collection[str]) -> str:
+    return listing(sorted(files), 6) or "nothing"
 
 
 # ---- getting it ------------------------------------------------------------------------------------------------------
@@ -265,12 +263,10 @@ def _fetch(meant: HubName) -> Path:
     """
     info = describe(meant)
     commit = info.commit or meant.revision or "main"
-    paths: dict[str, Path] = {}
 
+    @functools.cache
     def fetch(file: str) -> Path:
-        if file not in paths:
-            paths[file] = download(meant, file, commit)
-        return paths[file]
+        return download(meant, file, commit)
 
     def read(file: str) -> Any:
         size = info.sizes.get(file)
@@ -287,7 +283,7 @@ def _fetch(meant: HubName) -> Path:
             logger.info("fetching %s of %s, %.0f MB (file %d of %d)", file, meant, (info.sizes[file] or 0) / 1e6,
                         number, len(wanted))
         fetch(file)
-    directory = paths[wanted[0]].parents[wanted[0].count("/")]
+    directory = fetch(wanted[0]).parents[wanted[0].count("/")]
     _record(meant, commit, directory, wanted)
     logger.info("%s is in %s", meant, directory)
     return directory

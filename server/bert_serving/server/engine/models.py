@@ -28,7 +28,8 @@ from .pooling import HEAD_STRATEGIES, POOLER_STRATEGIES
 from .spec import EncoderSpec, variables
 from .static_model import StaticFiles
 from .tokenizer_files import ModelTokenizer, check_ids, model_tokenizer
-from .weight_files import adapter_fault, find_weights, hint_for, is_hugging_face, listing, wrong_content
+from .weight_files import (adapter_fault, directory_content, find_weights, hint_for, is_hugging_face, listing,
+                           wrong_content)
 from .weights import HuggingFaceCheckpoint
 
 logger = logging.getLogger(__name__)
@@ -256,13 +257,9 @@ def _config_file(directory: Path, name: str | FromModel) -> Path:
         if fault := adapter_fault(directory):
             raise ModelError(fault)
         raise ModelError(f"{directory} has neither {usual[0]} (Google's format) nor {usual[1]} (Hugging Face's); it "
-                         f"holds {_content(directory)}{hint_for(directory)}")
-    raise ModelError(f"-config_name {name}: {directory} has no such file, and holds {_content(directory)}; give the "
-                     "name of one of them, or leave it out")
-
-
-def _content(directory: Path) -> str:
-    return listing(sorted(path.name for path in directory.iterdir()), 12) or "nothing"
+                         f"holds {directory_content(directory)}{hint_for(directory)}")
+    raise ModelError(f"-config_name {name}: {directory} has no such file, and holds "
+                     f"{directory_content(directory)}; give the name of one of them, or leave it out")
 
 
 # ---- what the options leave open -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from ..config import PoolingStrategy
 from ..core.files import read_json
 from ..errors import ModelError
 from .pipeline import ACTIVATIONS, MAX_DIMENSIONS, Dense, LayerNorm, Normalize, Stage, Truncate
-from .weight_files import listing
+from .weight_files import listing, whole_weights
 
 SENTENCE_TRANSFORMER, CROSS_ENCODER = "SentenceTransformer", "CrossEncoder"
 
@@ -194,9 +194,8 @@ class _Module:
         Raises:
             ModelError: there are none.
         """
-        for name in ("model.safetensors", "pytorch_model.bin"):
-            if (self.directory / name).is_file():
-                return self.directory / name
+        if (path := whole_weights(self.directory)) is not None:
+            return path
         raise ModelError(f"{self}: {self.directory} has no model.safetensors; fetch the directory again, with its "
                          "folders")
 
@@ -226,24 +225,27 @@ def _modules(root: Path) -> list[_Module]:
         if not isinstance(name, str) or name in names:
             raise ModelError(f"{path}: entry {index} has the name {name!r:.100}; expected one of its own")
         names.add(name)
-        result.append(_Module(root, _kind(path, entry["type"]), _folder(path, root, entry.get("path", ""))))
+        result.append(_Module(root, class_of(path, entry["type"]), _folder(path, root, entry.get("path", ""))))
     return result
 
 
-def _kind(path: Path, type_name: str) -> str:
-    """
+def class_of(path: Path | str, type_name: str) -> str:
+    """The class of a module that modules.json lists.
+
+    Args:
+        path: the file, for messages.
     Raises:
         ModelError: nothing of that type is computed here.
     """
-    package, _, kind = type_name.rpartition(".")
+    package, _, name = type_name.rpartition(".")
     if package.partition(".")[0] != "sentence_transformers":
         raise ModelError(f"{path} lists {type_name!r:.200}, which is code of the model's own, and no model's code is "
                          f"run here; supported are sentence-transformers' {', '.join(SUPPORTED)}")
-    if kind not in SUPPORTED:
-        what = f" ({WHAT_IT_IS[kind]})" if kind in WHAT_IT_IS else ""
-        raise ModelError(f"{path} lists {kind!r:.100}{what}, which is not computed here; supported are "
+    if name not in SUPPORTED:
+        what = f" ({WHAT_IT_IS[name]})" if name in WHAT_IT_IS else ""
+        raise ModelError(f"{path} lists {name!r:.100}{what}, which is not computed here; supported are "
                          f"{', '.join(SUPPORTED)}")
-    return kind
+    return name
 
 
 def _folder(path: Path, root: Path, folder: Any) -> str:

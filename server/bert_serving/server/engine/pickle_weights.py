@@ -1,7 +1,7 @@
 """Weights that torch saved, ``pytorch_model.bin``: a pickle of names, and the numbers beside it. Nothing is executed.
 
 A pickle is a program for a small stack machine, and Python's own runs whatever function the file names. The one here
-knows the instructions that dictionaries of tensors are made with, and seven functions, which it does not call: it notes
+knows the instructions that dictionaries of tensors are made with, and five functions, which it does not call: it notes
 what storage, shape and strides a tensor has. Everything else is refused by name.
 
 torch writes a zip archive since 1.6::
@@ -307,13 +307,12 @@ def read_legacy(data: mmap.mmap | bytes) -> tuple[dict[str, Tensor], dict[str, i
         raise Refused(BIG_ENDIAN)
     tensors = tensors_of(machine.load())
     keys = machine.load()
-    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()} | machine.storages
     places: dict[str, int] = {}
     at = stream.tell()
     if not isinstance(keys, list):
         raise Refused("it has no list of its storages; it is damaged")
     for key in keys:
-        storage = storages.get(key) if isinstance(key, str) else None
+        storage = machine.storages.get(key) if isinstance(key, str) else None
         if storage is None or key in places:
             raise Refused("it lists storages that no tensor has; it is damaged")
         count = struct.unpack("<q", data[at:at + 8])[0] if at + 8 <= len(data) else None
@@ -404,8 +403,8 @@ class Machine:
             values.append(value)
         return values[::-1]
 
-    def _push(self, make: Callable[[], Any]) -> None:
-        self._stack.append(make())
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
 
     def _tuple(self, count: int) -> None:
         values = [self._pop() for _ in range(count)]
@@ -539,14 +538,14 @@ CONSTANTS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINU
 STEPS: Mapping[str, Callable[[Machine, Any], None]] = {
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,
-    "NONE": lambda machine, _: machine._push(lambda: None),
-    "NEWTRUE": lambda machine, _: machine._push(lambda: True),
-    "NEWFALSE": lambda machine, _: machine._push(lambda: False),
-    "EMPTY_TUPLE": lambda machine, _: machine._push(tuple),
-    "EMPTY_LIST": lambda machine, _: machine._push(list),
-    "EMPTY_DICT": lambda machine, _: machine._push(dict),
-    "MARK": lambda machine, _: machine._push(lambda: MARK),
-    "TUPLE": lambda machine, _: machine._stack.append(tuple(machine._pop_to_mark())),
+    "NONE": lambda machine, _: machine._push(None),
+    "NEWTRUE": lambda machine, _: machine._push(True),
+    "NEWFALSE": lambda machine, _: machine._push(False),
+    "EMPTY_TUPLE": lambda machine, _: machine._push(()),
+    "EMPTY_LIST": lambda machine, _: machine._push([]),
+    "EMPTY_DICT": lambda machine, _: machine._push({}),
+    "MARK": lambda machine, _: machine._push(MARK),
+    "TUPLE": lambda machine, _: machine._push(tuple(machine._pop_to_mark())),
     "TUPLE1": lambda machine, _: machine._tuple(1),
     "TUPLE2": lambda machine, _: machine._tuple(2),
     "TUPLE3": lambda machine, _: machine._tuple(3),

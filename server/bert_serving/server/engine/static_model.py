@@ -25,7 +25,7 @@ from .pipeline import MAX_DIMENSIONS, Normalize
 from .spec import Embeddings, EncoderSpec, RotaryPositions
 from .tensors import Safetensors, open_tensors, widened
 from .tokenizer_files import ModelTokenizer, check_ids, check_size, json_tokenizer
-from .weight_files import listing, wrong_content
+from .weight_files import listing, whole_weights, wrong_content
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +161,7 @@ def find(says: SentenceFiles) -> StaticFiles | None:
     directory = says.static
     assert directory is not None
     tokenizer = directory / "tokenizer.json"
-    weights = next((path for name in ("model.safetensors", "pytorch_model.bin")
-                    if (path := directory / name).is_file()), None)
+    weights = whole_weights(directory)
     if weights is None or not tokenizer.is_file():
         raise ModelError(f"{directory} has no {'model.safetensors' if weights is None else tokenizer.name}, which a "
                          "static model needs; fetch the directory again, with its folders")

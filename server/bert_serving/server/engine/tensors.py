@@ -8,7 +8,9 @@ import json
 import math
 import os
 import struct
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +60,7 @@ class Safetensors(TensorFile):
         try:
             dtype = self._file.get_slice(name).get_dtype()
             if dtype == "BF16":
-                return _bfloat16(self.path, name)
+                return self._bfloat16(name)
             if dtype not in ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"):
                 raise ModelError(f"{printable(name)} of the weights {self.path} is of type {dtype}, expected F32, F16, "
                                  "BF16 or F64; a quantized model cannot be served, its original can")
@@ -78,22 +80,39 @@ class Safetensors(TensorFile):
         if dtype not in MAPPED:
             raise ModelError(f"{printable(name)} of the weights {self.path} is of type {dtype}, expected "
                              f"{', '.join(MAPPED)}")
-        shape, offset = _place(self.path, name)
+        shape, offset = self._place(name)
         return np.asarray(np.memmap(self.path, MAPPED[dtype], "r", offset, shape)), dtype
 
+    def _bfloat16(self, name: str) -> np.ndarray:
+        """safe_open has checked the file, but has no bfloat16 for NumPy."""
+        shape, offset = self._place(name)
+        return widened(np.fromfile(self.path, "<u2", math.prod(shape), offset=offset)).reshape(shape)
 
-def _bfloat16(path: str, name: str) -> np.ndarray:
-    """safe_open has checked the file, but has no bfloat16 for NumPy."""
-    shape, offset = _place(path, name)
-    return widened(np.fromfile(path, "<u2", math.prod(shape), offset=offset)).reshape(shape)
+    def _place(self, name: str) -> tuple[tuple[int, ...], int]:
+        """Shape of an array, and at which byte of the file it begins."""
+        entries, start = self._header
+        return tuple(entries[name]["shape"]), start + entries[name]["data_offsets"][0]
+
+    @cached_property
+    def _header(self) -> tuple[dict[str, Any], int]:
+        return _header(self.path)
 
 
-def _place(path: str, name: str) -> tuple[tuple[int, ...], int]:
-    """Shape of an array, and at which byte of the file it begins; safe_open has checked the file."""
+MAX_HEADER = 100_000_000
+"""Bytes of a safetensors file's header, as the library has it."""
+
+
+def _header(path: str) -> tuple[dict[str, Any], int]:
+    """What a safetensors file says of each array, and where the numbers begin.
+
+    Raises:
+        OSError, ValueError, struct.error: it is damaged.
+    """
     with open(path, "rb") as file:
         size, = struct.unpack("<Q", file.read(8))
-        entry = json.loads(file.read(size))[name]
-    return tuple(entry["shape"]), 8 + size + entry["data_offsets"][0]
+        if size >= MAX_HEADER:
+            raise ValueError("the header is too large")
+        return json.loads(file.read(size)), 8 + size
 
 
 MAPPED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
@@ -103,12 +122,9 @@ MAPPED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1"}
 def _cut_off(path: str) -> ModelError | None:
     """What to say of a file whose header describes more than there is: half of a download."""
     try:
-        with open(path, "rb") as file:
-            size, = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(size)) if size < 100_000_000 else {}
-            described = 8 + size + max(entry["data_offsets"][1] for name, entry in header.items()
-                                       if name != "__metadata__")
-            there = os.fstat(file.fileno()).st_size
+        header, start = _header(path)
+        described = start + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        there = os.stat(path).st_size
         if there < described:
             return ModelError(f"the weights {path} are cut off: the file has {counted(there, 'byte')}, and its header "
                               f"describes {described}; download it again")
@@ -126,9 +142,10 @@ class ShardedTensors(TensorFile):
             ModelError: the index or a file cannot be read, a file is missing, or lacks what the index says is in it.
         """
         self.path = str(path)
-        files = {file: open_tensors(file) for file in shards(path)}
+        table = weight_map(path)
+        files = {file: open_tensors(file) for file in shards(path, table)}
         self._places = {name: file for file in files.values() for name in file.shapes}
-        for name, path in weight_map(path).items():
+        for name, path in table.items():
             self._places[name] = files[path]
         lacking = [name for name, file in self._places.items() if name not in file.shapes]
         if lacking:

@@ -4,9 +4,10 @@ Nothing here needs TensorFlow, and no weights are read: at most the first bytes 
 """
 from __future__ import annotations
 
+import glob
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ SAFETENSORS = ".safetensors"
 PICKLES = (".bin", ".pt", ".pth")
 INDEX = ".index.json"
 
-USUAL = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Hugging Face's names of weights, the preferred ones first."""
+WHOLE = ("model.safetensors", "pytorch_model.bin")
+"""Hugging Face's names of weights in one file, best first."""
+USUAL = tuple(name + ending for name in WHOLE for ending in ("", INDEX))
+"""Those, and the indexes of several files."""
 
 MAX_SHARDS = 200
 MAX_INDEX = 16_000_000
@@ -80,7 +83,7 @@ def checkpoint_files(path: str | Path) -> list[Path]:
         ModelError: some are not there, or the index is none.
     """
     if str(path).endswith(INDEX):
-        return [Path(path), *shards(path)]
+        return [Path(path), *shards(path, weight_map(path))]
     return [Path(path)] if is_hugging_face(path) else tensorflow_checkpoint_files(path)
 
 
@@ -112,13 +115,15 @@ def weight_map(index: str | Path) -> dict[str, Path]:
     return {name: index.parent / file for name, file in names.items()}
 
 
-def shards(index: str | Path) -> list[Path]:
+def shards(index: str | Path, table: Mapping[str, Path]) -> list[Path]:
     """The files that an index names, each of which is there.
 
+    Args:
+        table: what weight_map says of it.
     Raises:
-        ModelError: some are not, or it is no index.
+        ModelError: some are not.
     """
-    files = sorted(set(weight_map(index).values()))
+    files = sorted(set(table.values()))
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise ModelError(f"{index} names {counted(len(files), 'file')}, of which {listing(missing)} "
@@ -139,7 +144,7 @@ def tensorflow_checkpoint_files(prefix: str | Path) -> list[Path]:
             if prefix.parent.is_dir() else []
         raise ModelError(f"there is no checkpoint {prefix} (no {index.name}); "
                          f"{prefix.parent} holds {listing(others, 12) or 'nothing'}")
-    data = sorted(prefix.parent.glob(f"{_escaped(prefix.name)}.data-*-of-*"))
+    data = sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.data-*-of-*"))
     totals = {path.name.rpartition("-")[2] for path in data}
     if len(totals) != 1 or not totals <= {f"{len(data):05d}"}:
         raise ModelError(f"the checkpoint {prefix} is incomplete: beside {index.name} there is "
@@ -147,8 +152,9 @@ def tensorflow_checkpoint_files(prefix: str | Path) -> list[Path]:
     return [index, *data]
 
 
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
+def whole_weights(directory: Path) -> Path | None:
+    """The weights of a module, which come in one file; None: there are none."""
+    return next((path for name in WHOLE if (path := directory / name).is_file()), None)
 
 
 # ---- the weights of a directory --------------------------------------------------------------------------------------
@@ -182,7 +188,7 @@ def _usual(directory: Path, checkpoint: str) -> Path:
             return directory / name
         if (directory / name).is_symlink():
             raise ModelError(f"{directory / name} is a link to a file that is not there; fetch the model again")
-    raise ModelError(f"{directory} has no weights that are read: no {USUAL[0]} or {USUAL[2]}"
+    raise ModelError(f"{directory} has no weights that are read: no {WHOLE[0]} or {WHOLE[1]}"
                      f"{_no_checkpoint(directory, checkpoint)}{_other_weights(directory)}")
 
 
@@ -190,8 +196,8 @@ def _given(directory: Path, name: str) -> Path:
     path = directory / name
     if is_hugging_face(name):
         if not path.is_file():
-            raise ModelError(f"-ckpt_name {name}: {directory} has no such file, and holds {_content(directory)}; give "
-                             "the name of one of them, or leave it out")
+            raise ModelError(f"-ckpt_name {name}: {directory} has no such file, and holds "
+                             f"{directory_content(directory)}; give the name of one of them, or leave it out")
         return path
     if path.exists() and (kind := _unread(path)):
         raise ModelError(f"-ckpt_name {name} is {kind}, which is not read; {SAVE}, or leave it out")
@@ -224,7 +230,7 @@ def _other_weights(directory: Path) -> str:
     parts = [name for name in names if SHARD.search(name)]
     if parts:
         return f"; there is {listing(parts)}, without the index that says what is in them; fetch the model again"
-    return _unread_hint(directory) or hint_for(directory) or f"; it holds {_content(directory)}"
+    return _unread_hint(directory) or hint_for(directory) or f"; it holds {directory_content(directory)}"
 
 
 def _is_by_the_way(name: str) -> bool:
@@ -251,7 +257,8 @@ def _unread(path: Path) -> str | None:
     return next((kind for patterns, kind in UNREAD for pattern in patterns if path.match(pattern)), None)
 
 
-def _content(directory: Path) -> str:
+def directory_content(directory: Path) -> str:
+    """The names of what is in a directory, for messages."""
     return listing([path.name for path in _entries(directory)], 12) or "nothing"
 
 
@@ -336,11 +343,6 @@ def _is_model(directory: Path) -> bool:
 
 # ---- what a file is that is not what its name says -------------------------------------------------------------------
 
-def lfs_pointer(path: str | Path) -> bool:
-    """Whether a file is what Git LFS has in place of a large one that was not fetched."""
-    return _start(path).startswith(b"version https://git-lfs.github.com/spec/")
-
-
 def wrong_content(path: str | Path) -> str | None:
     """What a file is, if it is plainly not what its name says: a Git LFS pointer, a page, nothing at all.
 
@@ -348,9 +350,9 @@ def wrong_content(path: str | Path) -> str | None:
         "is ..., what to do", to follow the file's name; None: it may be what it should.
     """
     path = Path(path)
-    if lfs_pointer(path):
-        return f"is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}"
     start = _start(path)
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return f"is a Git LFS pointer, not the file itself; run `git lfs pull` in {path.parent}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "is a web page, not the file itself; download it again (a page about the file was saved in its place)"
@@ -364,9 +366,9 @@ def wrong_content(path: str | Path) -> str | None:
     has_header = re.match(rb"....\0\0\0\0\{\"", start, re.DOTALL) is not None
     if is_safetensors(path):
         if start.startswith(b"PK\3\4") or re.match(rb"\x80[\2-\5]", start) and not has_header:
-            return f"is torch's, not safetensors; name it {USUAL[2]}, or {SAVE}"
+            return f"is torch's, not safetensors; name it {WHOLE[1]}, or {SAVE}"
     elif str(path).endswith(PICKLES) and has_header:
-        return f"is safetensors, not torch's; name it {USUAL[0]}"
+        return f"is safetensors, not torch's; name it {WHOLE[0]}"
     return None
 
 

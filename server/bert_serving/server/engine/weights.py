@@ -21,10 +21,7 @@ from .architectures.base import Architecture, Names
 from .quiet import import_tensorflow
 from .spec import WORDS, is_of_head
 from .tensors import open_tensors
-from .weight_files import SAVE, checkpoint_files, is_hugging_face, is_safetensors, listing, tensorflow_checkpoint_files
-
-__all__ = ["Checkpoint", "HuggingFaceCheckpoint", "TensorFlowCheckpoint", "checkpoint_files", "is_safetensors",
-           "listing", "open_checkpoint", "tensorflow_checkpoint_files"]
+from .weight_files import SAVE, is_hugging_face, listing, tensorflow_checkpoint_files
 
 Shapes = dict[str, tuple[int, ...]]
 

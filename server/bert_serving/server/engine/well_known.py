@@ -85,21 +85,20 @@ _GEMMA = (("query", "task: search result | query: "), ("passage", "title: none |
 _APACHE, _MIT = "Apache-2.0", "MIT"
 
 
-def _st(name: str, model_type: str, dimensions: int, max_length: int | None, megabytes: int | None,
+def _st(name: str, model_type: str, dimensions: int, max_length: int, megabytes: int | None,
         pooling: str = "mean", normalizes: bool = True, licence: str = _APACHE, was_run_here: bool = False
         ) -> WellKnownModel:
     """One of the sentence-transformers project's own."""
-    return WellKnownModel(f"sentence-transformers/{name}", model_type, dimensions=dimensions, max_length=max_length,
-                          pooling=pooling, normalizes=normalizes, licence=licence, megabytes=megabytes,
-                          was_run_here=was_run_here)
+    return _embedding(f"sentence-transformers/{name}", model_type, dimensions, max_length, pooling, normalizes, licence,
+                      megabytes, was_run_here=was_run_here)
 
 
 def _embedding(name: str, model_type: str, dimensions: int, max_length: int, pooling: str, normalizes: bool | None,
                licence: str, megabytes: int | None, prompts: tuple[tuple[str, str], ...] = (), gated: bool = False,
-               has_own_code: bool = False) -> WellKnownModel:
+               has_own_code: bool = False, was_run_here: bool = False) -> WellKnownModel:
     return WellKnownModel(name, model_type, dimensions=dimensions, max_length=max_length, pooling=pooling,
                           normalizes=normalizes, licence=licence, megabytes=megabytes, prompts=prompts, gated=gated,
-                          has_own_code=has_own_code)
+                          was_run_here=was_run_here, has_own_code=has_own_code)
 
 
 def _head(kind: str, name: str, model_type: str, labels: int, max_length: int, licence: str, megabytes: int | None,
