@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from bert_serving.client.errors import UnprocessableError
 from bert_serving.client.pairs import Pair
-from bert_serving.server.core import tokenizer_json
+from bert_serving.server.core import tokenization, tokenizer_json
 from bert_serving.server.core.features import build_features
 from bert_serving.server.core.tokenization import InputTemplate, Tokenizer
 from bert_serving.server.core.tokenizer_json import DISAGREED, JsonTokenizer
@@ -407,7 +407,7 @@ WORDS = ["the ", "quiet ", "Größe ", "今天下午", "我，", "。", "，", "
 @pytest.fixture
 def early(monkeypatch):
     """Texts are cut after a few characters, and not only after so many that hardly anything can go wrong."""
-    monkeypatch.setattr(tokenizer_json, "_head_size", lambda limit: limit)
+    monkeypatch.setattr(tokenization, "head_size", lambda limit: limit)
 
 
 @given(words=st.lists(st.sampled_from(WORDS), max_size=30), limit=st.integers(1, 12), times=st.integers(1, 4))

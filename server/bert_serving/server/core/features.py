@@ -102,41 +102,36 @@ def truncate_pair_as_library(first: int, second: int, room: int, first_is_longer
 
 def _single(ids: list[int], tokenizer: BaseTokenizer, max_length: int, mask_cls_sep: bool, num_prompt: int) -> Features:
     layout = tokenizer.single
-    before, after = layout.before, layout.after
-    ids = [*before, *ids[:_room(layout, max_length)], *after]
-    if not ids and not tokenizer.takes_blank:
-        raise UnprocessableError("the text has no token, and this model's tokenizer adds none; send a text that is not "
-                                 "blank")
-    mask = _ones(len(ids))
-    if mask_cls_sep:
-        mask = mask.copy()
-        mask[:len(before)] = mask[len(ids) - len(after):] = 0
-    types = _types(layout, len(ids) - layout.num_special, 0) if layout.has_types else _zeros(len(ids))
-    return Features(np.array(ids, np.int32), types, mask, layout.num_special, tokenizer,
-                    num_prompt=min(num_prompt, len(ids) - len(after)))
+    return _sequence(layout, ids[:_room(layout, max_length)], [], tokenizer, mask_cls_sep, num_prompt)
 
 
 def _pair(halves: Sequence[str | Sequence[str]], ids: Sequence[list[int]], tokenizer: BaseTokenizer, max_length: int,
           mask_cls_sep: bool, num_prompt: int) -> Features:
     layout, (first, second) = tokenizer.pair, ids
-    before, between, after = layout.before, layout.between, layout.after
     room = _room(layout, max_length)
     if tokenizer.pairs_as_library:
         kept_first, kept_second = truncate_pair_as_library(
             len(first), len(second), room, _first_is_longer(halves, ids, max_length, tokenizer))
     else:
         kept_first, kept_second = truncate_pair(len(first), len(second), room)
-    sequence = [*before, *first[:kept_first], *between, *second[:kept_second], *after]
-    if not sequence and not tokenizer.takes_blank:
-        raise UnprocessableError("the pair has no token, and this model's tokenizer adds none; send texts that are not "
+    return _sequence(layout, first[:kept_first], second[:kept_second], tokenizer, mask_cls_sep, num_prompt)
+
+
+def _sequence(layout: Layout, first: list[int], second: list[int], tokenizer: BaseTokenizer, mask_cls_sep: bool,
+              num_prompt: int) -> Features:
+    before, between, after = layout.before, layout.between, layout.after
+    ids = [*before, *first, *between, *second, *after]
+    if not ids and not tokenizer.takes_blank:
+        noun, wanted = ("pair", "texts that are") if layout is tokenizer.pair else ("text", "a text that is")
+        raise UnprocessableError(f"the {noun} has no token, and this model's tokenizer adds none; send {wanted} not "
                                  "blank")
-    middle = len(before) + kept_first
-    mask = np.ones(len(sequence), np.int32)
+    mask = _ones(len(ids))
     if mask_cls_sep:
-        mask[:len(before)] = mask[middle:middle + len(between)] = mask[len(sequence) - len(after):] = 0
-    types = _types(layout, kept_first, kept_second) if layout.has_types else _zeros(len(sequence))
-    return Features(np.array(sequence, np.int32), types, mask, layout.num_special, tokenizer,
-                    num_prompt=min(num_prompt, len(sequence) - len(after)))
+        mask, middle = mask.copy(), len(before) + len(first)
+        mask[:len(before)] = mask[middle:middle + len(between)] = mask[len(ids) - len(after):] = 0
+    types = _types(layout, len(first), len(second)) if layout.has_types else _zeros(len(ids))
+    return Features(np.array(ids, np.int32), types, mask, layout.num_special, tokenizer,
+                    num_prompt=min(num_prompt, len(ids) - len(after)))
 
 
 MAX_COMPARED = 1 << 14
@@ -167,8 +162,11 @@ def _types(layout: Layout, first: int, second: int) -> np.ndarray:
     """Token types of a sequence whose texts have so many tokens."""
     special = layout.special_types or (0,) * layout.num_special
     middle, end = len(layout.before), len(layout.before) + len(layout.between)
-    return np.array([*special[:middle], *[layout.first_type] * first, *special[middle:end],
-                     *[layout.second_type] * second, *special[end:]], np.int32)
+    kinds = np.array([*special[:middle], layout.first_type, *special[middle:end], layout.second_type, *special[end:]],
+                     np.int32)
+    counts = np.ones(len(kinds), np.intp)
+    counts[middle], counts[end + 1] = first, second
+    return kinds.repeat(counts)
 
 
 def _bare(ids: list[int], tokenizer: BaseTokenizer, max_length: int) -> Features:

@@ -147,6 +147,7 @@ def lay_out(run: Run, batch: Sequence[Features]) -> Layout:
     token = np.arange(cu_seqlens[-1])
     places = token + shift[owner]
     mask = np.concatenate([sentence.input_mask for sentence in sentences])
+    pooled = pool_mask(sentences, mask)
     hidden = None
     if not mask.all():
         # Where all tokens of a sentence are hidden, they see one another: there is nothing else to see.
@@ -158,26 +159,18 @@ def lay_out(run: Run, batch: Sequence[Features]) -> Layout:
         position_ids=_spread(run, places, (token - cu_seqlens[owner]).astype(np.int32)),
         owner=_spread(run, places, owner.astype(np.int32), -1),
         hidden=hidden, order=np.array(order, np.intp), places=places, cu_seqlens=cu_seqlens,
-        pool_mask=_pool_mask(sentences, mask), alone=run.alone)
+        pool_mask=None if pooled.all() else pooled, alone=run.alone)
 
 
-def _pool_mask(sentences: Sequence[Features], mask: np.ndarray) -> np.ndarray | None:
-    """
+def pool_mask(sentences: Sequence[Features], mask: np.ndarray) -> np.ndarray:
+    """int32 [T], the tokens of the sentences, end to end, that pooling sees.
+
     Args:
-        mask: int [T], the sentences' own masks, end to end.
+        mask: int32 [T], the sentences' own masks, end to end; it is the result where there are no prompts.
     """
-    if any(sentence.num_prompt for sentence in sentences):
-        mask = pool_mask(sentences)
-    return None if mask.all() else mask
-
-
-def pool_mask(sentences: Sequence[Features]) -> np.ndarray:
-    """int32 [T], the tokens of the sentences, end to end, that pooling sees."""
-    masks = [sentence.input_mask for sentence in sentences]
-    for index, sentence in enumerate(sentences):
-        if sentence.num_prompt:
-            masks[index] = np.where(np.arange(len(sentence)) < sentence.num_prompt, 0, masks[index])
-    return np.concatenate(masks, dtype=np.int32)
+    if not any([sentence.num_prompt for sentence in sentences]):
+        return mask
+    return mask * np.concatenate([np.arange(len(sentence)) >= sentence.num_prompt for sentence in sentences])
 
 
 def _spread(run: Run, places: np.ndarray, values: np.ndarray, elsewhere: int = 0) -> np.ndarray:

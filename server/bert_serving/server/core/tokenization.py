@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -79,11 +79,11 @@ class Layout:
     second_type: int = 0
     special_types: tuple[int, ...] = ()
 
-    @property
+    @cached_property                                   # This and the next are asked for with every text.
     def num_special(self) -> int:
         return len(self.before) + len(self.between) + len(self.after)
 
-    @property
+    @cached_property
     def has_types(self) -> bool:
         """Some token has another token type than 0."""
         return any((self.first_type, self.second_type, *self.special_types))
@@ -147,6 +147,29 @@ class BaseTokenizer(ABC):
         ids, = self.encode([self.prompt], 8 * len(self.prompt))
         ids = [*self.single.before, *ids, *self.single.after]
         return len(ids) - (bool(ids) and self.is_special(ids[-1]))
+
+
+def encode_heads(texts: Sequence[str], limit: int, encode: Callable[[Sequence[str]], list[list[int]]],
+                 boundary: Callable[[str, int], int]) -> list[list[int]]:
+    """Ids of each text, of which no more is looked at than it takes to have ``limit`` of them.
+
+    Args:
+        encode: ids of whole texts.
+        boundary: where to cut a text so that so many characters or somewhat more remain.
+    """
+    size = head_size(limit)
+    heads = [text if len(text) <= size else text[:boundary(text, size)] for text in texts]
+    result = encode(heads)
+    for i, (text, head) in enumerate(zip(texts, heads)):
+        while len(result[i]) < limit and len(head) < len(text):
+            head = text[:boundary(text, 8 * len(head))]
+            result[i], = encode([head])
+    return result
+
+
+def head_size(limit: int) -> int:
+    """Characters that nearly always hold that many tokens."""
+    return 16 * limit + 1000
 
 
 # ---- BERT's own ------------------------------------------------------------------------------------------------------
@@ -245,27 +268,21 @@ class Tokenizer(BaseTokenizer):
             self.vocabulary = {**self.vocabulary, **{token.content: token.number for token in added_tokens}}
         self.unk_id = self.vocabulary[unk_token]
         self._token_of = {number: token for token, number in self.vocabulary.items()}
-        self._characters = CharacterTable(do_lower_case if strip_accents is None else strip_accents,
-                                          tokenize_chinese_chars)
-        self._break = BREAK if tokenize_chinese_chars else BREAK_WITHOUT_CHINESE
-        self._finder = TokenFinder(added_tokens, do_lower_case or lower_first,
-                                   do_lower_case if strip_accents is None else strip_accents, tokenize_chinese_chars) \
+        if strip_accents is None:
+            strip_accents = do_lower_case
+        self._characters = CharacterTable(strip_accents, tokenize_chinese_chars)
+        self._finder = TokenFinder(added_tokens, do_lower_case or lower_first, strip_accents, tokenize_chinese_chars) \
             if added_tokens else None
+        self._break = self._finder.boundary if self._finder is not None else \
+            BREAK if tokenize_chinese_chars else BREAK_WITHOUT_CHINESE
         self._known: dict[str, list[int]] = {}         # Word -> ids of its pieces; the same words come again and again.
 
     def encode(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        size = 16 * limit + 1000                       # Characters that nearly always hold that many pieces.
-        heads = [text if len(text) <= size else text[:self._boundary(text, size)] for text in texts]
-        result = self._encode(heads)
-        for i, (text, head) in enumerate(zip(texts, heads)):
-            while len(result[i]) < limit and len(head) < len(text):
-                head = text[:self._boundary(text, 8 * len(head))]
-                result[i], = self._encode([head])
-        return result
+        return encode_heads(texts, limit, self._encode, self._boundary)
 
     def _boundary(self, text: str, size: int) -> int:
         """Where to cut the text so that ``size`` characters or somewhat more remain."""
-        found = (self._break if self._finder is None else self._finder.boundary).search(text, size)
+        found = self._break.search(text, size)
         return found.start() if found else len(text)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from bert_serving.client.errors import UnprocessableError
@@ -19,7 +20,8 @@ from tokenizers.models import BPE, Unigram, WordPiece
 
 from ..errors import ConfigError, ModelError
 from .files import read_text
-from .tokenization import MAX_CHARACTERS_PER_WORD, SURROGATE, BaseTokenizer, InputTemplate, Layout, Tokenizer
+from .tokenization import (MAX_CHARACTERS_PER_WORD, SURROGATE, BaseTokenizer, InputTemplate, Layout, Tokenizer,
+                           encode_heads)
 
 MAX_BYTES = 48_000_000
 """Of a tokenizer.json; Gemma's, the largest in use, has 33 million."""
@@ -96,12 +98,11 @@ class JsonTokenizer(BaseTokenizer):
         self._special_ids = {number for number, token in self._added.items() if token.special}
         self._special_ids.update(single.before, single.after, pair.between)
         self._fast = self._fast_way()
+        # The library finds them itself. Models with thousands of them are such as have no fast way.
         found = [token.content for token in self._added.values()
-                 if token.content and not (token.special and special_tokens_in_text is False)]
+                 if token.content and not (token.special and special_tokens_in_text is False)] if self._fast else []
         self._added_first = {content[0] for content in found}
         self._added_in_text = re.compile("|".join(map(re.escape, found)) or r"(?!)")
-        self._breaks: re.Pattern[str] | None = None
-        self._is_proven = False                        # True: _breaks has been looked for.
 
     # ---- texts -------------------------------------------------------------------------------------------------------
 
@@ -121,16 +122,9 @@ class JsonTokenizer(BaseTokenizer):
         return [next(rest) if i in apart else next(result) for i in range(len(texts))]
 
     def _by_library(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        size = _head_size(limit)
         texts = [text if text.isascii() else SURROGATE.sub("", text) for text in texts]
-        heads = [text if len(text) <= size else text[:self._boundary(text, size)] for text in texts]
-        result = self._all_ids(heads)
-        for i, (text, head) in enumerate(zip(texts, heads)):
-            # The last token is not trusted: what comes after the boundary may be one with it, if both are unknown.
-            while len(result[i]) <= limit and len(head) < len(text):
-                head = text[:self._boundary(text, 8 * len(head))]
-                result[i], = self._all_ids([head])
-        return result
+        # The last token is not trusted: what comes after the boundary may be one with it, if both are unknown.
+        return encode_heads(texts, limit + 1, self._all_ids, self._boundary)
 
     def _all_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """
@@ -150,8 +144,6 @@ class JsonTokenizer(BaseTokenizer):
 
     def _boundary(self, text: str, size: int) -> int:
         """Where to cut the text so that ``size`` characters or somewhat more remain."""
-        if not self._is_proven:
-            self._breaks, self._is_proven = self._find_breaks(), True
         found = self._breaks.search(text, size) if self._breaks else None
         return found.start() if found else len(text)
 
@@ -303,7 +295,8 @@ class JsonTokenizer(BaseTokenizer):
                          strip_accents=self.normalizer["strip_accents"], unk_token=model.unk_token,
                          tokenize_chinese_chars=self.normalizer["handle_chinese_chars"], lower_first=self.lower_first)
 
-    def _find_breaks(self) -> re.Pattern[str] | None:
+    @cached_property
+    def _breaks(self) -> re.Pattern[str] | None:
         """Places where a text can be cut without changing the tokens on the left; None: it cannot be proved of any."""
         if not all(map(_is_local, _steps(self.normalizer))):
             return None
@@ -334,11 +327,6 @@ def is_lower_casing(normalizer: dict[str, Any]) -> bool:
     """Whether a normalizer, as the file has it, lower-cases."""
     return any(step.get("type") == "Lowercase" or step.get("type") == "BertNormalizer" and bool(step.get("lowercase"))
                for step in _steps(normalizer))
-
-
-def _head_size(limit: int) -> int:
-    """Characters that nearly always hold that many tokens."""
-    return 16 * limit + 1000
 
 
 # ---- where a text can be cut -----------------------------------------------------------------------------------------

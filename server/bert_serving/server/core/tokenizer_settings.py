@@ -49,8 +49,11 @@ class TokenizerSettings(Orders):
         return self.file.endswith(".json")
 
 
-def create_tokenizer(settings: TokenizerSettings) -> Tokenizer | JsonTokenizer:
+def create_tokenizer(settings: TokenizerSettings,
+                     vocabulary: dict[str, int] | None = None) -> Tokenizer | JsonTokenizer:
     """
+    Args:
+        vocabulary: of a vocab.txt that is read already.
     Raises:
         ModelError: the file cannot be used.
         ConfigError: do_lower_case does not go with it.
@@ -65,8 +68,9 @@ def create_tokenizer(settings: TokenizerSettings) -> Tokenizer | JsonTokenizer:
             special_tokens_in_text=settings.special_tokens_in_text, token_types=settings.token_types,
             lower_first=settings.lower_first, prompt=settings.prompt)
     return Tokenizer(
-        settings.file, settings.do_lower_case is not False, settings.template, strip_accents=settings.strip_accents,
-        tokenize_chinese_chars=settings.tokenize_chinese_chars, unk_token=settings.unk_token or UNK,
+        settings.file if vocabulary is None else vocabulary, settings.do_lower_case is not False, settings.template,
+        strip_accents=settings.strip_accents, tokenize_chinese_chars=settings.tokenize_chinese_chars,
+        unk_token=settings.unk_token or UNK,
         added_tokens=settings.added_tokens, special_tokens=settings.special_tokens,
         special_tokens_in_text=settings.special_tokens_in_text is True, token_types=settings.token_types,
         lower_first=settings.lower_first, prompt=settings.prompt)

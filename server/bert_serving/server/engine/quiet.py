@@ -15,14 +15,20 @@ STDERR = 2
 
 
 @contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Keep back what this process, C libraries included, writes to standard error; show it if the block raises."""
+def quiet_stderr(*telling: type[BaseException]) -> Iterator[None]:
+    """Keep back what this process, C libraries included, writes to standard error; show it if the block raises.
+
+    Args:
+        telling: what is raised of these says it all, and nothing is shown.
+    """
     sys.stderr.flush()
     kept_open = os.dup(STDERR)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), STDERR)
         try:
             yield
+        except telling:
+            raise
         except BaseException:
             kept.seek(0)
             os.write(kept_open, kept.read())

@@ -19,6 +19,7 @@ from ..core.tokenization import UNK, AddedToken, InputTemplate, Tokenizer, load_
 from ..core.tokenizer_json import MAX_BYTES, JsonTokenizer, is_lower_casing
 from ..core.tokenizer_settings import TokenizerSettings, create_tokenizer
 from ..errors import ModelError
+from .architectures.base import shown
 from .modules import MAX_CONFIG_BYTES, read_object
 from .quiet import quiet_stderr
 from .weight_files import listing
@@ -210,7 +211,7 @@ def _refuse_contradictions(tokenizer: JsonTokenizer, said: _Said, file: str, is_
         # strip_accents null is what lower-casing says; the others are null where nobody cares.
         if given is not None and value is not None and given != value:
             option = " or give -cased_tokenization or -uncased_tokenization" if key == "do_lower_case" else ""
-            raise ModelError(f"{said.source(key)} says {key} {_json(given)}, but {file} computes {_json(value)}; "
+            raise ModelError(f"{said.source(key)} says {key} {shown(given)}, but {file} computes {shown(value)}; "
                              f"correct one of them,{option or ' or save the tokenizer again'}")
     ends = [("cls_token", tokenizer.single.before), ("sep_token", tokenizer.single.after)] \
         if kind not in GENERIC_CLASSES else []
@@ -256,7 +257,7 @@ def _from_vocabulary(settings: TokenizerSettings, said: _Said, sources: dict[str
                          "it has one")
     for key, expected in (("do_basic_tokenize", True), ("never_split", None)):
         if said.get(key) not in (expected, None, []):
-            raise ModelError(f"{said.source(key)} says {key} {_json(said.get(key))}, which this server does not do "
+            raise ModelError(f"{said.source(key)} says {key} {shown(said.get(key))}, which this server does not do "
                              f"with a vocab.txt; save a tokenizer.json {RESAVE}")
     named = {key: token for key in NAMED if (token := said.token(key)) is not None}
     template = _replaced(TEMPLATES.get(said.tokenizer_class or "", template), named)
@@ -282,7 +283,7 @@ def _from_vocabulary(settings: TokenizerSettings, said: _Said, sources: dict[str
         settings, do_lower_case=do_lower_case, strip_accents=strip_accents, tokenize_chinese_chars=chinese is not False,
         template=template, added_tokens=added,
         special_tokens=tuple(dict.fromkeys((named.get("pad_token", "[PAD]"), named.get("mask_token", "[MASK]")))))
-    tokenizer = create(settings)
+    tokenizer = create(settings, vocabulary)
     assert isinstance(tokenizer, Tokenizer)
     return ModelTokenizer(settings=settings, tokenizer=tokenizer, do_lower_case=do_lower_case, sources=sources)
 
@@ -372,7 +373,7 @@ class _Said:
         """
         value = self.get(key)
         if value is not None and not isinstance(value, bool):
-            raise ModelError(f"{self.directory / self.source(key)}: {key} is {_json(value)}, expected true or false")
+            raise ModelError(f"{self.directory / self.source(key)}: {key} is {shown(value)}, expected true or false")
         return value
 
     def token(self, key: str) -> str | None:
@@ -385,7 +386,7 @@ class _Said:
         if isinstance(value, dict):
             value = value.get("content")
         if value is not None and (not isinstance(value, str) or not value):
-            raise ModelError(f"{self.directory / self.source(key)}: {key} is {_json(value)}, expected a token")
+            raise ModelError(f"{self.directory / self.source(key)}: {key} is {shown(value)}, expected a token")
         return value
 
     def tokens(self, key: str) -> list[str]:
@@ -429,7 +430,7 @@ def _refuse_code(said: _Said) -> None:
                          "with another tokenizer")
     if said.get("truncation_side") not in (None, "right"):
         raise ModelError(f"{said.directory / said.source('truncation_side')} says truncation_side "
-                         f"{_json(said.get('truncation_side'))}; this server cuts off the right end")
+                         f"{shown(said.get('truncation_side'))}; this server cuts off the right end")
 
 
 NO_FILE_CLASSES = {"BertJapaneseTokenizer", "JumanppTokenizer", "BertweetTokenizer", "PhobertTokenizer",
@@ -450,18 +451,10 @@ def _nothing(directory: Path) -> str:
     return f"{directory} has neither tokenizer.json nor vocab.txt; it holds {listing(names, 12) or 'nothing'}"
 
 
-def create(settings: TokenizerSettings) -> Tokenizer | JsonTokenizer:
+def create(settings: TokenizerSettings, vocabulary: dict[str, int] | None = None) -> Tokenizer | JsonTokenizer:
     """The tokenizer; what Rust writes to standard error in its panic is kept back, for the error says it."""
-    failure: Exception | None = None
-    with quiet_stderr():
-        try:
-            tokenizer = create_tokenizer(settings)
-        except Exception as error:
-            failure = error
-    if failure is not None:
-        raise failure
-    assert isinstance(tokenizer, (Tokenizer, JsonTokenizer))
-    return tokenizer
+    with quiet_stderr(Exception):
+        return create_tokenizer(settings, vocabulary)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -471,9 +464,3 @@ def _read(path: Path) -> dict[str, Any]:
         ModelError: it is no JSON object, or too large.
     """
     return read_object(path, MAX_CONFIG_BYTES) or {}
-
-
-def _json(value: Any) -> str:
-    """For a message: as the file has it, shortened."""
-    return {True: "true", False: "false", None: "null"}.get(value, f"{value!r:.60}") \
-        if isinstance(value, (bool, type(None))) else f"{value!r:.60}"

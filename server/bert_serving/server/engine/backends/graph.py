@@ -208,7 +208,7 @@ def lay_out(batch: Sequence[Features], spec: EncoderSpec) -> list[np.ndarray]:
     """The graph's INPUTS for these sequences."""
     ids, types, mask = (np.concatenate([getattr(features, name) for features in batch], dtype=np.int32)
                         for name in ("input_ids", "token_type_ids", "input_mask"))
-    return _inputs(spec, ids, types, mask, pool_mask(batch), np.fromiter(map(len, batch), np.int32, len(batch)))
+    return _inputs(spec, ids, types, mask, pool_mask(batch, mask), np.fromiter(map(len, batch), np.int32, len(batch)))
 
 
 def _inputs(spec: EncoderSpec, ids: np.ndarray, types: np.ndarray, mask: np.ndarray, pooled: np.ndarray,
