@@ -77,6 +77,13 @@ def test_every_instruction_is_one_that_the_check_carries_out():
     assert ENTRYPOINT.stat().st_mode & stat.S_IXOTH
 
 
+def test_the_volume_keeps_models_of_the_hub_too():
+    last = CHECK["parse"](DOCKERFILE)[-1]
+    volume, = json.loads(dict(last.instructions)["VOLUME"])
+    variables = dict(argument.split("=", 1) for word, argument in last.instructions if word == "ENV")
+    assert variables["HF_HOME"].startswith(f"{volume}/")
+
+
 def test_what_the_check_does_not_know_stops_it():
     with pytest.raises(ValueError, match="ONBUILD is not known"):
         CHECK["parse"]("FROM a\nONBUILD RUN b")

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from bert_serving.server.engine import library, well_known
-from bert_serving.server.engine.architectures import ARCHITECTURES
+from bert_serving.server.engine.architectures import ARCHITECTURES, architecture
 from bert_serving.server.engine.hub import HubName
 from bert_serving.server.engine.well_known import CLASSIFIER, EMBEDDING, ENCODER, KINDS, PAIRS, WELL_KNOWN
 
@@ -36,6 +36,12 @@ def test_what_is_served_follows_from_the_architectures(monkeypatch):
     served = {model.name: model for kind in (EMBEDDING, PAIRS, CLASSIFIER) for model in well_known.served(kind)}
     assert served["BAAI/bge-reranker-base"].state == "by architecture"
     assert "Alibaba-NLP/gte-base-en-v1.5" not in served, "its configuration is that of its own code"
+
+
+@pytest.mark.parametrize("model", [model for model in WELL_KNOWN if model.model_type in ARCHITECTURES],
+                         ids=lambda model: model.name)
+def test_own_code_that_an_architecture_reads_is_no_reason_not_to_serve(model):
+    assert not (model.has_own_code and architecture(model.model_type).reads_own_code)
 
 
 def test_the_default_model_was_run_here_and_agrees():
