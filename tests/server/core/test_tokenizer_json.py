@@ -235,7 +235,7 @@ def hiding(path):
 def test_special_tokens_that_cannot_be_hidden(tmp_path):
     path = changed(tmp_path, "bert-rerank", pre_tokenizer={"type": "WhitespaceSplit"},
                    normalizer__lowercase=False)
-    with pytest.raises(ConfigError, match="leave out -special_tokens_in_text no"):
+    with pytest.raises(ConfigError, match="and no option changes that; leave out -special_tokens_in_text no"):
         JsonTokenizer(path, special_tokens_in_text=False)
 
 
@@ -335,7 +335,7 @@ def test_lower_casing_can_be_overruled():
         JsonTokenizer(file(cased)).encode(["the e"], 9)
     kept = JsonTokenizer(file(uncased), do_lower_case=False).encode(["the É", "the"], 9)
     assert kept[0] != JsonTokenizer(file(uncased)).encode(["the É"], 9)[0] and kept[1] == kept[0][:len(kept[1])]
-    with pytest.raises(ConfigError, match="keeps case"):
+    with pytest.raises(ConfigError, match="keeps case, which options can change only in a Bert"):
         JsonTokenizer(file("roberta"), do_lower_case=True)
     JsonTokenizer(file("roberta"), do_lower_case=False)
 

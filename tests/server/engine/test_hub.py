@@ -134,7 +134,7 @@ def test_a_pickle_where_there_is_nothing_better():
     ({"config.json": json.dumps({"model_type": "bert", "vocab_size": 9, "auto_map": {"AutoModel": "x.Y"}}).encode()},
      "auto_map names code of the model's own, 'x.Y', which is not run"),
     ({"config.json": json.dumps({"model_type": "bert", "vocab_size": 9, "architectures": ["HF_ColBERT"]}).encode()},
-     "architectures names 'HF_ColBERT'"),
+     "architectures names the class 'HF_ColBERT'"),
     ({"config.json": b"[]"}, "its config.json is not a JSON object"),
     ({"config.json": None}, "has no config.json, so it is no model .*; it holds .gitattributes, README.md, .* 6 more"),
     ({"config.json": None, "adapter_config.json": b"{}"}, "is an adapter .LoRA. without its base"),
@@ -396,7 +396,7 @@ def test_offline_another_programs_copy_is_taken_if_it_is_whole(fake_hub, tmp_pat
         (snapshot / "model.safetensors").unlink()
         told = "has neither model.safetensors"
     else:
-        told = "is in the cache, .*, but whether that is all of it cannot be told: it has no modules.json"
+        told = "is in the cache, .*, but it may be incomplete: it has no modules.json"
     with pytest.raises(ModelError, match=told):
         hub.get(name)
 

@@ -338,15 +338,20 @@ def test_a_decoder_is_served_when_it_is_said_how(golden, tmp_path):
     assert decided(resolve(ServerConfig(model_dir=str(directory))))[2:] == ([-1], "LAST_TOKEN")
     shutil.rmtree(directory / "1_Pooling")
     (directory / "modules.json").unlink()
-    refuse(ModelError, r"model_type 'qwen3' mostly generates text, .* \(no modules.json\); give -pooling_strategy, as",
+    refuse(ModelError, r"model_type 'qwen3' mostly generate text, .* no modules.json .* give its -pooling_strategy",
            model_dir=str(directory))
     model = resolve(ServerConfig(model_dir=str(directory), pooling_strategy=PoolingStrategy.LAST_TOKEN,
                                  pooling_layer=[-1]))
     assert model.settings.pooling_strategy == "LAST_TOKEN"
 
 
+def test_an_architecture_without_heads(golden):
+    refuse(ModelError, "^-pooling_strategy REGRESSION needs a classifier or reranker, which .* for GTE models; give",
+           model_dir=str(golden / "architectures" / "gte"), pooling_strategy=PoolingStrategy.REGRESSION)
+
+
 def test_positions_that_cannot_be_left_out(golden, tiny_dir):
-    refuse(ConfigError, "-no_position_embeddings: this model's positions are no table that could be left out",
+    refuse(ConfigError, "-no_position_embeddings leaves out a table .*, and this model has other positions",
            model_dir=str(golden / "architectures" / "nomic_bert"), no_position_embeddings=True)
     assert resolve(ServerConfig(model_dir=str(tiny_dir), no_position_embeddings=True)).settings.no_position_embeddings
 
@@ -598,12 +603,12 @@ def into(directory, folder):
     (lambda d: change(d / "config.json", model_type="gpt2"), "model_type is 'gpt2'; this server computes bert, albert"),
     (lambda d: change(d / "config.json", model_type="vit"), "model_type is 'vit'; this server computes bert, albert"),
     (lambda d: change(d / "config.json", is_decoder=True), "is_decoder is true, expected false"),
-    (lambda d: change(d / "config.json", architectures=["HF_ColBERT"]), "architectures names 'HF_ColBERT', and what "),
+    (lambda d: change(d / "config.json", architectures=["HF_ColBERT"]), "architectures names the class 'HF_ColBERT', "),
     (lambda d: change(d / "config.json", auto_map={"AutoModel": "x.Y"}), "auto_map names code of the model's own,"),
     (lambda d: change(d / "config.json", auto_map={"AutoTokenizer": ["x.Y", None]}), "auto_map: the tokenizer is code"),
     (lambda d: huge_tokenizer(d / "tokenizer.json"), "tokenizer.json has 200.0 MB, a tokenizer at most 48"),
-    (lambda d: only(d, "saved_model.pb"), "saved_model.pb .a TensorFlow SavedModel. is not read: save the model with"),
-    (lambda d: only(d, "model.gguf"), "it holds model.gguf; model.gguf .GGUF. is not read: save the model with"),
+    (lambda d: only(d, "saved_model.pb"), "saved_model.pb .a TensorFlow SavedModel. is not supported: save the "),
+    (lambda d: only(d, "model.gguf"), "it holds model.gguf; model.gguf .GGUF. is not supported: save the model with"),
     (lambda d: (d / "vocab.txt").write_bytes(b"\x80\x81" * 1000), "vocab.txt is not UTF-8 text"),
     (lambda d: (d / "vocab.txt").write_bytes(b"\0" * 1_000_000), r"vocab.txt lacks \[CLS\]"),
     (lambda d: (d / "vocab.txt").write_text("[CLS]\n[SEP]\n[UNK]\n" + "a" * 5_000_000 + "\n" * 99 + "b"), "up to 102"),

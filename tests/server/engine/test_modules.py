@@ -265,7 +265,7 @@ def test_missing_files_of_a_module(with_stage, write):
     (("Pooling:1_Pooling", "Transformer:"), "Pooling is listed before Transformer"),
     (("Transformer:", "Transformer:"), "Transformer is listed after another encoder"),
     (("Transformer:", "StaticEmbedding:"), "StaticEmbedding is listed after another encoder"),
-    (("Transformer:", "Pooling:1_Pooling", "Pooling:1_Pooling"), "Pooling is listed where vectors are pooled already"),
+    (("Transformer:", "Pooling:1_Pooling", "Pooling:1_Pooling"), "Pooling is listed after pooling is done; expected"),
     (("Transformer:", "Normalize:2_Normalize", "Pooling:1_Pooling"), "Normalize is listed before Pooling"),
     (("Transformer:",), "lists no Pooling, .*; give -pooling_strategy"),
     (("Normalize:1",), "Normalize is listed before Transformer"),

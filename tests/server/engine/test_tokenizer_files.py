@@ -135,7 +135,7 @@ def test_a_cased_vocabulary_is_seen(vocabulary):
     ({"cls_token": 3}, {}, "cls_token is 3, expected a token"),
     ({"strip_accents": "no"}, {}, "strip_accents is 'no', expected true or false"),
     ({"added_tokens_decoder": {"x": {"content": "y"}}}, {}, "added_tokens_decoder"),
-    ({"added_tokens_decoder": {"9": {"content": "hello"}}}, {}, "'hello' the id 9, but vocab.txt 5"),
+    ({"added_tokens_decoder": {"9": {"content": "hello"}}}, {}, "'hello' the id 9, but in vocab.txt its id is 5"),
     ({}, {"added_tokens": {"x": "y"}}, "'x' with the id 'y' is no added token"),
     ({}, {"added_tokens": ["x"]}, "added_tokens.json is not a JSON object"),
 ])
@@ -189,8 +189,9 @@ def test_whether_there_are_token_types(model, more, expected):
     ("deberta-v2-rerank", {"do_lower_case": True}, "do_lower_case true"),
     ("roberta", {"add_prefix_space": True}, "add_prefix_space true, but .* computes false"),
     ("qwen3", {"add_eos_token": True}, r"eos_token '<\|im_end\|>', but .* puts <\|endoftext\|> there"),
-    ("roberta", {"added_tokens_decoder": {"0": {"content": "<s>"}, "700": {"content": "[ENT]"}}}, "lacks it"),
-    ("roberta", {"added_tokens_decoder": {"1": {"content": "<s>"}}}, "'<s>' the id 1, but .* 0"),
+    ("roberta", {"added_tokens_decoder": {"0": {"content": "<s>"}, "700": {"content": "[ENT]"}}},
+     "the id 700, but in .*tokenizer.json it is missing; correct"),
+    ("roberta", {"added_tokens_decoder": {"1": {"content": "<s>"}}}, "'<s>' the id 1, but in .* its id is 0;"),
     ("roberta", {"truncation_side": "left"}, "truncation_side"),
     ("bert-rerank", {"tokenizer_class": "BertJapaneseTokenizer"}, "BertJapaneseTokenizer"),
 ])

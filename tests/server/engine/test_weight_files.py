@@ -53,7 +53,7 @@ def test_the_usual_weights_in_their_order(holds):
                  "pytorch_model.bin.index.json"):
         assert find_weights(directory, LEFT_OPEN) == directory / name
         (directory / ("bert_model.ckpt.index" if name == "bert_model.ckpt" else name)).unlink()
-    assert "no weights that are read" in fault(directory)
+    assert "no supported weights" in fault(directory)
 
 
 @pytest.mark.parametrize("given", ["model.ckpt-343", "model.ckpt-343.index", "model.ckpt-343.meta",
@@ -132,34 +132,34 @@ def test_what_is_no_index(tmp_path, content, what):
 # ---- what there is instead -------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("names, message", [
-    (["config.json"], "DIR has no weights that are read: no model.safetensors or pytorch_model.bin; it holds "
+    (["config.json"], "DIR has no supported weights: no model.safetensors or pytorch_model.bin; it holds "
                       "config.json"),
-    (["bert_config.json"], "DIR has no weights that are read: no model.safetensors or pytorch_model.bin, no checkpoint "
+    (["bert_config.json"], "DIR has no supported weights: no model.safetensors or pytorch_model.bin, no checkpoint "
                            "bert_model.ckpt; it holds bert_config.json"),
     (["config.json", "tf_model.h5", "flax_model.msgpack", "onnx/model.onnx"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin; onnx/model.onnx (ONNX), "
-     "tf_model.h5 (TensorFlow 2 (Keras)), flax_model.msgpack (Flax) are not read: save the model with transformers' "
-     "save_pretrained"),
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin; onnx/model.onnx (ONNX), "
+     "tf_model.h5 (TensorFlow 2 (Keras)), flax_model.msgpack (Flax) are not supported: save the model with "
+     "transformers' save_pretrained"),
     (["config.json", "openvino/openvino_model.xml", "openvino/openvino_model.bin"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin; openvino/openvino_model.xml "
-     "(OpenVINO) is not read: save the model with transformers' save_pretrained"),
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin; openvino/openvino_model.xml "
+     "(OpenVINO) is not supported: save the model with transformers' save_pretrained"),
     (["config.json", "openvino_model.xml", "openvino_model.bin"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin; openvino_model.xml (OpenVINO) is "
-     "not read: save the model with transformers' save_pretrained"),
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin; openvino_model.xml (OpenVINO) is "
+     "not supported: save the model with transformers' save_pretrained"),
     (["config.json", "saved_model/1/saved_model.pb"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin; saved_model/1/saved_model.pb "
-     "(a TensorFlow SavedModel) is not read: save the model with transformers' save_pretrained"),
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin; saved_model/1/saved_model.pb "
+     "(a TensorFlow SavedModel) is not supported: save the model with transformers' save_pretrained"),
     (["model.q4.gguf"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin, no checkpoint bert_model.ckpt; "
-     "model.q4.gguf (GGUF) is not read: save the model with transformers' save_pretrained"),
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin, no checkpoint bert_model.ckpt; "
+     "model.q4.gguf (GGUF) is not supported: save the model with transformers' save_pretrained"),
     (["config.json", "model.fp16.safetensors", "training_args.bin"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin; there is model.fp16.safetensors: "
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin; there is model.fp16.safetensors: "
      "give -ckpt_name model.fp16.safetensors"),
     (["bert_config.json", "model.ckpt-1.index", "model.ckpt-2.index"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin, no checkpoint bert_model.ckpt; "
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin, no checkpoint bert_model.ckpt; "
      "there is model.ckpt-1, model.ckpt-2: give -ckpt_name model.ckpt-1 or another of them"),
     (["config.json", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
-     "DIR has no weights that are read: no model.safetensors or pytorch_model.bin; there is "
+     "DIR has no supported weights: no model.safetensors or pytorch_model.bin; there is "
      "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, without the index that says what is in them; "
      "fetch the model again"),
     (["bert_model.ckpt.index"], "the checkpoint bert_model.ckpt is incomplete: beside bert_model.ckpt.index there is "
@@ -181,7 +181,7 @@ def test_a_link_to_nothing(holds):
              "the prefix of one that is there, or leave it out"),
     ("nope.bin", "-ckpt_name nope.bin: DIR has no such file, and holds config.json, model.onnx; give the name of one "
                  "of them, or leave it out"),
-    ("model.onnx", "-ckpt_name model.onnx is ONNX, which is not read; save the model with transformers' "
+    ("model.onnx", "-ckpt_name model.onnx is ONNX, which is not supported; save the model with transformers' "
                    "save_pretrained, or leave it out"),
 ])
 def test_a_name_that_is_not_there(holds, given, message):
@@ -212,7 +212,7 @@ def test_an_adapter_is_no_model(holds):
     ({"bert/bert_config.json": "{}"}, "; give DIR/bert"),
     ({"st/modules.json": "[]", **under("st/0_Transformer", MODEL)}, "; give DIR/st"),
     ({"2_Dense/config.json": {"in_features": 3}, "2_Dense/model.safetensors": "x"}, ""),
-    ({"model.gguf": "x"}, "; model.gguf (GGUF) is not read: save the model with transformers' save_pretrained"),
+    ({"model.gguf": "x"}, "; model.gguf (GGUF) is not supported: save the model with transformers' save_pretrained"),
     ({"a/config.json": "[" * 100_000, "a/model.safetensors": "x"}, ""),
     ({"refs/main": "abc\n", **under("snapshots/abc", MODEL), **under("snapshots/def", MODEL)},
      "; give DIR/snapshots/abc"),

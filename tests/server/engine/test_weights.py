@@ -206,7 +206,7 @@ def test_two_encoders_in_a_file(tiny, tmp_path):
     arrays = load_file(tiny().write_hugging_face(tmp_path, prefix="question.") / "model.safetensors")
     save_file(arrays | {name.replace("question.", "passage."): array for name, array in arrays.items()},
               str(tmp_path / "model.safetensors"))
-    with pytest.raises(ModelError, match="holds 2 encoders, expected one: their names begin with passage., question.;"):
+    with pytest.raises(ModelError, match=r"holds 2 encoders \(.* begin with passage., question.\), expected one; save"):
         open_checkpoint(tmp_path / "model.safetensors")
 
 

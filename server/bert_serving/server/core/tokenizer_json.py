@@ -184,8 +184,9 @@ class JsonTokenizer(BaseTokenizer):
         if is_lower_casing(self.normalizer) == lowercase:
             return
         if not isinstance(self.library.normalizer, normalizers.BertNormalizer):
-            raise ConfigError(f"{self.path} {'keeps case' if lowercase else 'lower-cases'}, in a way that no option "
-                              "can change; leave out -cased_tokenization and -uncased_tokenization")
+            raise ConfigError(f"{self.path} {'keeps case' if lowercase else 'lower-cases'}, which options "
+                              "can change only in a BertNormalizer; leave out -cased_tokenization and "
+                              "-uncased_tokenization")
         self.library.normalizer.lowercase = lowercase
         self.normalizer = _state(self.library.normalizer)
 
@@ -200,7 +201,8 @@ class JsonTokenizer(BaseTokenizer):
                              "time; set it to null")
         unknown = getattr(model, "unk_token", None)
         if unknown is not None and model.token_to_id(unknown) is None:
-            raise ModelError(f"{self.path} has the unknown token {unknown!r:.60}, which its vocabulary lacks")
+            raise ModelError(f"{self.path} names the unknown token {unknown!r:.60}, which its vocabulary lacks; "
+                             "add it there, or save the tokenizer again")
         with _guard(self.path):
             self.library.encode("Wort \u0b95\u6211 \U00013000\U0010fffd\u0301 1,5\n", add_special_tokens=False)
 
@@ -265,8 +267,8 @@ class JsonTokenizer(BaseTokenizer):
         for content, number in special.items():
             if number in self.library.encode(f"a {content} b{content}", add_special_tokens=False).ids \
                     and number != self._unknown(None, text):
-                raise ConfigError(f"{self.path} finds {content!r:.60} in texts in a way that no option can change; "
-                                  "leave out -special_tokens_in_text no")
+                raise ConfigError(f"{self.path} takes {content!r:.60} in a text for a special token, and no option "
+                                  "changes that; leave out -special_tokens_in_text no")
 
     def _unknown(self, name: str | None, text: str) -> int | None:
         """Id of the unknown token, if there is one."""

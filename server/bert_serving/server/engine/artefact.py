@@ -84,8 +84,8 @@ def check_weights(settings: EngineSettings, checkpoint: Checkpoint, spec: Encode
     """
     strategy, label = settings.strategy, checkpoint.architecture.label
     if strategy in HEAD_STRATEGIES and spec.head is None:
-        raise ModelError(f"{label} models that are fine-tuned to classify are not computed, so there is no "
-                         f"-pooling_strategy {strategy} of them; give another one")
+        raise ModelError(f"-pooling_strategy {strategy} needs a classifier or reranker, which this server does not "
+                         f"compute for {label} models; give another strategy")
     pooler = strategy in POOLER_STRATEGIES - HEAD_STRATEGIES
     if pooler and not spec.pooler:
         raise ModelError(f"{label} models have no pooler, which -pooling_strategy {strategy} reads; give another one")

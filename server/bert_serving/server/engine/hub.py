@@ -365,9 +365,9 @@ def _complete_snapshot(meant: HubName) -> Path | None:
     # A program that computes the encoder alone never asks for modules.json: then vectors would differ without a word.
     is_told = {"modules.json", ".gitattributes"} & set(files)
     if not is_told and not (storage / ".no_exist" / commit / "modules.json").is_file():
-        raise ModelError(f"{meant} is in the cache, {snapshot}, but whether that is all of it cannot be told: it has "
-                         "no modules.json, and the Hub cannot be asked for one; run bert-serving-model get where there "
-                         "is a network, or give that directory as -model_dir if it is whole")
+        raise ModelError(f"{meant} is in the cache, {snapshot}, but it may be incomplete: it has no modules.json, and "
+                         "the Hub cannot be asked whether the model has one; run bert-serving-model get where there is "
+                         "a network, or give that directory as -model_dir if it is complete")
     needed(str(meant), files, lambda file: _json(meant, file, snapshot / file))
     return snapshot
 

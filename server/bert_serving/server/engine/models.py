@@ -334,9 +334,9 @@ class _Decision:
             self._default("pooling_strategy", join_pooling(says.poolings), says.sources["poolings"])
         if architecture is not None and architecture.is_decoder and strategy_is_open \
                 and "pooling_strategy" not in self._values:
-            raise ModelError(f"model_type {architecture.model_type!r} mostly generates text, and the directory says "
-                             "nothing of how it makes embeddings (no modules.json); give -pooling_strategy, as "
-                             "LAST_TOKEN, with -pooling_layer -1, if it is an embedding model")
+            raise ModelError(f"models of model_type {architecture.model_type!r} mostly generate text, and this one has "
+                             "no modules.json that says how it makes embeddings; if it is an embedding model, give its "
+                             "-pooling_strategy, such as LAST_TOKEN, and -pooling_layer -1")
         self._decide_length(head)
         # That of Pooling's file, or of modules.json without one: also where the user chose another strategy.
         pooled_by = says and (says.sources.get("include_prompt") or says.sources.get("directory"))
@@ -360,8 +360,8 @@ class _Decision:
         self._check_layers()
         self._check_normalize()
         if config.no_position_embeddings and not (spec.has_only_a_position_table):
-            raise ConfigError("-no_position_embeddings: this model's positions are no table that could be left out; "
-                              "leave that option out")
+            raise ConfigError("-no_position_embeddings leaves out a table of position embeddings, and this model has "
+                              "other positions; leave that option out")
         self.prompt()
 
     def take(self, name: str, value: Any, source: str) -> None:

@@ -293,7 +293,8 @@ def _add(files: SentenceFiles, module: _Module, pooling_given: bool) -> Sentence
                          "computed")
     if module.kind == "Pooling":
         if pooled:
-            raise ModelError(f"{module} is listed where vectors are pooled already; expected one")
+            raise ModelError(f"{module} is listed after pooling is done; expected one Pooling, and none after "
+                             "StaticEmbedding")
         return _pooling(files, module, pooling_given)
     if not pooled and files.model_type != CROSS_ENCODER:
         raise ModelError(f"{module} is listed before Pooling, so it is about token vectors, which is not computed; "

@@ -228,9 +228,9 @@ def _refuse_contradictions(tokenizer: JsonTokenizer, said: _Said, file: str, is_
     for path, name, number in said.listed():
         there_number = tokenizer.library.token_to_id(name)
         if there_number != number:
-            raise ModelError(f"{path} gives the added token {name!r:.60} the id {number!r:.20}, but {file} "
-                             f"{'lacks it' if there_number is None else there_number}; correct one of them, or save "
-                             "the tokenizer again")
+            there = "it is missing" if there_number is None else f"its id is {there_number}"
+            raise ModelError(f"{path} gives the added token {name!r:.60} the id {number!r:.20}, but in {file} {there}; "
+                             "correct one of them, or save the tokenizer again")
 
 
 def _has_token_types(said: _Said) -> bool:
@@ -315,7 +315,7 @@ def _added_tokens(said: _Said, vocabulary: Mapping[str, int], named: set[str]) -
     for token in tokens.values():
         if vocabulary.get(token.content, token.number) != token.number:
             raise ModelError(f"{said.directory} gives the added token {token.content!r:.60} the id {token.number}, but "
-                             f"vocab.txt {vocabulary[token.content]}; correct one of them")
+                             f"in vocab.txt its id is {vocabulary[token.content]}; correct one of them")
         if token.content not in named and not (token.content in vocabulary and token.special):
             # Whether the five that BERT knows are found is what -special_tokens_in_text decides; others always are.
             yield replace(token, special=False)

@@ -188,7 +188,7 @@ def _usual(directory: Path, checkpoint: str) -> Path:
             return directory / name
         if (directory / name).is_symlink():
             raise ModelError(f"{directory / name} is a link to a file that is not there; fetch the model again")
-    raise ModelError(f"{directory} has no weights that are read: no {WHOLE[0]} or {WHOLE[1]}"
+    raise ModelError(f"{directory} has no supported weights: no {WHOLE[0]} or {WHOLE[1]}"
                      f"{_no_checkpoint(directory, checkpoint)}{_other_weights(directory)}")
 
 
@@ -200,7 +200,7 @@ def _given(directory: Path, name: str) -> Path:
                              f"{directory_content(directory)}; give the name of one of them, or leave it out")
         return path
     if path.exists() and (kind := _unread(path)):
-        raise ModelError(f"-ckpt_name {name} is {kind}, which is not read; {SAVE}, or leave it out")
+        raise ModelError(f"-ckpt_name {name} is {kind}, which is not supported; {SAVE}, or leave it out")
     # The shell completes the names of files, of which a checkpoint's prefix is none.
     prefix = directory / re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", name)
     try:
@@ -241,7 +241,7 @@ def _is_by_the_way(name: str) -> bool:
 
 def _unread_hint(directory: Path) -> str:
     found = [f"{printable(path.relative_to(directory).as_posix())} ({kind})" for path, kind in _unread_in(directory)]
-    return f"; {listing(found)} {'is' if len(found) == 1 else 'are'} not read: {SAVE}" if found else ""
+    return f"; {listing(found)} {'is' if len(found) == 1 else 'are'} not supported: {SAVE}" if found else ""
 
 
 def _unread_in(directory: Path) -> Iterator[tuple[Path, str]]:

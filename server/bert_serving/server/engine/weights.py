@@ -21,7 +21,7 @@ from .architectures.base import Architecture, Names
 from .quiet import import_tensorflow
 from .spec import WORDS, is_of_head
 from .tensors import open_tensors
-from .weight_files import SAVE, is_hugging_face, listing, tensorflow_checkpoint_files
+from .weight_files import is_hugging_face, listing, tensorflow_checkpoint_files
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -59,8 +59,9 @@ class Checkpoint(ABC):
         self._own, self._own_names = own, self.names.ours(own)
         self._prefix = self.names.prefix(own)
         if len(prefixes := self.names.prefixes(own)) > 1:
-            raise ModelError(f"{self.path} holds {counted(len(prefixes), 'encoder')}, expected one: their names begin "
-                             f"with {listing(prefix or 'nothing' for prefix in prefixes)}; {SAVE} of the one")
+            raise ModelError(f"{self.path} holds {counted(len(prefixes), 'encoder')} (names of variables begin with "
+                             f"{listing(prefix or 'no prefix' for prefix in prefixes)}), expected one; save one of "
+                             "them with transformers' save_pretrained")
         self.shapes = {name: self.names.our_shape(name, own[theirs]) for name, theirs in self._own_names.items()}
 
     def own_name(self, name: str) -> str:

@@ -67,7 +67,7 @@ def test_classes_that_have_a_plain_encoder(names):
     (["HF_ColBERT"], "'HF_ColBERT'"), (["BertModel", "BertForSparseRetrieval"], "'BertForSparseRetrieval'"),
     (["BertModelWithHeads"], "'BertModelWithHeads'"), (["Model"], "'Model'"), ([None], "null"), ([["x"]], r"\['x'\]")])
 def test_classes_that_add_what_is_not_computed(names, what):
-    with pytest.raises(ValueError, match=f"^architectures names {what}, and what that class adds .* remove architec"):
+    with pytest.raises(ValueError, match=f"^architectures names the class {what}, which .* remove architec"):
         from_values({"vocab_size": 9, "architectures": names})
 
 

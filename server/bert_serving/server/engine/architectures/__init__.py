@@ -69,9 +69,9 @@ def _refuse_other_classes(values: Mapping[str, Any], found: Architecture) -> Non
         raise ValueError(f"architectures is {shown(names)}, expected an array of names")
     for name in names or ():
         if not isinstance(name, str) or not re.fullmatch(rf"\w+({'|'.join(CLASSES)})", name):
-            raise ValueError(f"architectures names {shown(name)}, and what that class adds to the encoder is not "
-                             f"computed; expected a name that ends with {', '.join(CLASSES[:-1])} or {CLASSES[-1]}; to "
-                             "serve the encoder alone, remove architectures")
+            raise ValueError(f"architectures names the class {shown(name)}, which this server does not compute; "
+                             f"expected a name that ends with {', '.join(CLASSES[:-1])} or {CLASSES[-1]}; to serve the "
+                             "encoder alone, remove architectures")
         # Hugging Face's before 2020. A RoBERTa's would be taken for a BERT's, whose positions begin elsewhere.
         if "model_type" not in values and not re.match("(TF|Flax)?Bert", name):
             raise ValueError(f"there is no model_type, and architectures has {shown(name)}; add the model_type")
