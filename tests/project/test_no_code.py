@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("client", "server", "example") for path in (ROOT / folder).rglob("*.py")
-                 if "build" not in path.parts)
+                 if "build" not in path.relative_to(ROOT).parts)
 
 MODULES = {"pickle", "cPickle", "_pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml", "torch",
            "jsonpickle", "code", "codeop"}
