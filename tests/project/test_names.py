@@ -22,7 +22,7 @@ def tracked():
         paths = [ROOT / name for name in names.split("\0") if name]
     except (OSError, subprocess.CalledProcessError):
         paths = [path for path in ROOT.rglob("*") if not {".venv", ".git", "__pycache__"} & set(path.parts)]
-    return [path for path in paths if path.is_file() and path.suffix not in (".npz", ".npy", ".png", ".bin")]
+    return [path for path in paths if path.is_file() and path.suffix not in (".npz", ".npy", ".png", ".bin", ".so")]
 
 
 @pytest.mark.parametrize("what, pattern", FORBIDDEN.items(), ids=FORBIDDEN)

@@ -1,0 +1,1 @@
+"""The compiled libraries of the native encoder, one for each instruction set."""
