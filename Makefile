@@ -16,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 TOOLS := $(VENV)/tools-installed
+# What pip compiles into the server's package; a change makes it do so again.
+NATIVE := server/setup.py server/native/variants.py $(wildcard server/native/*.cpp server/native/*.h)
 ARGS ?=
 
 .PHONY: help serve test chaos fuzz peers lint install docs docs-links docs-options docs-models clean
@@ -71,7 +73,7 @@ docs-models: $(TOOLS)
 	$(BIN)/python docs/models.py
 
 # A stamp is newer than what it was made from, so that nothing is installed twice. To serve takes less than to work on it.
-$(INSTALLED): client/pyproject.toml server/pyproject.toml
+$(INSTALLED): client/pyproject.toml server/pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --editable client --editable "server[cpu,http]"
 	touch $@
@@ -82,4 +84,5 @@ $(TOOLS): $(INSTALLED) requirements.txt docs/requirements.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .hypothesis build client/build server/build client/*.egg-info server/*.egg-info
+	rm -f server/bert_serving/server/engine/native/*.so
 	find client server tests tools docs example -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -110,6 +110,36 @@ def test_what_is_not_compiled_now_is_not_left_from_before(tree, compiler):
     assert install_editable(tree, CXX="false") == set()
 
 
+@pytest.fixture
+def make(tree):
+    """Runs the Makefile in a copy of the tree where everything seems to be installed; gives its output."""
+    shutil.copy(ROOT / "Makefile", tree)
+    for file in ("client/pyproject.toml", ".venv/installed"):  # the last is the newest
+        (tree / file).parent.mkdir()
+        (tree / file).touch()
+
+    def make(*words):
+        done = subprocess.run(["make", *words], cwd=tree, capture_output=True, text=True, timeout=50)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return make
+
+
+@pytest.mark.parametrize("source", ["setup.py", "native/native.cpp", "native/variants.py"])
+def test_make_compiles_again_what_changed(make, source):
+    assert "pip install" not in make("--dry-run", "serve")
+    assert "pip install" in make("--dry-run", "--what-if", f"server/{source}", "serve")
+
+
+def test_make_clean_removes_libraries(make, tree):
+    (tree / "server" / PACKAGE / "libnative_plain.so").touch()
+    for folder in ("tests", "tools", "docs", "example"):
+        (tree / folder).mkdir()
+    make("clean")
+    assert [path.name for path in (tree / "server" / PACKAGE).iterdir() if path.suffix != ".py"] == []
+
+
 # ---- the table, with a compiler that only writes down what it should do ----------------------------------------------
 
 COMPILER = """#!/bin/sh
