@@ -67,6 +67,9 @@ def test_every_instruction_is_one_that_the_check_carries_out():
     stages = CHECK["parse"](DOCKERFILE)
     assert [stage.name for stage in stages] == ["python", "build", None]
     assert stages[-1].base == "python", "what builds is not in the image"
+    runs = {stage.name: " ".join(argument for word, argument in stage.instructions if word == "RUN").split()
+            for stage in stages}
+    assert "g++" in runs["build"] and "g++" not in runs["python"] + runs[None], "the image needs no compiler"
     for stage in stages:
         for word, argument in stage.instructions:
             if word == "COPY" and not argument.startswith("--from="):
