@@ -129,7 +129,8 @@ def compile_all(folder: Path, environ: Mapping[str, str] = os.environ) -> tuple[
         compiler = find_compiler(environ)
     except CompileError as error:
         return {}, (f"native encoder: not compiled, -engine native will not run: {error}. For it install g++ (11 or "
-                    "later) or clang++ (15 or later) and install this package again")
+                    "later) or clang++ (15 or later), then this package again, with pip's --force-reinstall "
+                    "--no-cache-dir")
 
     def attempt(variant: str) -> Path | CompileError:
         try:
