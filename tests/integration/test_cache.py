@@ -46,6 +46,7 @@ def test_a_new_graph_takes_the_place_of_one_that_nobody_uses(serve, tmp_path):
                        "2", "-engine", "lite", "-pooling_layer", layer).ready(120)
         entry, = entries(graphs)
         paths.append(entry.path)
-        assert ("removed the 1 least recently used frozen graph to keep to -cache_mb" in server.log) == (layer == "-2")
+        line = "removed the 1 least recently used converted model to keep to -cache_mb"
+        assert (line in server.log) == (layer == "-2")
         assert server.stop() == 0
     assert paths[0] != paths[1]

@@ -53,7 +53,7 @@ def test_a_parser_that_crashes_ends_the_start_with_a_line(tmp_path, start, crash
     code, last, log = start(model, "-engine", engine, **crashing("tensorflow", "SIGSEGV"))
     assert code == 5 and "Traceback" not in log
     line, = errors(log)
-    assert "the process that freezes the graph was killed by SIGSEGV" in line
+    assert "the process that converts the model was killed by SIGSEGV" in line
     assert line in last
 
 

@@ -1,6 +1,7 @@
 """The native encoder's libraries: in the package where there is a compiler, left out with one line elsewhere."""
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -208,7 +209,7 @@ def test_a_library_that_fails_is_left_out_alone_and_tried_again(build):
 def test_flags_of_the_user_come_last(build):
     _, _, calls = build(CXXFLAGS="-O0 '-DNAME=a b'")
     for call in calls:
-        assert call.startswith("-std=c++17 -O3 ") and " -O0 -DNAME=a b native.cpp -o " in call
+        assert re.match(r"-std=c\+\+17 .* -O[23] .* ?-O0 -DNAME=a b native\.cpp -o ", call)
 
 
 def test_machine_flags_are_for_x86_64_alone(build):
@@ -240,7 +241,7 @@ def test_flags_of_a_caller_overrule_all(compiler, tmp_path):
 def test_a_failure_leaves_an_earlier_library_and_tells_everything(compiler, tmp_path):
     target = tmp_path / "x.so"
     target.write_text("before")
-    environ = {**os.environ, "CXX": str(compiler), "REFUSED": "-O3"}
-    with pytest.raises(variants.CompileError, match="error: no -O3") as caught:
+    environ = {**os.environ, "CXX": str(compiler), "REFUSED": "-O2"}
+    with pytest.raises(variants.CompileError, match="error: no -O2") as caught:
         variants.compile_variant(variants.find_compiler(environ), "plain", target, environ=environ)
     assert "in it" in caught.value.output and target.read_text() == "before"

@@ -231,7 +231,7 @@ def test_a_freezing_process_that_ends_without_a_word(world, how):
     one = world(freeze=True).begin()
     one.others("artefact")[0].end(how)
     one.turn()
-    assert isinstance(one.failure, EngineError) and f"the process that freezes the graph {how}; " in str(one.failure)
+    assert isinstance(one.failure, EngineError) and f"the process that converts the model {how}; " in str(one.failure)
 
 
 def test_a_worker_that_dies_while_the_freezing_process_is_still_ending_is_not_its_fault(world):
@@ -246,7 +246,7 @@ def test_a_worker_that_dies_while_the_freezing_process_is_still_ending_is_not_it
 
 
 @pytest.mark.parametrize("settings, waited_for", [
-    ({"freeze": True}, "the graph to be frozen"), ({}, "the workers to be ready")])
+    ({"freeze": True}, "the model to be converted"), ({}, "the workers to be ready")])
 def test_each_phase_has_its_time(world, settings, waited_for):
     one = world(start_timeout=30.0, **settings).begin()
     one.later(30.0)

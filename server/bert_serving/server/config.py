@@ -251,6 +251,7 @@ class EngineRow:
 
 
 ENGINES = {
+    "native": EngineRow("our own, on CPUs with AVX-512 or AMX"),
     "lite": EngineRow("LiteRT, on CPUs"), "graph": EngineRow("TensorFlow"),
     "onnx": EngineRow("ONNX Runtime, on CPUs; only if asked for", is_automatic=False),
     "static": EngineRow("a table of token vectors, for static models", encodes=False),

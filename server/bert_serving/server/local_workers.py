@@ -48,9 +48,10 @@ def place(config: ServerConfig) -> tuple[Placement, CorePlan]:
 def _devices(config: ServerConfig, found: list[backends.Backend]) -> Callable[[int], Placement]:
     """Number of workers -> where they run, with one of these backends."""
     if not any(backend.gpus for backend in found):
-        names = " and ".join(backend.name for backend in found)
-        reason = f"engine {names} is for CPUs" if all(backend.needs_model for backend in found) else \
-            f"engine {names} computes nothing"
+        names = [backend.name for backend in found if backend.encodes] or [backend.name for backend in found]
+        reason = f"{'engines' if len(names) > 1 else 'engine'} {' and '.join(names)} " + (
+            f"{'are' if len(names) > 1 else 'is'} for CPUs" if all(backend.needs_model for backend in found) else
+            "computes nothing")
         return lambda num_worker: Placement([CPU] * num_worker, reason)
     looked = [] if config.cpu else machine.gpus()
     one = placement.place(1, config.cpu, config.device_map, looked)
@@ -113,6 +114,7 @@ class LocalWorkers:
             largest: most bytes of a job.
         Raises:
             PortError: a socket cannot be bound.
+            EngineError: the engine's library is not installed.
         """
         config, settings = model.config, model.settings
         self.model, self.placement, self.plan = model, where, plan
@@ -123,15 +125,18 @@ class LocalWorkers:
         graph: Path | None = None
         self._lease: Lease | None = None
         self.freeze_orders: artefact.ArtefactOrders | None = None
-        if backends.backend(settings.engine).encodes and self.pipes:
+        backend = backends.backend(settings.engine)
+        if backend.encodes and self.pipes:
+            backends.check_usable(backend)
             graph = artefact.artefact_path(settings, model.cache_dir)
             # From before it is looked for until the end: a worker that is restarted needs it again.
             self._lease = Lease(graph)
             if read_manifest(graph) is None:
+                backend.maker()                        # which says so if it is not installed
                 graph = None
                 self.freeze_orders = artefact.ArtefactOrders(settings, str(model.cache_dir), config.cache_mb)
             else:
-                logger.info("taking what was frozen before from %s", graph)
+                logger.info("taking the converted model from %s", graph)
         self.orders = [WorkerOrders(
             slot=slot, jobs=endpoint, results=self.result_endpoint, largest_job=largest, verbose=config.verbose,
             device_is_a_must=where.explicit,

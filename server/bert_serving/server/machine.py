@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.placement import Gpu
-from .precision import PRECISIONS
+from .precision import PRECISIONS, cpu_flags
 from .orders import NoOrders
 from .process import ask, read_orders, report
 
@@ -102,11 +102,8 @@ def _listening(table: Path, port: int) -> list[str]:
 
 def speeds_up(precision: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor has instructions for this precision; where it does not tell, they are taken for there."""
-    try:
-        words = set(cpuinfo.read_text().split())
-    except OSError:
-        return True
-    return bool((PRECISIONS[precision].cpu_features or words) & words)
+    flags = cpu_flags(cpuinfo)
+    return not flags or bool((PRECISIONS[precision].cpu_features or flags) & flags)
 
 
 DRIVER_SECONDS = 8.0

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,12 @@ class Precision:
 
 PRECISIONS = {precision.name: precision for precision in (
     Precision(name="fp32", about="exact", weight_bytes=4, stored_bytes=4, tolerance=1e-3, least_cosine=0.9999),
-    Precision(name="int8", about="engine lite: weights and activations in 8 bits, faster on processors that have "
-              "instructions for it, a little less exact", weight_bytes=1, stored_bytes=1, tolerance=1e-3,
+    Precision(name="int8", about="engines native and lite: weights and activations in 8 bits, faster on processors "
+              "that have instructions for it, a little less exact", weight_bytes=1, stored_bytes=1, tolerance=1e-3,
               least_cosine=0.99,
               cpu_features=frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}),
               without_features="it makes one sentence alone faster, and the rest hardly"),
-    Precision(name="bf16", about="engine graph: matrix products in 16 bits", weight_bytes=4, stored_bytes=6,
+    Precision(name="bf16", about="engines native and graph: matrix products in 16 bits", weight_bytes=4, stored_bytes=6,
               tolerance=1e-1, least_cosine=0.999,
               cpu_features=frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
               without_features="fp32 is faster, and exact"),
@@ -50,3 +51,11 @@ PRECISIONS = {precision.name: precision for precision in (
               without_features="fp32 is faster, and exact"),
 )}
 """Name -> precision, the default first."""
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Words by which Linux tells what instructions the processor has, among others; none where it does not tell."""
+    try:
+        return frozenset(cpuinfo.read_text().split())
+    except OSError:
+        return frozenset()

@@ -1,4 +1,4 @@
-"""Starts, watches, replaces and stops the children: the process that freezes the graph, the workers, the HTTP proxy."""
+"""Starts, watches, replaces and stops the children: what converts the model, the workers, the HTTP proxy."""
 from __future__ import annotations
 
 import logging
@@ -113,12 +113,12 @@ class Supervisor:
         """Begin the first phase; the rest follows as the children report."""
         self._watch, self._unwatch = watch, unwatch
         if self.freeze_orders is not None:
-            self._begin_phase("the graph to be frozen")
+            self._begin_phase("the model to be converted")
             try:
                 self.freezer = Child("bert_serving.server.engine.artefact", self.freeze_orders, piped_output=True,
                                      environ=self.environ)
             except OSError as error:
-                self._fail(EngineError(f"the process that freezes the graph {NotStarted(error)}"))
+                self._fail(EngineError(f"the process that converts the model {NotStarted(error)}"))
                 return
             self._listen(self.freezer, self._on_frozen, self._on_freezer_gone)
         else:
@@ -128,14 +128,14 @@ class Supervisor:
 
     def _on_frozen(self, message: dict[str, Any]) -> None:
         if "error" in message:
-            self._complain(message["error"], "the graph cannot be frozen")
+            self._complain(message["error"], "the model cannot be converted")
             return
-        logger.info("froze %s of %s in %.1f s: %.1f MB, kept in %s", message["layers_kept"],
+        logger.info("converted %s of %s in %.1f s: %.1f MB, kept in %s", message["layers_kept"],
                     counted(message["layers"], "layer"),
                     message["seconds"], message["bytes"] / 1e6, message["path"])
         if "removed" in message:
-            logger.info("removed the %d least recently used frozen %s to keep to -cache_mb", message["removed"],
-                        "graph" if message["removed"] == 1 else "graphs")
+            logger.info("removed the %d least recently used converted %s to keep to -cache_mb", message["removed"],
+                        "model" if message["removed"] == 1 else "models")
         self.frozen_graph = message["path"]
         self.worker_orders = [replace(orders, settings=replace(orders.settings, artefact=message["path"]))
                               for orders in self.worker_orders]
@@ -144,7 +144,7 @@ class Supervisor:
     def _on_freezer_gone(self, how: ExitStatus) -> None:
         self.freezer = None
         if self.frozen_graph is None and not self._stopping:
-            self._fail(EngineError(f"the process that freezes the graph {how}; its last lines above may say why"))
+            self._fail(EngineError(f"the process that converts the model {how}; its last lines above may say why"))
 
     # ---- workers -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bert_serving.client.errors import UnprocessableError
 from bert_serving.client.pairs import Pair
-from bert_serving.server.core.features import build_features, truncate_pair, truncate_pair_as_library
+from bert_serving.server.core.features import (PlainBatch, build_features, lengths_of, truncate_pair,
+                                               truncate_pair_as_library)
 from bert_serving.server.core.tokenization import Layout, WordHashTokenizer
 
 TOKENIZER = WordHashTokenizer()
@@ -100,6 +101,51 @@ def test_special_tokens_that_leave_no_room_are_an_error():
     with pytest.raises(UnprocessableError, match="can have 8 tokens, .* take 9"):
         build_features([Pair("a", "b")], with_layout(layout), max_length=8)
     assert len(build_features([Pair("a", "b")], with_layout(layout), max_length=9)[0]) == 9
+
+
+# ---- texts alone, end to end -----------------------------------------------------------------------------------------
+
+TEXTS = st.lists(st.lists(st.sampled_from("abcdef"), max_size=12).map(" ".join), min_size=1, max_size=8)
+
+
+def as_lists(batch):
+    return [(one.input_ids.tolist(), one.token_type_ids.tolist(), one.input_mask.tolist(), one.num_special, one.is_bare,
+             one.num_prompt, one.tokens) for one in batch]
+
+
+@given(TEXTS, st.sampled_from(["", "query: "]), st.integers(4, 12))
+def test_texts_alone_are_what_they_are_beside_a_pair(texts, prompt, max_length):
+    tokenizer = with_layout(prompt=prompt)
+    batch = build_features(texts, tokenizer, max_length=max_length)
+    assert isinstance(batch, PlainBatch)
+    *expected, pair = build_features([*texts, Pair("a", "b")], tokenizer, max_length=max_length)
+    assert as_lists(batch) == as_lists(expected)
+    assert batch.lengths == lengths_of(batch) == lengths_of(expected) and len(batch) == len(texts)
+    assert batch.input_ids.dtype == batch.starts.dtype == np.int32
+    np.testing.assert_array_equal(batch.input_ids, np.concatenate([one.input_ids for one in expected]))
+    assert batch.starts.tolist() == [0, *np.cumsum(batch.lengths)]
+
+
+@given(TEXTS, st.slices(8))
+def test_a_part_of_them(texts, part):
+    batch = build_features(texts, TOKENIZER, max_length=9)
+    assert as_lists(batch[part]) == as_lists(batch)[part]
+    assert as_lists([batch[-1]]) == as_lists(batch)[-1:]
+    if isinstance(batch[part], PlainBatch):
+        assert batch[part].starts.tolist() == [0, *np.cumsum(batch[part].lengths)]
+
+
+@pytest.mark.parametrize("given, options", [
+    (["a", Pair("a", "b")], {}), (["a", ["b"]], {}), (["a"], {"mask_cls_sep": True}), ([], {})])
+def test_other_batches_are_sequences_one_by_one(given, options):
+    assert not isinstance(build_features(given, TOKENIZER, max_length=9, **options), PlainBatch)
+
+
+def test_texts_with_token_types_or_a_prompt_left_out_are_sequences_one_by_one():
+    types = with_layout(single=Layout((1,), (2,), first_type=3, special_types=(2, 0)))
+    assert not isinstance(build_features(["a"], types, max_length=9), PlainBatch)
+    prompt = with_layout(prompt="query: ")
+    assert not isinstance(build_features(["a"], prompt, max_length=9, include_prompt=False), PlainBatch)
 
 
 # ---- truncation ------------------------------------------------------------------------------------------------------

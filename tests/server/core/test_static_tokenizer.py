@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from bert_serving.server.core.features import build_features
-from bert_serving.server.core.static_tokenizer import StaticText, StaticTokenizer
+from bert_serving.server.core.static_tokenizer import StaticTokenizer
+from bert_serving.server.core.tokenizer_settings import StaticText
 from bert_serving.server.core.tokenizer_json import JsonTokenizer
 
 FILE = str(Path(__file__).parents[2] / "data" / "golden" / "static" / "sentence-transformers" / "tokenizer.json")

@@ -6,6 +6,7 @@ import socket
 import stat
 import tempfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from bert_serving.server.doctor import checks
 from bert_serving.server.doctor.checks import Examination, judge_memory
 from bert_serving.server.doctor.findings import Level
 from bert_serving.server.doctor.memory import MemoryNeed
-from bert_serving.server.engine import artefact, backends, library, quiet
+from bert_serving.server.engine import artefact, backends, library
 from bert_serving.server.engine.cache import new_directory, write_manifest
 from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import StartError
@@ -117,7 +118,7 @@ BROKEN = [no_model, empty_model, without_vocabulary, half_a_checkpoint, lacking_
 def test_a_problem_is_said_in_the_words_of_the_start(tmp_path, monkeypatch, broken):
     monkeypatch.setattr(machine, "gpus", list)
     if broken is no_litert_nor_tensorflow:
-        monkeypatch.setattr(quiet.metadata, "version", raise_not_found)
+        monkeypatch.setattr(metadata, "version", raise_not_found)
     options = broken(tmp_path)
     with pytest.raises(StartError) as start:
         Service(config(**options))
@@ -127,7 +128,7 @@ def test_a_problem_is_said_in_the_words_of_the_start(tmp_path, monkeypatch, brok
 
 
 def raise_not_found(name):
-    raise quiet.metadata.PackageNotFoundError(name)
+    raise metadata.PackageNotFoundError(name)
 
 
 # ---- the order -------------------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def no_ray(here):
 
 def no_library(here):
     """Engine graph names its files after TensorFlow's version."""
-    here.monkeypatch.setattr(quiet.metadata, "version", raise_not_found)
+    here.monkeypatch.setattr(metadata, "version", raise_not_found)
     return {"model_dir": str(TinyBert().write_hugging_face(here.directory / "tiny"))}
 
 
@@ -296,7 +297,7 @@ def test_a_model_that_is_converted(plain):
 def test_a_cache_that_cannot_be_written(plain, tmp_path):
     (tmp_path / "graphs").write_text("a file")
     assert said(examine(**plain), Level.PROBLEM) == [
-        f"cannot write the frozen graph to {tmp_path / 'graphs'}: Not a directory; see -graph_tmp_dir"]
+        f"cannot write the converted model to {tmp_path / 'graphs'}: Not a directory; see -graph_tmp_dir"]
 
 
 def test_a_full_disk(plain, monkeypatch):
@@ -316,7 +317,8 @@ def freeze_error():
 
 def test_without_litert_engine_lite_is_none(plain, monkeypatch):
     monkeypatch.setattr(backends.backend("lite"), "version", lambda: freeze_error())
-    assert said(examine(**plain), Level.PROBLEM) == ["TensorFlow is not installed"]
+    assert said(examine(**plain), Level.PROBLEM) == [
+        "-engine lite cannot be used: TensorFlow is not installed; -engine auto would take another one"]
 
 
 # ---- models that are not here ----------------------------------------------------------------------------------------
@@ -469,13 +471,14 @@ def test_a_gpu_that_tensorflow_does_not_see(gpu, tiny_dir, monkeypatch, device_m
     assert "TensorFlow is not installed" in said(findings, level)
 
 
-def test_without_a_gpu_that_tensorflow_can_use_the_engine_is_that_of_cpus(gpu, tiny_dir, monkeypatch):
+def test_without_a_gpu_that_tensorflow_can_use_the_engine_is_that_of_cpus(gpu, tiny_dir, has_native, monkeypatch):
     gpu(load=3)
     monkeypatch.setattr(local_workers.gpu, "why_unusable", lambda engine, device: "TensorFlow 2.99 sees no GPU 0")
     findings = examine(engine="auto", model_dir=str(tiny_dir))
     assert "TensorFlow 2.99 sees no GPU 0; going on without: on the CPU" in said(findings, Level.WARNING)
     assert "CPU (engine graph cannot use GPU 0, which nvidia-smi shows)" in said(findings, Level.OK)
-    assert about(findings, "engine") == (Level.OK, "lite (the fastest on CPUs), fp32")
+    assert about(findings, "engine") == (Level.OK, "native (our own, on CPUs with AVX-512 or AMX), fp32" if has_native
+                                         else "lite (native cannot be used: NATIVE_BUILD is none), fp32")
 
 
 def test_a_gpu_that_is_busy(gpu, tiny_dir):

@@ -9,7 +9,8 @@ from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.models import resolve
 from bert_serving.server.engine.spec import EncoderSpec
 
-LITE, GRAPH = (backend(name).footprint(EngineSettings(engine=name)) for name in ("lite", "graph"))
+LITE, GRAPH, NATIVE = (backend(name).footprint(EngineSettings(engine=name, hidden_size=32))
+                       for name in ("lite", "graph", "native"))
 
 EMBEDDINGS = 32 * (16 + 2 + 40) + 2 * 32
 LAYER = 4 * (32 * 32 + 32) + (32 * 48 + 48) + (48 * 32 + 32) + 4 * 32
@@ -32,6 +33,16 @@ def test_engine_graph_shares_them(model):
     one, two = (estimate(model(engine="graph"), number) for number in (1, 2))
     assert one.serving == 4 * (EMBEDDINGS + 2 * LAYER) + GRAPH.libraries + SERVER + GRAPH.worker
     assert two.serving - one.serving == GRAPH.worker
+
+
+def test_engine_native_maps_them_once_in_their_own_size(model):
+    for precision, size in (("fp32", 4), ("bf16", 2), ("int8", 1)):
+        one, two = (estimate(model(engine="native", precision=precision), number) for number in (1, 2))
+        assert one.serving == 4 * EMBEDDINGS + size * 2 * LAYER + NATIVE.libraries + SERVER + NATIVE.worker
+        assert two.serving - one.serving == NATIVE.worker
+        assert one.disk == 4 * EMBEDDINGS + size * 2 * LAYER
+    both = replace(one_model := model(engine="native"), settings=replace(one_model.settings, num_threads=2))
+    assert estimate(both, 1).serving - estimate(one_model, 1).serving == 256 * (32 * 32 + 4096)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -58,7 +69,8 @@ BASE = EncoderSpec(vocab_size=30522)
 
 
 @pytest.mark.parametrize("engine, num_worker, measured", [("lite", 1, 698), ("lite", 2, 1052), ("graph", 1, 918),
-                                                          ("graph", 2, 1183)])
+                                                          ("graph", 2, 1183), ("native", 1, 406),
+                                                          ("native", 2, 444)])
 def test_it_is_near_what_was_measured(model, engine, num_worker, measured):
     """Workers with BERT-base's shape: docs/performance.md, "Start and memory"."""
     base = replace(model(engine=engine), spec=BASE, layers_kept=11)
@@ -67,7 +79,7 @@ def test_it_is_near_what_was_measured(model, engine, num_worker, measured):
 
 
 def test_the_conversion_takes_many_times_the_weights(model):
-    """4631 and 982 MB were measured: docs/doctor.md, "Memory"."""
-    for engine, measured in (("lite", 4631), ("graph", 982)):
+    """4631, 982 and 973 MB were measured: docs/doctor.md, "Memory"."""
+    for engine, measured in (("lite", 4631), ("graph", 982), ("native", 973)):
         base = replace(model(engine=engine), spec=BASE, layers_kept=11)
         assert measured < estimate(base, 1).conversion / MB < measured * 1.15

@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_program_survives_odd_orders(tmp_path):
 
 def test_a_cache_that_cannot_be_written(tiny_dir, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(EngineError, match="cannot write the frozen graph to .*; see -graph_tmp_dir"):
+    with pytest.raises(EngineError, match="cannot write the converted model to .*; see -graph_tmp_dir"):
         artefact.make(settings_of(tiny_dir), tmp_path / "file")
 
 
@@ -155,8 +156,8 @@ def test_the_cache_is_looked_up_without_tensorflow(tiny_dir, tmp_path):
 
 def test_no_tensorflow(monkeypatch):
     def version(name):
-        raise quiet.metadata.PackageNotFoundError(name)
-    monkeypatch.setattr(quiet.metadata, "version", version)
+        raise metadata.PackageNotFoundError(name)
+    monkeypatch.setattr(metadata, "version", version)
     with pytest.raises(EngineError, match="TensorFlow is not installed"):
         quiet.tensorflow_version()
 

@@ -711,7 +711,7 @@ def test_a_directory_wins_over_a_name(tiny, tmp_path, monkeypatch):
 def test_echo():
     model = resolve(ServerConfig(engine="echo"))
     assert (model.name, model.path, decided(model)) == ("echo", None, (25, True, [-2], "REDUCE_MEAN"))
-    assert backends.create(model.settings).describe().startswith("echo")
+    assert backends.create(model.settings).describe().startswith("no model")
     refuse(ConfigError, "-pooling_layer -13 does not exist in a model of 12 layers", engine="echo", pooling_layer=[-13])
     refuse(ConfigError, "-max_seq_len 513 is beyond", engine="echo", max_seq_len=513)
 
@@ -733,14 +733,19 @@ def test_resolving_does_without_tensorflow(tiny_dir):
 
 # ---- which engine ----------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options, on_gpu, engine, reason", [
-    ({}, False, "lite", "the fastest on CPUs"), ({}, True, "graph", "lite is for CPUs"),
-    ({"xla": True}, False, "graph", "lite does without -xla"),
-    ({"fp16": True}, False, "graph", "lite has no -precision fp16"),
-    ({"precision": "bf16"}, False, "graph", "lite has no -precision bf16"),
-    ({"precision": "fp32"}, False, "lite", "the fastest on CPUs"),
-    ({"precision": "int8"}, False, "lite", "the fastest on CPUs")], ids=str)
-def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):
+UNFIT = "native cannot be used: NATIVE_BUILD is none"
+OURS = ("native", "our own, on CPUs with AVX-512 or AMX")
+
+
+@pytest.mark.parametrize("options, on_gpu, without, found", [
+    ({}, False, ("lite", UNFIT), OURS), ({"precision": "fp32"}, False, ("lite", UNFIT), OURS),
+    ({"precision": "int8"}, False, ("lite", UNFIT), OURS),
+    ({"precision": "bf16"}, False, ("graph", f"{UNFIT}; lite has no -precision bf16"), OURS),
+    ({}, True, ("graph", "native is for CPUs; lite is for CPUs"), None),
+    ({"xla": True}, False, ("graph", "native does without -xla; lite does without -xla"), None),
+    ({"fp16": True}, False, ("graph", "native has no -precision fp16; lite has no -precision fp16"), None)], ids=str)
+def test_engine_auto(tiny_dir, has_native, options, on_gpu, without, found):
+    engine, reason = found if has_native and found else without
     model = resolve(ServerConfig(model_dir=str(tiny_dir), engine="auto", **options), on_gpu)
     assert (model.settings.engine, model.engine_reason) == (engine, reason)
     assert model.config.engine == engine
@@ -748,13 +753,14 @@ def test_engine_auto(tiny_dir, options, on_gpu, engine, reason):
         "fp16" if options.get("fp16") else "fp32"))
 
 
-@pytest.mark.parametrize("engine", ["lite", "graph", "echo"])
-def test_an_engine_that_is_given(tiny_dir, engine):
-    model = resolve(ServerConfig(model_dir=str(tiny_dir), engine=engine), on_gpu=engine != "lite")
+@pytest.mark.parametrize("engine", ["native", "lite", "graph", "echo"])
+def test_an_engine_that_is_given(tiny_dir, has_native, engine):
+    model = resolve(ServerConfig(model_dir=str(tiny_dir), engine=engine), on_gpu=engine in ("graph", "echo"))
     assert (model.settings.engine, model.engine_reason) == (engine, "given")
 
 
-def test_engine_auto_without_litert(tiny_dir, monkeypatch):
+def test_engine_auto_without_litert(tiny_dir, native_build, monkeypatch):
+    native_build("none")
     monkeypatch.setattr(backends.backend("lite"), "missing", lambda: "cannot be used: install ai-edge-litert")
     model = resolve(ServerConfig(model_dir=str(tiny_dir), engine="auto"))
     assert model.settings.engine == "graph" and "ai-edge-litert" in model.engine_reason

@@ -13,7 +13,7 @@ from bert_serving.server.engine.architectures.bert import ARCHITECTURE
 from bert_serving.server.engine.spec import variables
 from bert_serving.server.engine.weight_files import checkpoint_files, tensorflow_checkpoint_files
 from bert_serving.server.engine.weights import HuggingFaceCheckpoint
-from bert_serving.server.errors import ModelError
+from bert_serving.server.errors import EngineError, ModelError
 
 
 def expected_of(model, **how):
@@ -335,3 +335,13 @@ def test_an_incomplete_checkpoint(tmp_path):
         checkpoint_files(tmp_path / "bert_model.ckpt")
     (tmp_path / "bert_model.ckpt.data-00001-of-00002").touch()
     assert len(tensorflow_checkpoint_files(tmp_path / "bert_model.ckpt")) == 3
+
+
+def test_a_tensorflow_checkpoint_without_tensorflow(tmp_path, monkeypatch):
+    def missing():
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+    (tmp_path / "model.ckpt.index").touch()
+    (tmp_path / "model.ckpt.data-00000-of-00001").touch()
+    monkeypatch.setattr(weights, "import_tensorflow", missing)
+    with pytest.raises(EngineError, match=r"without TensorFlow .*; install './server\[cpu\]', or convert it where"):
+        open_checkpoint(tmp_path / "model.ckpt")

@@ -1,4 +1,8 @@
 """One engine behind one pipe, with inproc sockets: each job is answered, with rows or with what is wrong."""
+import threading
+from queue import SimpleQueue
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import zmq
@@ -229,3 +233,209 @@ def test_a_gpu_that_cannot_be_used_is_done_without_unless_it_was_asked_for(bench
     else:
         one.worker.load()
         assert one.heard().about["device"] == -1
+
+
+# ---- an engine that overlaps -----------------------------------------------------------------------------------------
+
+SMALL, MEDIUM, LARGE = ([f"word{number} of {size}" for number in range(size)]
+                        for size in (module.HANDED_OVER - 1, 40, 400))
+
+
+class Overlapping(Bench):
+    """Its engine overlaps, says what it begins to compute, and waits to be let go on, unless ``is_free``."""
+
+    def __init__(self, context, is_free=False, **settings):
+        self.is_free = is_free
+        self.events, self.begun, self.may_go_on = [], SimpleQueue(), SimpleQueue()
+        super().__init__(context, **settings)
+        encode = self.worker.tokenizer.encode
+
+        def tokenize(texts, limit):
+            self.events.append(("tokenized", len(texts)))
+            if any("__untokenizable__" in text for text in texts):
+                raise ValueError("beyond words")
+            return encode(texts, limit)
+        self.worker.tokenizer.encode = tokenize
+
+    def watch(self, engine):
+        encode = engine.encode
+
+        def watched(batch):
+            self.begun.put(threading.current_thread())
+            if not self.is_free:
+                self.may_go_on.get()
+            self.computed.append(len(batch))
+            self.events.append(("computed", len(batch)))
+            return encode(batch)
+        engine.encode = watched
+
+    def go_on(self, times=1):
+        for _ in range(times):
+            self.may_go_on.put(None)
+
+    def heard(self):
+        assert self.results.poll(30_000), "the worker says nothing"
+        return messages.decode_from_worker(self.results.recv_multipart())
+
+    def heard_all(self, count):
+        return {answer.job: answer for answer in (self.heard() for _ in range(count))}
+
+    def end(self, at_once=True):
+        self.worker.thread.close(at_once)
+        self.go_on(100)
+        self.worker.stop()
+
+
+@pytest.fixture
+def overlapping(context, monkeypatch):
+    monkeypatch.setattr(EchoEngine, "overlaps", True)
+    benches = []
+
+    def make(**settings):
+        benches.append(Overlapping(context, **settings))
+        return benches[-1]
+
+    yield make
+    for one in benches:
+        one.end()
+
+
+def test_an_engine_that_does_not_overlap_has_no_second_thread(bench):
+    assert bench().worker.thread is None
+
+
+def test_the_next_job_is_tokenized_while_one_is_computed(overlapping):
+    one = overlapping()
+    one.give(MEDIUM, job=1)
+    one.begun.get()
+    one.give(TEXTS, job=2)
+    assert one.events == [("tokenized", 40), ("tokenized", 6)] and not one.results.poll(0)
+    one.go_on(2)
+    answers = [one.heard(), one.heard()]
+    assert [answer.job for answer in answers] == [1, 2]
+    for answer, texts in zip(answers, (MEDIUM, TEXTS)):
+        np.testing.assert_array_equal(answer.array, one.expected(texts))
+
+
+def test_a_small_job_alone_wakes_no_other_thread(overlapping):
+    one = overlapping(is_free=True)
+    one.give(SMALL)
+    assert one.begun.get() is threading.current_thread() and isinstance(one.heard(), Rows)
+    one.give(MEDIUM)
+    assert one.begun.get() is not threading.current_thread() and isinstance(one.heard(), Rows)
+    one.worker.thread.wait_idle()
+    one.give(SMALL)
+    assert one.begun.get() is threading.current_thread() and isinstance(one.heard(), Rows)
+
+
+def test_a_small_job_behind_a_larger_one_waits_for_its_turn(overlapping):
+    one = overlapping()
+    for job, texts in enumerate((MEDIUM, ["a"], MEDIUM, ["b"]), 1):
+        one.give(texts, job=job)
+    assert one.computed == []
+    one.go_on(4)
+    assert list(one.heard_all(4)) == [1, 2, 3, 4] and one.computed == [40, 1, 40, 1]
+
+
+def test_a_job_that_cannot_be_tokenized_beside_another_one_is_answered_in_its_turn(overlapping, caplog):
+    one = overlapping()
+    for job, texts in enumerate((MEDIUM, ["a secret __untokenizable__"], ["fine"]), 1):
+        one.give(texts, job=job)
+    one.go_on(2)
+    answers = one.heard_all(3)
+    assert list(answers) == [1, 2, 3]
+    assert answers[2] == Fault(3, 7, 2, "internal", "ValueError: beyond words")
+    assert isinstance(answers[1], Rows) and isinstance(answers[3], Rows)
+    assert "job 2 failed" in caplog.text and "secret" not in caplog.text
+
+
+def test_a_job_that_cannot_be_computed_leaves_the_one_that_is_tokenized_ahead_alone(overlapping):
+    one = overlapping()
+    one.give([*MEDIUM, "__raise__"], job=1)
+    one.give(TEXTS, job=2)
+    one.go_on(2)
+    answers = one.heard_all(2)
+    assert list(answers) == [1, 2] and "__raise__" in answers[1].message
+    np.testing.assert_array_equal(answers[2].array, one.expected(TEXTS))
+
+
+@pytest.mark.parametrize("strategy", ["REDUCE_MEAN", "NONE"])
+def test_rows_of_the_second_thread(overlapping, strategy):
+    one = overlapping(is_free=True, pooling_strategy=strategy)
+    texts = [*LARGE, *LARGE[::-7], Pair("a", "b"), "a __nan__ text", ["cut", "already"], "a __nan__ text"]
+    rows = one.answer(texts, show_tokens=True)
+    assert one.begun.get() is not threading.current_thread()
+    assert rows.bad == [len(texts) - 3, len(texts) - 1] and len(rows.counts) == len(texts) == len(rows.tokens)
+    np.testing.assert_array_equal(rows.array, one.expected(texts))
+
+
+def test_seconds_tokenized_beside_another_job_are_none_of_the_next_ones(overlapping, monkeypatch):
+    clock = SimpleNamespace(now=100.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr(module, "time", clock)
+    one = overlapping()
+    encode, tokenize = one.worker.engine.encode, one.worker.tokenizer.encode
+
+    def slow_encode(batch):
+        vectors = encode(batch)
+        clock.now += 1
+        return vectors
+
+    def slow_tokenize(texts, limit):
+        clock.now += 5
+        return tokenize(texts, limit)
+    one.worker.engine.encode, one.worker.tokenizer.encode = slow_encode, slow_tokenize
+    one.give(MEDIUM, job=1)
+    one.begun.get()
+    one.give(MEDIUM, job=2)
+    one.go_on(2)
+    answers = one.heard_all(2)
+    assert answers[1].seconds == {"tokenize": 5, "compute": 6} and answers[2].seconds == {"tokenize": 0, "compute": 1}
+
+
+def test_what_was_meant_for_its_predecessor_is_not_done_beside_another_job_either(overlapping):
+    one = overlapping()
+    one.give(MEDIUM, job=1)
+    one.give(["fine"], job=2, incarnation=6)
+    one.go_on(2)
+    assert one.heard().job == 1
+    one.worker.thread.wait_idle()
+    assert not one.results.poll(0) and one.computed == [40]
+
+
+def test_a_stop_comes_after_the_job_that_is_tokenized_ahead(overlapping):
+    one = overlapping()
+    one.give(MEDIUM, job=1)
+    one.give(TEXTS, job=2)
+    one.pipe.send_multipart(messages.encode_to_worker(Stop(3, 7)))
+    assert one.worker.step() is False
+    one.go_on(2)
+    one.worker.stop()
+    assert list(one.heard_all(2)) == [1, 2]
+
+
+def test_a_stop_at_once_comes_before_the_job_that_is_tokenized_ahead(overlapping):
+    one = overlapping()
+    one.give(MEDIUM, job=1)
+    one.begun.get()
+    one.give(TEXTS, job=2)
+    one.end(at_once=True)
+    assert one.heard().job == 1 and not one.results.poll(0) and one.computed == [40]
+
+
+def test_a_huge_job_is_not_read_before_the_one_before_is_done(overlapping, monkeypatch):
+    """To read it holds up the thread that computes: the job before would seem to hang."""
+    monkeypatch.setattr(module, "MAX_AHEAD_BYTES", 5000)
+    one = overlapping()
+    wait = one.worker.thread.wait_idle
+
+    def wait_idle():
+        one.events.append("waits")
+        one.go_on()
+        wait()
+    monkeypatch.setattr(one.worker.thread, "wait_idle", wait_idle)
+    one.give(MEDIUM, job=1)
+    one.begun.get()
+    one.give(LARGE, job=2)
+    one.go_on()
+    assert list(one.heard_all(2)) == [1, 2]
+    assert one.events == [("tokenized", 40), "waits", ("computed", 40), ("tokenized", 400), ("computed", 400)]

@@ -1,8 +1,11 @@
 """What the engine reads: the token ids of one sequence and what goes with them."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain
+from typing import overload
 
 import numpy as np
 
@@ -44,9 +47,58 @@ class Features:
         return self.tokenizer.tokens(self.input_ids.tolist())
 
 
+class PlainBatch(Sequence[Features]):
+    """Sequences end to end, all of token type 0, nothing of them hidden, no prompt left out.
+
+    A job's sequences are hardly ever anything else. An engine that takes such arrays reads them; for the others each
+    sequence is a view, made when somebody asks for one.
+
+    Attributes:
+        input_ids: int32 [T].
+        starts: int32 [B + 1], where each sequence begins; starts[-1] == T.
+        lengths: of the sequences.
+    """
+
+    def __init__(self, input_ids: np.ndarray, lengths: list[int], tokenizer: BaseTokenizer) -> None:
+        self.input_ids, self.lengths = input_ids, lengths
+        self.starts = np.fromiter(accumulate(lengths, initial=0), np.int32, len(lengths) + 1)
+        self._tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> Features: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Features]: ...
+
+    def __getitem__(self, index: int | slice) -> Features | Sequence[Features]:
+        if not isinstance(index, slice) or index.step not in (None, 1):
+            return self._sequences[index]
+        first, end, _ = index.indices(len(self))
+        end = max(first, end)
+        return PlainBatch(self.input_ids[self.starts[first]:self.starts[end]], self.lengths[first:end], self._tokenizer)
+
+    def __iter__(self) -> Iterator[Features]:
+        return iter(self._sequences)
+
+    @cached_property
+    def _sequences(self) -> list[Features]:
+        tokenizer, ids, num_special = self._tokenizer, self.input_ids, self._tokenizer.single.num_special
+        starts = self.starts.tolist()
+        return [Features(ids[start:start + length], _zeros(length), _ones(length), num_special, tokenizer)
+                for start, length in zip(starts, self.lengths)]
+
+
+def lengths_of(batch: Sequence[Features]) -> list[int]:
+    """How many tokens each sequence has."""
+    return batch.lengths if isinstance(batch, PlainBatch) else [len(sequence) for sequence in batch]
+
+
 def build_features(texts: Sequence[str | Sequence[str] | Pair], tokenizer: BaseTokenizer, *, max_length: int,
                    mask_cls_sep: bool = False, no_special_token: bool = False,
-                   include_prompt: bool = True) -> list[Features]:
+                   include_prompt: bool = True) -> Sequence[Features]:
     """The sequences of a batch, in its order.
 
     Args:
@@ -60,6 +112,10 @@ def build_features(texts: Sequence[str | Sequence[str] | Pair], tokenizer: BaseT
     Raises:
         UnprocessableError: there is no token in a sequence, or no room for a pair's special tokens.
     """
+    if texts and not mask_cls_sep and not tokenizer.single.has_types and (include_prompt or not tokenizer.prompt):
+        strings = [text for text in texts if isinstance(text, str)]
+        if len(strings) == len(texts) and (batch := _plain(strings, tokenizer, max_length)) is not None:
+            return batch
     parts = [(text.first, text.second) if isinstance(text, Pair) else (text,) for text in texts]
     if tokenizer.prompt:
         parts = [(tokenizer.prompt + halves[0], *halves[1:]) if isinstance(halves[0], str) else halves
@@ -98,6 +154,19 @@ def truncate_pair_as_library(first: int, second: int, room: int, first_is_longer
         return truncate_pair(first, second, room)
     second, first = truncate_pair(second, first, room)
     return first, second
+
+
+def _plain(texts: Sequence[str], tokenizer: BaseTokenizer, max_length: int) -> PlainBatch | None:
+    """Texts without anything special; None if one of them has no token at all."""
+    layout = tokenizer.single
+    room, before, after = _room(layout, max_length), layout.before, (*layout.between, *layout.after)
+    if tokenizer.prompt:
+        texts = [tokenizer.prompt + text for text in texts]
+    ids = [(*before, *ids[:room], *after) for ids in tokenizer.encode(texts, max_length)]
+    lengths = list(map(len, ids))
+    if not all(lengths):
+        return None
+    return PlainBatch(np.fromiter(chain.from_iterable(ids), np.int32, sum(lengths)), lengths, tokenizer)
 
 
 def _single(ids: list[int], tokenizer: BaseTokenizer, max_length: int, mask_cls_sep: bool, num_prompt: int) -> Features:

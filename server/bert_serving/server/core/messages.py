@@ -91,7 +91,7 @@ class Rows:
         specials: how many special tokens each sequence's batch is widened by (see Features), token-level only.
         tokens: each sequence's tokens when somebody wants them, else None.
         num_tokens: tokens computed, for the statistics.
-        seconds: time the worker spent tokenizing and computing.
+        seconds: time the worker spent tokenizing and computing; to tokenize beside the job before takes none.
         bad: sequences whose vector is not finite.
         counts: tokens of each sequence, special ones included.
     """

@@ -2,24 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from ..orders import Orders
 from .tokenization import Layout
 from .tokenizer_json import JsonTokenizer
-
-
-@dataclass(frozen=True, kw_only=True)
-class StaticText(Orders):
-    """What a static model reads of a text.
-
-    Attributes:
-        max_characters: what comes after so many is not read; None: all is.
-        drop_unknown: tokens that are unknown are left out, after the text was cut to its length.
-    """
-
-    max_characters: int | None = None
-    drop_unknown: bool = False
+from .tokenizer_settings import StaticText
 
 
 class StaticTokenizer(JsonTokenizer):

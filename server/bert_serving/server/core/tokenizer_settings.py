@@ -2,11 +2,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..orders import Orders
-from .static_tokenizer import StaticText, StaticTokenizer
 from .tokenization import UNK, AddedToken, InputTemplate, Tokenizer
-from .tokenizer_json import JsonTokenizer
+
+if TYPE_CHECKING:
+    from .tokenizer_json import JsonTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticText(Orders):
+    """What a static model reads of a text.
+
+    Attributes:
+        max_characters: what comes after so many is not read; None: all is.
+        drop_unknown: tokens that are unknown are left out, after the text was cut to its length.
+    """
+
+    max_characters: int | None = None
+    drop_unknown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +73,14 @@ def create_tokenizer(settings: TokenizerSettings,
         ModelError: the file cannot be used.
         ConfigError: do_lower_case does not go with it.
     """
+    # Each where it is needed: workers start often, and most do without.
     if settings.static is not None:
+        from .static_tokenizer import StaticTokenizer
         return StaticTokenizer(
             settings.file, settings.static, do_lower_case=settings.do_lower_case,
             special_tokens_in_text=settings.special_tokens_in_text, prompt=settings.prompt)
     if settings.is_json:
+        from .tokenizer_json import JsonTokenizer
         return JsonTokenizer(
             settings.file, do_lower_case=settings.do_lower_case, unk_token=settings.unk_token,
             special_tokens_in_text=settings.special_tokens_in_text, token_types=settings.token_types,

@@ -233,7 +233,7 @@ class Examination:
         settings = model.settings
         backend = backends.backend(settings.engine)
         if self._computes_here:
-            backend.version()
+            backends.check_usable(backend)
         yield ok("engine", f"{settings.engine} ({model.engine_reason}), {settings.precision}")
         if not self._computes_here:
             return
@@ -252,6 +252,7 @@ class Examination:
         if not self._computes_here:
             yield ok("cache", "nothing is converted on this host, which has no workers")
             return
+        backends.check_usable(backend)                 # as above, so that it is told once
         graph = artefact.cached(model.settings, model.cache_dir)
         self._is_converted = graph is not None
         if graph is not None:
@@ -276,10 +277,7 @@ class Examination:
     @staticmethod
     def _weights_fit(model: Model) -> Finding:
         """All are read, as by the first start; only TensorFlow can read one of its checkpoints."""
-        try:
-            artefact.check_values(model.settings)
-        except ImportError as error:
-            raise EngineError(f"TensorFlow cannot be imported: {error}") from error
+        artefact.check_values(model.settings)
         return ok("weights", f"{model.settings.checkpoint} has the variables that its configuration names, and their "
                              "values are finite")
 
@@ -289,8 +287,9 @@ class Examination:
         if self._on_gpu:
             yield ok("memory", "not estimated for workers on GPUs")
             return
-        yield from judge_memory(estimate(self._model, len(self._plan.threads)), self._is_converted,
-                                *machine.allowed_memory())
+        threads = self._plan.threads
+        model = replace(self._model, settings=replace(self._model.settings, num_threads=max(threads, default=1)))
+        yield from judge_memory(estimate(model, len(threads)), self._is_converted, *machine.allowed_memory())
 
 
 def judge_memory(need: MemoryNeed, is_converted: bool, limit: int | None, available: int | None) -> Iterator[Finding]:

@@ -53,9 +53,9 @@ def estimate(model: Model, num_worker: int) -> MemoryNeed:
                              " without a model") + f", {_mb(processes)} for the rest")
     embeddings, encoder = _numbers(model)
     precision = PRECISIONS[settings.precision]
-    weights = encoder * precision.weight_bytes * footprint.copies
+    weights = encoder * (footprint.weight_bytes or precision.weight_bytes) * footprint.copies
     conversion = int(footprint.conversion + footprint.conversion_factor * 4 * (embeddings + encoder))
-    disk = 4 * embeddings + encoder * precision.stored_bytes * footprint.copies
+    disk = 4 * embeddings + encoder * (footprint.weight_bytes or precision.stored_bytes) * footprint.copies
     shared = footprint.libraries + processes + 4 * embeddings + (weights if footprint.weights_are_shared else 0)
     each = footprint.worker + (0 if footprint.weights_are_shared else weights)
     twice = ", twice, as there can be long sentences" if footprint.copies == 2 else ""

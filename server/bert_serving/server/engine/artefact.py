@@ -166,7 +166,8 @@ def _made_from(settings: EngineSettings) -> dict[str, Any]:
 
 
 def cannot_write(cache_dir: Path, error: OSError) -> EngineError:
-    return EngineError(f"cannot write the frozen graph to {cache_dir}: {error.strerror or error}; see -graph_tmp_dir")
+    return EngineError(f"cannot write the converted model to {cache_dir}: {error.strerror or error}; see "
+                       "-graph_tmp_dir")
 
 
 def main() -> int:
@@ -181,9 +182,9 @@ def main() -> int:
     except ImportError as error:
         result = {"error": {"name": "EngineError", "message": f"a library cannot be imported: {error}"}}
     except MemoryError:
-        result = {"error": {"name": "EngineError", "message": "not enough memory to freeze the graph"}}
+        result = {"error": {"name": "EngineError", "message": "not enough memory to convert the model"}}
     except Exception as error:                         # The outer edge of a process: the caller must learn of it.
-        result = {"error": {"name": "EngineError", "message": f"cannot freeze the graph: {error!r}"}}
+        result = {"error": {"name": "EngineError", "message": f"cannot convert the model: {error!r}"}}
     report(result, answer)
     return 1 if "error" in result else 0
 

@@ -111,10 +111,13 @@ VECTOR_OPTIONS = (*(name for f in fields(EngineSettings) if (names := f.metadata
 
 
 class Engine(ABC):
-    """Computes vectors for sequences. One instance lives in one worker and is used from one thread."""
+    """Computes vectors for sequences. One instance lives in one worker and is used from one thread at a time."""
 
     token_level: bool = False
     """True when the answer has a row per token (strategy NONE) instead of a row per sequence."""
+
+    overlaps: bool = False
+    """True when Python goes on in other threads while this one computes, whichever thread it computes in."""
 
     @abstractmethod
     def encode(self, batch: Sequence[Features]) -> np.ndarray:
@@ -143,7 +146,7 @@ def create_tokenizer(settings: EngineSettings) -> BaseTokenizer:
 
 
 def features(texts: Sequence[str | Sequence[str] | Pair], tokenizer: BaseTokenizer,
-             settings: EngineSettings) -> list[Features]:
+             settings: EngineSettings) -> Sequence[Features]:
     """Texts, token lists and pairs of either, as the engine with these settings reads them."""
     return build_features(texts, tokenizer, max_length=settings.max_length, mask_cls_sep=settings.mask_cls_sep,
                           no_special_token=settings.no_special_token, include_prompt=settings.include_prompt)

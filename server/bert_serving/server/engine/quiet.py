@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from types import ModuleType
 
 from ..errors import EngineError
@@ -85,6 +84,8 @@ def installed(otherwise: str, *packages: str) -> str:
     Raises:
         EngineError: none is; ``otherwise`` is what it says.
     """
+    from importlib import metadata  # which imports what reads mail, for workers without a use for it
+
     for package in packages:
         try:
             return metadata.version(package)

@@ -17,8 +17,8 @@ import numpy as np
 from bert_serving.client.words import counted
 
 from ..config import FromModel, PoolingStrategy, ServerConfig
-from ..core.static_tokenizer import StaticText, StaticTokenizer
-from ..core.tokenizer_settings import TokenizerSettings
+from ..core.static_tokenizer import StaticTokenizer
+from ..core.tokenizer_settings import StaticText, TokenizerSettings
 from ..errors import ConfigError, ModelError
 from .modules import MAX_CONFIG_BYTES, SENTENCE_TRANSFORMER, SentenceFiles, read_object
 from .pipeline import MAX_DIMENSIONS, Normalize

@@ -16,11 +16,11 @@ import numpy as np
 
 from bert_serving.client.words import counted
 
-from ..errors import ModelError
+from ..errors import EngineError, ModelError
 from .architectures.base import Architecture, Names
 from .quiet import import_tensorflow
 from .spec import WORDS, is_of_head
-from .tensors import open_tensors
+from .tensors import Safetensors, open_tensors
 from .weight_files import is_hugging_face, listing, tensorflow_checkpoint_files
 
 Shapes = dict[str, tuple[int, ...]]
@@ -131,9 +131,15 @@ class TensorFlowCheckpoint(Checkpoint):
         """
         Raises:
             ModelError: the files cannot be read.
+            EngineError: TensorFlow is not there, which reads them.
         """
         super().__init__(prefix, architecture, architecture.tensorflow)
-        tf = import_tensorflow()
+        try:
+            tf = import_tensorflow()
+        except ImportError as error:
+            raise EngineError(f"cannot read the TensorFlow checkpoint {prefix} without TensorFlow ({error}); install "
+                              "'./server[cpu]', or convert it where that is installed: bert-serving-model convert -to "
+                              "hugging-face") from error
         with self._damage():
             self._reader = tf.train.load_checkpoint(self.path)
             self._index({name: tuple(shape) for name, shape in self._reader.get_variable_to_shape_map().items()})
@@ -173,6 +179,15 @@ class HuggingFaceCheckpoint(Checkpoint):
 
     def read(self, name: str) -> np.ndarray:
         return np.ascontiguousarray(self.names.our_array(name, self._file.read(self.own_name(name))))
+
+    def mapped(self, name: str) -> np.ndarray | None:
+        """A variable where it lies in the file, which processes share; None if it is not there in fp32, as it is."""
+        own = self.own_name(name)
+        if not isinstance(self._file, Safetensors):
+            return None
+        array, dtype = self._file.mapped(own)
+        usable = dtype == "F32" and array.ctypes.data % 4 == 0 and array.shape == self.shapes[name]
+        return array if usable and np.shares_memory(self.names.our_array(name, array), array) else None
 
     def hint(self) -> str:
         return "" if WORDS in self.shapes else f"; are these the weights of a {self.architecture.label} model?"

@@ -1,5 +1,8 @@
 """The worker's process: takes a job, tokenizes, runs the engine, answers rows or a fault.
 
+Where the engine overlaps, a second thread computes larger jobs, and the first one tokenizes the next job meanwhile.
+Answers leave in the jobs' order.
+
 Started by the server as ``python -m bert_serving.server.stages.worker``, with its orders on standard input.
 """
 from __future__ import annotations
@@ -7,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -21,6 +25,7 @@ from bert_serving.client.pairs import Pair, Text
 
 from .. import log
 from ..core import messages
+from ..core.features import Features, lengths_of
 from ..core.messages import Fault, Job, Ready, Rows, Stop
 from ..core.remote_messages import encode_proof
 from ..core.placement import CPU
@@ -30,8 +35,19 @@ from ..errors import EngineError, StartError
 from ..orders import Orders
 from ..process import read_orders
 from . import endpoints
+from .compute_thread import ComputeThread
 
 logger = logging.getLogger(__name__)
+
+
+HANDED_OVER = 16
+"""Sequences from which on a job is computed in the second thread. To wake it takes as long as to tokenize so many."""
+
+MAX_AHEAD_BYTES = 8 << 20
+"""Of a job that is read beside a computation. That may end meanwhile, and is not answered before all is read."""
+
+SWITCH_SECONDS = 0.5e-3
+"""After which the thread that computes has its turn in Python, while the other one tokenizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +73,29 @@ class WorkerOrders(Orders):
     verbose: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job that is tokenized.
+
+    Attributes:
+        began, tokenized: when that began and ended, on the monotonic clock.
+        batch: its distinct texts.
+        places: of each of its texts in the batch; None: all are distinct.
+        error: why it has no batch.
+    """
+
+    job: Job
+    began: float
+    tokenized: float
+    batch: Sequence[Features] = ()
+    places: list[int] | None = None
+    error: Exception | None = None
+
+
 class Worker:
     """One engine behind one pipe.
 
-    Sockets: ``jobs`` PULL, ``results`` PUSH.
+    Sockets: ``jobs`` PULL, ``results`` PUSH; of two threads, the one that computes sends.
     """
 
     def __init__(self, jobs: zmq.Socket[Any], results: zmq.Socket[Any], slot: int, incarnation: int,
@@ -74,6 +109,8 @@ class Worker:
         self.settings, self.device_is_a_must = settings, device_is_a_must
         self.tokenizer = create_tokenizer(settings)
         self.engine: Engine | None = None
+        self.thread: ComputeThread[Task] | None = None
+        self._computed = 0.0  # when the engine was last done
 
     def load(self) -> None:
         """Load the engine, prove it, and say so.
@@ -93,43 +130,79 @@ class Worker:
             self.engine = create(self.settings)
         golden = prove(self.engine, self.tokenizer, self.settings)
         rate = speed(self.engine, self.tokenizer, self.settings)
+        if self.engine.overlaps:
+            self.thread = ComputeThread(self._compute)
         self.send(Ready(self.slot, self.incarnation, {
             "pid": os.getpid(), "device": self.settings.device, "num_threads": self.settings.num_threads,
-            "about": self.engine.describe(), "seconds": round(time.monotonic() - started, 2),
+            "about": f"{self.settings.engine}: {self.engine.describe()}",
+            "seconds": round(time.monotonic() - started, 2),
             "tokens_per_second": round(rate, 1), "proof": encode_proof(golden)}))
 
     def step(self) -> bool:
-        """Take the job that waits, if any, and answer it; False if there will be no more."""
+        """Take the job that waits, if any, and answer it, or have it answered; False if there will be no more."""
         received = endpoints.receive(self.jobs)
         if received is None:
             return True
-        message = messages.decode_to_worker([frame.bytes for frame in received])
+        frames = [frame.bytes for frame in received]
+        if self.thread is not None and sum(map(len, frames)) > MAX_AHEAD_BYTES:
+            self.thread.wait_idle()
+        message = messages.decode_to_worker(frames)
         if isinstance(message, Stop):
             return False
-        if message.incarnation == self.incarnation:  # else it was meant for our predecessor, and is given again
-            self.send(self.run(message))
+        if message.incarnation != self.incarnation:  # it was meant for our predecessor, and is given again
+            return True
+        thread = self.thread
+        if thread is None or thread.is_idle and len(message.sequences) < HANDED_OVER:
+            self._compute(self._tokenize(message))
+        else:
+            thread.give(self._tokenize(message))
         return True
 
-    def run(self, job: Job) -> Rows | Fault:
-        """The rows of a job, or what is wrong."""
-        try:
-            return self._rows(job)
-        except BertServingError as error:
-            return Fault(self.slot, self.incarnation, job.job, error.code, error.message, error.index)
-        except Exception as error:  # whatever the engine raises is an answer, not the worker's end
-            logger.exception("job %d failed", job.job)
-            return Fault(self.slot, self.incarnation, job.job, "internal", f"{type(error).__name__}: {error}"[:500])
+    def stop(self, at_once: bool = False) -> None:
+        """Answer what was taken, and compute no more.
 
-    def _rows(self, job: Job) -> Rows:
+        Args:
+            at_once: answer only what is being computed.
+        """
+        if self.thread is not None:
+            self.thread.close(at_once)
+            self.thread.join()
+
+    def _tokenize(self, job: Job) -> Task:
+        began = time.monotonic()
+        try:
+            texts, places = _distinct(job.sequences)
+            batch = features(texts, self.tokenizer, self.settings)
+        except Exception as error:
+            return Task(job, began, time.monotonic(), error=error)
+        return Task(job, began, time.monotonic(), batch, places)
+
+    def _compute(self, task: Task) -> None:
+        """Answer with the rows of a job, or with what is wrong."""
+        answer: Rows | Fault
+        job = task.job.job
+        try:
+            if task.error is not None:
+                raise task.error
+            answer = self._rows(task)
+        except BertServingError as error:
+            answer = Fault(self.slot, self.incarnation, job, error.code, error.message, error.index)
+        except Exception as error:  # whatever the engine raises is an answer, not the worker's end
+            logger.exception("job %d failed", job)
+            answer = Fault(self.slot, self.incarnation, job, "internal", f"{type(error).__name__}: {error}"[:500])
+        self.send(answer)
+
+    def _rows(self, task: Task) -> Rows:
         assert self.engine is not None
         started = time.monotonic()
-        texts, places = _distinct(job.sequences)
-        batch = features(texts, self.tokenizer, self.settings)
-        tokenized = time.monotonic()
-        array = self.engine.encode(batch)
-        computed = time.monotonic()
-        seconds = {"tokenize": tokenized - started, "compute": computed - tokenized}
-        counts = [len(sequence) for sequence in batch]
+        array = self.engine.encode(task.batch)
+        # What was tokenized beside the job before took no time of this one.
+        seconds = {"tokenize": max(0.0, task.tokenized - max(task.began, self._computed)), "compute": 0.0}
+        self._computed = time.monotonic()
+        seconds["compute"] = self._computed - started
+        batch, places, show_tokens = task.batch, task.places, task.job.options.tokens
+        counts = lengths_of(batch)
+        num_tokens = sum(counts)
         lengths = contents = specials = None
         finite = bool(np.isfinite(array).all())
         if self.engine.token_level:
@@ -141,19 +214,19 @@ class Worker:
             bad = [] if finite else np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
             if places is not None:
                 array = array[places]
-        num_tokens = sum(counts)
         if places is not None:
-            batch = [batch[place] for place in places]
             counts = [counts[place] for place in places]
             unique_bad = set(bad)
             bad = [sequence for sequence, place in enumerate(places) if place in unique_bad]
+            if show_tokens or self.engine.token_level:
+                batch = [batch[place] for place in places]
         if self.engine.token_level:
             lengths = counts
             specials = [sequence.num_special for sequence in batch]
             contents = [length if sequence.is_bare else length - sequence.num_special
                         for sequence, length in zip(batch, lengths)]
-        return Rows(self.slot, self.incarnation, job.job, array, lengths, contents, specials,
-                    [sequence.tokens for sequence in batch] if job.options.tokens else None,
+        return Rows(self.slot, self.incarnation, task.job.job, array, lengths, contents, specials,
+                    [sequence.tokens for sequence in batch] if show_tokens else None,
                     num_tokens, seconds, bad, counts)
 
     def send(self, message: messages.FromWorker) -> None:
@@ -199,16 +272,17 @@ def main() -> None:
         fault = Fault(slot, incarnation, 0, type(error).__name__, f"{error}"[:1000])
         results.send_multipart(messages.encode_from_worker(fault))
         _leave(context, jobs, results, getattr(error, "exit_code", 1))
+    if worker.thread is not None:
+        sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays; let collections skip it
     poller = zmq.Poller()
     poller.register(jobs, zmq.POLLIN)
     poller.register(0, zmq.POLLIN)  # standard input: readable when the server is gone
-    running = True
-    while running:
-        ready = dict(poller.poll())
-        if 0 in ready:
+    while True:
+        server_is_gone = 0 in dict(poller.poll())
+        if server_is_gone or not worker.step():
             break
-        running = worker.step()
+    worker.stop(at_once=server_is_gone)
     logger.debug("stopped")
     _leave(context, jobs, results, 0)
 

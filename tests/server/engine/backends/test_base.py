@@ -7,7 +7,7 @@ import pytest
 
 from bert_serving.server.config import PoolingStrategy, ServerConfig
 from bert_serving.server.engine import backends
-from bert_serving.server.engine.backends import BACKENDS, backend, choose, possible
+from bert_serving.server.engine.backends import BACKENDS, backend, check_usable, choose, possible
 from bert_serving.server.engine.backends.base import Requirements
 from bert_serving.server.engine.base import EngineSettings
 from bert_serving.server.engine.architectures import from_file
@@ -23,6 +23,7 @@ ROTARY = EncoderSpec(vocab_size=9, positions=RotaryPositions(thetas=(1e4,), max_
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.usefixtures("any_native_build")
 def test_a_row_says_what_it_can(name):
     found = backend(name)
     assert found.name == name and found.about and found.precisions <= set(PRECISIONS)
@@ -46,6 +47,7 @@ def test_an_unknown_engine():
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.usefixtures("any_native_build")
 def test_what_needs_no_artefact_has_no_key(name):
     found = backend(name)
     assert (found.key(EngineSettings(engine=name), EncoderSpec(vocab_size=9)) is None) == (not found.encodes)
@@ -53,6 +55,7 @@ def test_what_needs_no_artefact_has_no_key(name):
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if backend(name).encodes])
 @pytest.mark.parametrize("other", [{"pooling_layer": (-1,)}, {"pooling_strategy": "CLS_POOLED"}], ids=str)
+@pytest.mark.usefixtures("any_native_build")
 def test_every_key_depends_on_what_is_pooled(name, other):
     """Else what was made for other layers would be opened."""
     settings, spec = EngineSettings(engine=name), EncoderSpec(vocab_size=9)
@@ -74,7 +77,7 @@ def test_no_departure_is_listed_without_a_model_that_has_it(name):
 # ---- what every one computes, against a plain NumPy BERT -------------------------------------------------------------
 
 @pytest.fixture(params=[name for name in BACKENDS if backend(name).encodes])
-def start(request, run):
+def start(request, run, any_native_build):
     """Starts the backend's engine."""
     if reason := backend(request.param).missing():
         pytest.skip(f"{request.param} {reason}")
@@ -130,41 +133,84 @@ def test_objections(name, wanted, objection):
 
 
 @pytest.mark.parametrize("words, message", [
-    ({"engine": "graph", "precision": "int8"}, "-engine graph has no -precision int8; .*, or give -engine lite"),
+    ({"engine": "graph", "precision": "int8"}, "-engine graph has no -precision int8; .*, or give {int8}$"),
     ({"engine": "lite", "xla": True}, "-engine lite does without -xla; leave that out, or give -engine graph"),
     ({"engine": "lite", "fp16": True}, "-engine lite has no -precision fp16; leave that out, or give -engine graph"),
     ({"engine": "lite", "device_map": [0]}, "-engine lite is for CPUs; leave that out, or give -engine graph"),
-    ({"engine": "echo", "precision": "bf16"}, "-engine echo has no -precision bf16; .*, or give -engine graph"),
-    ({"precision": "int8", "xla": True}, "no engine can do .*: lite does without -xla; graph has no -precision int8"),
-    ({"precision": "int8", "device_map": [0]}, "no engine .*: lite is for CPUs; graph has no -precision int8")
+    ({"engine": "echo", "precision": "bf16"}, "-engine echo has no -precision bf16; .*, or give {bf16}$"),
+    ({"engine": "native", "fp16": True}, "-engine native has no -precision fp16; .*, or give -engine graph"),
+    ({"precision": "int8", "xla": True},
+     "no engine can do .*: native does without -xla; lite does without -xla; graph has no -precision int8"),
+    ({"precision": "int8", "device_map": [0]},
+     "no engine .*: native is for CPUs; lite is for CPUs; graph has no -precision int8")
 ], ids=str)
-def test_options_that_no_backend_can_follow(words, message):
-    with pytest.raises(ConfigError, match=message):
+def test_options_that_no_backend_can_follow(has_native, words, message):
+    able = {"int8": "-engine lite", "bf16": "-engine graph"}
+    if has_native:
+        able = {name: f"-engine native or {engine}" for name, engine in able.items()}
+    with pytest.raises(ConfigError, match=message.format(**able)):
         possible(ServerConfig(**words))
 
 
-@pytest.mark.parametrize("words, names", [({}, ["lite", "graph"]), ({"xla": True}, ["graph"]),
-                                          ({"precision": "int8"}, ["lite"]), ({"engine": "echo"}, ["echo"])])
-def test_who_may_serve(words, names):
+@pytest.mark.parametrize("words, names", [
+    ({}, ["native", "lite", "graph"]), ({"xla": True}, ["graph"]), ({"precision": "int8"}, ["native", "lite"]),
+    ({"precision": "bf16"}, ["native", "graph"]), ({"engine": "echo"}, ["echo"])])
+def test_who_may_serve(has_native, words, names):
     found = [found.name for found in possible(ServerConfig(**words))]
-    assert [name for name in found if name in ("lite", "graph", "echo")] == names
+    able = [name for name in names if has_native or name != "native"]
+    assert [name for name in found if name in ("native", "lite", "graph", "echo")] == able
     assert found == sorted(found, key=BACKENDS.index), "the best first"
 
 
-def test_the_first_without_an_objection_is_taken_and_the_reason_names_the_others():
+def test_the_first_without_an_objection_is_taken_and_the_reason_names_the_others(has_native):
     found, why = choose("auto", Requirements(gpu=True))
-    assert (found.name, why) == ("graph", "lite is for CPUs")
-    with pytest.raises(ConfigError, match="no engine .*: lite is for CPUs; graph has no -precision int8"):
+    assert (found.name, why) == ("graph", "native is for CPUs; lite is for CPUs")
+    with pytest.raises(ConfigError, match="no engine .*: native is for CPUs; lite is for CPUs; graph has no"):
         choose("auto", Requirements(gpu=True, precision="int8"))
     with pytest.raises(ConfigError, match="-engine onnx does not compute RMS norm, rotary positions; leave that out"):
         choose("onnx", Requirements(spec=ROTARY))
 
 
-def test_a_library_that_is_missing_is_passed_over(monkeypatch):
+def test_the_best_engine_is_taken_where_it_can_run(has_native):
+    found, why = choose("auto", Requirements())
+    assert (found.name, why) == (("native", "our own, on CPUs with AVX-512 or AMX") if has_native
+                                 else ("lite", "native cannot be used: NATIVE_BUILD is none"))
+    # One that is asked for may be for workers of other hosts, which can run it.
+    assert choose("native", Requirements()) == (backend("native"), "given")
+
+
+def test_a_library_that_is_missing_is_passed_over(monkeypatch, native_build):
+    native_build("none")
+
     def missing():
         raise EngineError("LiteRT is not installed; install it")
     monkeypatch.setattr(backend("lite"), "version", missing)
     found, why = choose("auto", Requirements())
-    assert (found.name, why) == ("graph", "lite cannot be used: LiteRT is not installed; install it")
+    assert (found.name, why) == ("graph", "native cannot be used: NATIVE_BUILD is none; "
+                                          "lite cannot be used: LiteRT is not installed; install it")
     # One that is asked for may be for workers of other hosts, which have it.
     assert choose("lite", Requirements()) == (backend("lite"), "given")
+
+
+def test_a_library_that_would_do_is_named_with_its_extra(monkeypatch):
+    def missing():
+        raise EngineError("it is not installed")
+    for name in ("lite", "graph"):
+        monkeypatch.setattr(backend(name), "version", missing)
+    monkeypatch.setattr(backend("native"), "missing", lambda: "cannot be used: this processor has no AVX-512 with VNNI")
+    for wanted, line in (
+            (Requirements(spec=EncoderSpec(vocab_size=9)), "native cannot be used: this processor has no AVX-512 with "
+             "VNNI; install './server[cpu]' for engine lite, which can"),
+            (Requirements(precision="fp16"), "native has no -precision fp16; lite has no -precision fp16; static has "
+             "no -precision fp16; install './server[cpu]' for engine graph, which can"),
+            (Requirements(gpu=True, spec=EncoderSpec(vocab_size=9)),
+             "native is for CPUs; lite is for CPUs; install './server[gpu]' for engine graph, which can")):
+        with pytest.raises(ConfigError) as caught:
+            choose("auto", wanted)
+        assert caught.value.message == f"no engine that is installed can do what these options ask for: {line}"
+
+
+def test_an_engine_that_is_given_and_cannot_be_used(monkeypatch):
+    monkeypatch.setattr(backend("native"), "missing", lambda: "cannot be used: this processor has no AVX-512 with VNNI")
+    with pytest.raises(EngineError, match="-engine native cannot be used: this processor .*; -engine auto would take"):
+        check_usable(backend("native"))

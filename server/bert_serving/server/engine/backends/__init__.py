@@ -33,6 +33,15 @@ def backend(name: str) -> Backend:
     return found
 
 
+def check_usable(found: Backend) -> None:
+    """
+    Raises:
+        EngineError: its library is not there; -engine auto would not have taken it.
+    """
+    if missing := found.missing():
+        raise EngineError(f"-engine {found.name} {missing}; -engine auto would take another one")
+
+
 def create(settings: EngineSettings) -> Engine:
     """
     Raises:
@@ -49,6 +58,7 @@ class StagedEngine(Engine):
 
     def __init__(self, engine: Engine, pipeline: Pipeline) -> None:
         self._engine, self._pipeline = engine, pipeline
+        self.overlaps = engine.overlaps
 
     def encode(self, batch: Sequence[Features]) -> np.ndarray:
         vectors = self._engine.encode(batch)
@@ -74,7 +84,7 @@ def choose(engine: str, wanted: Requirements) -> tuple[Backend, str]:
         if objection is None:
             return found, "; ".join(refused) or found.about
         refused.append(f"{found.name} {objection}")
-    raise ConfigError(f"no engine can do what these options ask for: {'; '.join(refused)}")
+    raise ConfigError(_none(wanted))
 
 
 def requirements(config: ServerConfig) -> Requirements:
@@ -105,6 +115,17 @@ def _given(engine: str, wanted: Requirements) -> Backend:
 
 def _automatic() -> Iterator[Backend]:
     return (found for found in map(backend, BACKENDS) if found.is_automatic)
+
+
+def _none(wanted: Requirements) -> str:
+    """Why no backend can do what is wanted, or which extra brings one that can."""
+    missing = [found for found in _automatic() if found.objection(wanted) is None and found.extra(wanted.gpu)]
+    refused = "; ".join(f"{found.name} {_objection(found, wanted)}" for found in _automatic()
+                        if found not in missing and (found.encodes or wanted.spec is None))
+    if not missing:
+        return f"no engine can do what these options ask for: {refused}"
+    return (f"no engine that is installed can do what these options ask for: {refused}; install "
+            f"'./server[{missing[0].extra(wanted.gpu)}]' for engine {missing[0].name}, which can")
 
 
 def _objection(found: Backend, wanted: Requirements) -> str | None:

@@ -39,6 +39,8 @@ class Footprint:
         libraries: bytes that all workers share.
         copies: of the encoder's weights that a worker holds.
         weights_are_shared: all workers map one copy of them.
+        weight_bytes: of one weight of a matrix product, in memory and in the artefact; None: as the table of precisions
+            says.
         conversion: bytes that making the artefact takes at its peak ...
         conversion_factor: ... and so many times the kept weights in fp32.
     """
@@ -47,6 +49,7 @@ class Footprint:
     libraries: int = 0
     copies: int = 1
     weights_are_shared: bool = False
+    weight_bytes: int | None = None
     conversion: int = 0
     conversion_factor: float = 0.0
 

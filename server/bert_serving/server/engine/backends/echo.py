@@ -91,7 +91,7 @@ class EchoEngine(Engine):
                             num_labels=settings.num_labels, fp16=settings.answer_dtype == np.float16, table=self._table)
 
     def describe(self) -> str:
-        return f"echo (no model), {counted(self.settings.hidden_size, 'dimension')}"
+        return f"no model, {counted(self.settings.hidden_size, 'dimension')}"
 
 
 def act(word: str) -> bool:

@@ -26,7 +26,6 @@ class LiteBackend(Backend):
     """LiteRT (TensorFlow Lite with XNNPACK). TensorFlow makes its artefact, in a process of its own."""
 
     name = "lite"
-    about = "the fastest on CPUs"
     precisions = frozenset({"fp32", "int8"})
     departures = COMPUTES
 

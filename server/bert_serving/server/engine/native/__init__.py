@@ -1,1 +1,1 @@
-"""The compiled libraries of the native encoder, one for each instruction set."""
+"""The encoder of our own, server/native: its weights, laid out by NumPy, and its library, called through ctypes."""
