@@ -16,8 +16,11 @@ from typing import Any
 from bert_serving.client.words import counted
 from bert_serving.server.benchmark.load import BenchmarkError
 from bert_serving.server.benchmark.sentences import read_lines
-from bert_serving.server.core.tokenization import BaseTokenizer, Tokenizer
+from bert_serving.server.config import ServerConfig
+from bert_serving.server.core.tokenization import BaseTokenizer
+from bert_serving.server.engine.base import create_tokenizer
 from bert_serving.server.engine.cache import user_cache
+from bert_serving.server.engine.models import resolve
 from bert_serving.server.errors import StartError
 from bert_serving.server.machine import allowed_cores
 from bert_serving.server.process import exit_on_sigterm
@@ -61,7 +64,8 @@ class PeersRun:
         absent |= catalogue.NOT_FROM_A_REGISTRY
         tokens = {workload.kind.name: workload.tokens for workload in workloads}
         parts = ["\n".join(f"- {workload.kind.name}: {workload}" for workload in workloads),
-                 report.engines(rows, tokens, catalogue.OWN, catalogue.BASE), report.ran(rows, absent)]
+                 report.engines(rows, tokens, catalogue.OWN, catalogue.OTHERS, catalogue.BASE),
+                 report.ran(rows, absent)]
         return "\n\n".join(parts), _plain(rows, absent) | {"tokens": tokens}
 
     def servers(self) -> tuple[str, dict[str, Any]]:
@@ -186,7 +190,8 @@ def _run(args: argparse.Namespace) -> int:
     texts = read_lines(args.sentences) if args.sentences else docstring_sentences()
     directory = model_directory(args.model, args.cache / "models")
     forms = Forms(directory, args.cache)
-    run = PeersRun(args, texts, forms, Tokenizer(str(forms.vocabulary), True))
+    tokenizer = create_tokenizer(resolve(ServerConfig(model_dir=str(directory), cpu=True)).settings)
+    run = PeersRun(args, texts, forms, tokenizer)
     head = (f"Model {directory.name}, {counted(args.threads, 'thread')}, {counted(args.rounds, 'round')}, "
             f"sentences of {Path(args.sentences).name if args.sentences else 'docstrings'}; {host.describe()}; "
             f"{date.today()}")

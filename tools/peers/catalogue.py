@@ -1,7 +1,8 @@
 """Who takes part: this project's engines, and what a user would take instead."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 TEI = "text-embeddings-inference"
 
@@ -17,6 +18,9 @@ class Peer:
         environment: a key of environments.ENVIRONMENTS; None: this project's own.
         engine: a key of engines.ENGINES.
         form: which of a model's forms it reads, as models.Forms.path takes it.
+        hint: precision that the rest may be computed in: bf16, where int8 is only the products'; None: fp32.
+        backend: of this project's own, the value of -engine.
+        variables: of the environment of its process.
     """
 
     name: str
@@ -25,28 +29,43 @@ class Peer:
     environment: str | None
     engine: str
     form: str
+    hint: str | None = None
+    backend: str = "auto"
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 PEERS = {peer.name: peer for peer in (
     Peer("original-graph", "the original's graph, padded, on TensorFlow", "fp32", "tensorflow", "original",
          "tensorflow/model"),
     Peer("own-fp32", "bert-as-service", "fp32", None, "own", ""),
+    Peer("own-lite-fp32", "bert-as-service, lite", "fp32", None, "own", "", backend="lite"),
     Peer("pytorch", "sentence-transformers on PyTorch", "fp32", "pytorch", "pytorch", ""),
-    Peer("pytorch-bf16", "sentence-transformers on PyTorch", "bf16", "pytorch", "pytorch", ""),
     Peer("onnxruntime-fp32", "ONNX Runtime", "fp32", "onnxruntime", "onnxruntime", "fused/fp32.onnx"),
     Peer("openvino-fp32", "OpenVINO", "fp32", "openvino", "openvino", "exported/model.onnx"),
-    Peer("openvino-bf16", "OpenVINO", "bf16", "openvino", "openvino", "exported/model.onnx"),
     Peer("ctranslate2-fp32", "CTranslate2", "fp32", "ctranslate2", "ctranslate2", "ctranslate2/model"),
+    # Its own choice on processors that are not Intel's is oneDNN, which is slower there on short texts, in fp32 only.
+    Peer("ctranslate2-fp32-mkl", "CTranslate2, with MKL", "fp32", "ctranslate2", "ctranslate2", "ctranslate2/model",
+         variables={"CT2_USE_MKL": "1"}),
+    Peer("own-bf16", "bert-as-service", "bf16", None, "own", ""),
+    Peer("pytorch-bf16", "sentence-transformers on PyTorch", "bf16", "pytorch", "pytorch", ""),
+    Peer("openvino-bf16", "OpenVINO", "bf16", "openvino", "openvino", "exported/model.onnx"),
     Peer("own-int8", "bert-as-service", "int8", None, "own", ""),
+    Peer("own-lite-int8", "bert-as-service, lite", "int8", None, "own", "", backend="lite"),
     Peer("onnxruntime-int8", "ONNX Runtime, quantized dynamically", "int8", "onnxruntime", "onnxruntime",
          "fused/int8.onnx"),
     Peer("openvino-int8", "OpenVINO, quantized after calibration", "int8", "openvino", "openvino",
          "calibrated/int8.xml"),
+    Peer("openvino-int8-bf16", "OpenVINO, quantized after calibration, the rest in 16 bits", "int8", "openvino",
+         "openvino", "calibrated/int8.xml", hint="bf16"),
     Peer("ctranslate2-int8", "CTranslate2", "int8", "ctranslate2", "ctranslate2", "ctranslate2/model"),
 )}
 """By name, in the order of the tables."""
 
-OWN = ("own-fp32", "own-int8")
+OWN = ("own-fp32", "own-bf16", "own-int8")
+"""What this project computes with by default; each is compared with the others."""
+
+OTHERS = tuple(name for name, peer in PEERS.items() if peer.environment)
+"""What is not this project's."""
 
 BASE = "original-graph"
 """What all others are multiples of."""

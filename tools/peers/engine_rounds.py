@@ -6,9 +6,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from bert_serving.server.engine import backends
+from bert_serving.server.engine.spec import EncoderSpec
+from bert_serving.server.errors import ConfigError
 from bert_serving.server.machine import speeds_up
 
 from . import engines
@@ -22,18 +26,40 @@ from .workloads import Workload
 Say = Callable[[str], None]
 
 
+def here(peer: Peer, spec: EncoderSpec | None) -> Peer:
+    """A peer as it is on this machine: of this project's own, with the engine that -engine auto takes for the model.
+
+    Raises:
+        PeerError: this machine has none.
+    """
+    if peer.environment:
+        if "bf16" in (peer.precision, peer.hint) and not speeds_up("bf16"):
+            raise PeerError("this processor has no instructions for bf16")
+        return peer
+    wanted = backends.Requirements(precision=peer.precision, spec=spec)
+    try:
+        default = backends.choose("auto", wanted)[0].name
+        chosen = backends.choose(peer.backend, wanted)[0].name
+    except ConfigError as error:
+        raise PeerError(error.message) from error
+    if chosen not in engines.WEIGHT_TYPES:
+        raise PeerError(f"-engine auto takes {chosen} for it, whose precision is not read here")
+    if peer.backend == default:
+        raise PeerError(f"-engine auto takes {default}, which has a row already")
+    return replace(peer, backend=chosen, title=peer.title if peer.backend == chosen else f"{peer.title}, {chosen}")
+
+
 def start(peer: Peer, forms: Forms, cache: Path, threads: int, say: Say) -> EngineProcess:
     """
     Raises:
         PeerError: it cannot be had.
     """
-    if peer.precision == "bf16" and not speeds_up("bf16"):
-        raise PeerError("this processor has no instructions for bf16")
     python = str(prepare(ENVIRONMENTS[peer.environment], cache / "environments", say) if peer.environment
                  else sys.executable)
-    options = {"file": str(forms.path(peer.form)), "threads": threads, "precision": peer.precision}
+    options = {"file": str(forms.path(peer.form)), "threads": threads, "precision": peer.precision, "hint": peer.hint,
+               "backend": peer.backend}
     return EngineProcess([python, engines.__file__, peer.engine, json.dumps(options)], cache / f"{peer.name}.log",
-                         env={"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"})
+                         env={"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", **peer.variables})
 
 
 def compare_engines(names: Sequence[str], workloads: Sequence[Workload], forms: Forms, cache: Path, threads: int,
@@ -50,14 +76,15 @@ def compare_engines(names: Sequence[str], workloads: Sequence[Workload], forms: 
     processes: dict[str, EngineProcess] = {}
 
     def failed(name: str, error: PeerError) -> None:
-        absent[f"{PEERS[name].title}, asked for {PEERS[name].precision}"] = str(error)
+        title = rows[name].title if name in rows else PEERS[name].title
+        absent[f"{title}, asked for {PEERS[name].precision}"] = str(error)
         processes.pop(name, None)
         say(f"{name}: {error}")
 
     with ExitStack() as stack:
         for name in names:
-            peer = PEERS[name]
             try:
+                peer = here(PEERS[name], forms.spec)
                 processes[name] = process = start(peer, forms, cache, threads, say)
             except PeerError as error:
                 failed(name, error)

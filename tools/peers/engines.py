@@ -107,7 +107,7 @@ TINY = np.array([[101, 7592, 102]], np.int64)
 """Token numbers of a sentence that shows what a runtime does."""
 
 NAMES = {"float32": "fp32", "float": "fp32", "f32": "fp32", "bfloat16": "bf16", "float16": "fp16", "f16": "fp16",
-         "i8": "int8", "u8": "int8", "uint8": "int8"}
+         "i8": "int8", "u8": "int8", "uint8": "int8", "split": "fp32 as 2 x bf16", "strict": "fp32 as 3 x bf16"}
 """The runtimes' own names of types -> ours; a name that is missing here stays as it is."""
 
 
@@ -214,7 +214,7 @@ def openvino(options: dict[str, Any]) -> Ready:
     import openvino as ov
 
     settings = {"INFERENCE_NUM_THREADS": options["threads"], "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY",
-                "INFERENCE_PRECISION_HINT": "bf16" if options["precision"] == "bf16" else "f32"}
+                "INFERENCE_PRECISION_HINT": "bf16" if "bf16" in (options["precision"], options.get("hint")) else "f32"}
     compiled = ov.Core().compile_model(options["file"], "CPU", settings)
     request = compiled.create_infer_request()
 
@@ -326,7 +326,8 @@ def own(options: dict[str, Any]) -> Ready:
     from bert_serving.server.engine.models import resolve
 
     model = resolve(ServerConfig(model_dir=options["file"], max_seq_len=None, pooling_layer=(-1,), cpu=True,
-                                 engine=options.get("engine", "lite"), precision=options["precision"]))
+                                 engine=options.get("backend", "auto"), precision=options["precision"]))
+    types_of = WEIGHT_TYPES[model.settings.engine]
     path = artefact.cached(model.settings, model.cache_dir)
     if path is None:
         path = Path(artefact.make(model.settings, model.cache_dir)["path"])
@@ -336,10 +337,10 @@ def own(options: dict[str, Any]) -> Ready:
     def features(ids: np.ndarray) -> Features:
         return Features(ids, np.zeros_like(ids), np.ones_like(ids), 2, tokenizer)
 
-    return Own(engine, features), engine.describe(), stated(_weight_types(path))
+    return Own(engine, features), engine.describe(), stated(types_of(path))
 
 
-def _weight_types(directory: Path) -> list[str]:
+def _lite_types(directory: Path) -> list[str]:
     """The types of the weights that LiteRT says its matrix products take."""
     from ai_edge_litert.interpreter import Interpreter
     from bert_serving.server.engine.lite_model import ENCODER
@@ -348,6 +349,17 @@ def _weight_types(directory: Path) -> list[str]:
     largest = max(int(np.prod(tensor["shape"])) for tensor in tensors if len(tensor["shape"]) == 2)
     return [np.dtype(tensor["dtype"]).name for tensor in tensors
             if len(tensor["shape"]) == 2 and int(np.prod(tensor["shape"])) == largest]
+
+
+def _native_types(directory: Path) -> list[str]:
+    """The kind of numbers that the weights were laid out in; the library computes in no other."""
+    from bert_serving.server.engine.cache import open_sealed
+
+    return [open_sealed(directory)["kind"]]
+
+
+WEIGHT_TYPES: dict[str, Callable[[Path], list[str]]] = {"native": _native_types, "lite": _lite_types}
+"""Value of -engine -> what tells the types of the matrix products from the engine's artefact."""
 
 
 ENGINES: dict[str, Callable[[dict[str, Any]], Ready]] = {

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 
 class PeerError(Exception):
@@ -98,6 +99,9 @@ def find_python(version: str | None) -> str:
 REASON = re.compile(r"ERROR: .*|(\w+\.)*\w*(Error|Exception): .*")
 """A line that says why a program failed, pip's or a Python traceback's."""
 
+MAX_REASON = 160
+"""Characters of such a line in the report; the log has all of it."""
+
 
 def run(command: Sequence[str], log: Path, timeout: float) -> None:
     """Run a command to its end, its output going to the log.
@@ -116,4 +120,4 @@ def run(command: Sequence[str], log: Path, timeout: float) -> None:
     if code:
         lines = log.read_text(errors="replace").splitlines()
         reasons = [line for line in lines if REASON.fullmatch(line)] or [f"exit code {code}"]
-        raise PeerError(f"{reasons[-1]}; see {log}")
+        raise PeerError(f"{shorten(reasons[-1], MAX_REASON, placeholder=' ...')}; see {log}")

@@ -21,12 +21,12 @@ import numpy as np
 def onnx(model_dir: str, target: str) -> None:
     """The encoder: input_ids and attention_mask, int64 [B, L] -> float32 [B, L, D]."""
     import torch
-    from transformers import BertModel
+    from transformers import AutoModel
 
     class ExportedEncoder(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = BertModel.from_pretrained(model_dir, attn_implementation="eager",
+            self.model = AutoModel.from_pretrained(model_dir, attn_implementation="eager",
                                                    add_pooling_layer=False)
 
         def forward(self, input_ids: Any, attention_mask: Any) -> Any:

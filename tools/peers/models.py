@@ -17,12 +17,13 @@ from bert_serving.server.engine.models import find, locate
 from bert_serving.server.engine.spec import variables
 from bert_serving.server.engine.weight_files import checkpoint_files
 from bert_serving.server.engine.weights import Checkpoint
+from bert_serving.server.errors import ModelError
 
 from . import exports
-from .environments import ENVIRONMENTS, prepare, run
+from .environments import ENVIRONMENTS, PeerError, prepare, run
 
-BASE = {"model_type": "bert", "vocab_size": 30522}
-"""The configuration of BERT-base: 12 layers of 768."""
+BASE = {"model_type": "bert", "vocab_size": 30522, "type_vocab_size": 2}
+"""The configuration of BERT-base: 12 layers of 768. Without token types, the original takes 16 of them for granted."""
 
 STEP_SECONDS = 900
 """Longest time for making one form of a model."""
@@ -113,7 +114,10 @@ class Forms:
     # ---- the steps ---------------------------------------------------------------------------------------------------
 
     def tensorflow(self, fresh: Path) -> None:
-        convert(str(self.directory), fresh / "model", drop_modules=True)
+        try:
+            convert(str(self.directory), fresh / "model", drop_modules=True)
+        except ModelError as error:
+            raise PeerError(error.message) from error
 
     def exported(self, fresh: Path) -> None:
         self._export("pytorch", "onnx", self.directory, fresh / "model.onnx")

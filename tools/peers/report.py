@@ -40,25 +40,59 @@ def shown(spread: Spread) -> str:
     return f"{spread.median:.2f} ({spread.min:.2f}-{spread.max:.2f})"
 
 
-def engines(rows: Mapping[str, Row], tokens: Mapping[str, int], own: Sequence[str], base: str) -> str:
+def precision_class(precision: str) -> str:
+    """What a precision that a runtime reports is compared with: fp32, bf16, int8 or fp16.
+
+    The most frequent type counts: in int8 nobody computes all of an encoder. Numbers of 16 bits are one class, and fp32
+    is what it is meant to be, however it is made up.
+    """
+    first = precision.partition("+")[0].partition(" as ")[0]
+    return "bf16" if first == "int16" else first
+
+
+def engines(rows: Mapping[str, Row], tokens: Mapping[str, int], own: Sequence[str], others: Sequence[str],
+            base: str) -> str:
     """All that there is to say on engines.
 
     Args:
         rows: by name, in the order of the tables.
         tokens: name of a workload -> tokens of all its sequences, in the order of the tables; of those with one
             sequence the milliseconds are shown.
-        own: names of this project's own.
+        own: names of this project's own, which are compared with the others.
+        others: names of those that are not this project's.
         base: the one that all others are compared with.
     """
     parts = ["Tokens per second, median of the rounds, and as a multiple of the first line's:",
              _speeds(rows, tokens, base)]
-    for name in own:
-        if name in rows:
-            others = [other for other in rows if other not in own and rows[other].precision == rows[name].precision]
+    same = {name: [other for other in others if other in rows and precision_class(rows[other].precision)
+                   == precision_class(rows[name].precision)] for name in own if name in rows}
+    if any(same.values()):
+        parts += ["How many times faster each row of this project's is than the fastest of the others in its class, "
+                  "median (least-greatest) of the rounds:", _best(rows, same, tokens)]
+    for name, compared in same.items():
+        if compared:
             parts += [f"How many times faster {rows[name].title} in {rows[name].precision} is, median (least-greatest) "
-                      "of the rounds:",
-                      _ratios(rows, name, others, tokens)]
+                      "of the rounds:", _ratios(rows, name, compared, tokens)]
     return "\n\n".join(parts)
+
+
+def _best(rows: Mapping[str, Row], same: Mapping[str, Sequence[str]], tokens: Mapping[str, int]) -> str:
+    """A line for each workload.
+
+    Args:
+        same: name of one of this project's -> those in its class.
+    """
+    def cell(name: str, others: Sequence[str], workload: str) -> str:
+        mine = rows[name].seconds.get(workload)
+        found = [(times_faster(mine, rows[other].seconds[workload]), rows[other].title)
+                 for other in others if workload in rows[other].seconds] if mine else []
+        if not found:
+            return "-"
+        spread, title = min(found, key=lambda pair: pair[0].median)
+        return f"{shown(spread)} than {title}"
+
+    return table(["workload", *(f"{rows[name].title}, {rows[name].precision}" for name in same)],
+                 [[workload, *(cell(name, others, workload) for name, others in same.items())] for workload in tokens])
 
 
 def _speeds(rows: Mapping[str, Row], tokens: Mapping[str, int], base: str) -> str:
@@ -88,7 +122,7 @@ def _ratios(rows: Mapping[str, Row], own: str, others: Sequence[str], tokens: Ma
         mine, theirs = rows[own].seconds, rows[other].seconds
         return shown(times_faster(mine[name], theirs[name])) if name in mine and name in theirs else "-"
 
-    return table([f"than, at {rows[own].precision}", *tokens],
+    return table([f"than, at {precision_class(rows[own].precision)}", *tokens],
                  [[rows[other].title, *(cell(other, name) for name in tokens)] for other in others])
 
 

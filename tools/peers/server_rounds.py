@@ -12,7 +12,7 @@ from bert_serving.server.benchmark.load import BenchmarkError, Crowd, Load
 
 from .catalogue import PEERS, SERVERS, Peer, ServerPeer
 from .driver import EngineProcess, take_turns
-from .engine_rounds import Say, start
+from .engine_rounds import Say, here, start
 from .environments import ENVIRONMENTS, PeerError, prepare
 from .models import Forms
 from .report import Row
@@ -83,7 +83,7 @@ class Contest:
             self._servers[server.name] = self._stack.enter_context(self._start(server))
             self.rows[server.name] = Row(server.title, server.precision, server.about)
             if server.engine and alone(server.engine) not in self._engines:
-                self._start_engine(PEERS[server.engine])
+                self._start_engine(here(PEERS[server.engine], self.forms.spec))
         except PeerError as error:
             self._failed(server.name, error)
             return

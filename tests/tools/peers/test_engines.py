@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tools.peers import engines
+from tools.peers import engines, report
 from tools.peers.catalogue import PEERS
+from bert_serving.server.engine.cache import new_directory, write_manifest
+from bert_serving.server.engine.native.layout import KINDS
 
 SEQUENCES = [[5, 6], [7], [8, 9, 10], [11, 12]]
 
@@ -87,10 +89,26 @@ def test_as_a_program_it_says_what_is_wrong():
 
 @pytest.mark.model
 def test_the_own_engine_computes(tmp_path):
-    engine, about, precision = engines.own({"file": None, "precision": "fp32", "threads": 1})
-    vectors = engine.encode(engine.prepare([[101, 7592, 102], [101, 2088, 2003, 102]], 25))
-    assert vectors.shape == (2, 384) and np.isfinite(vectors).all()
-    assert "LiteRT" in about and precision == "fp32"
+    vectors = []
+    for backend in ("lite", "auto"):
+        engine, about, precision = engines.own({"file": None, "precision": "fp32", "threads": 1, "backend": backend})
+        vectors.append(engine.encode(engine.prepare([[101, 7592, 102], [101, 2088, 2003, 102]], 25)))
+        assert vectors[-1].shape == (2, 384) and precision.partition(" as ")[0] == "fp32"
+        assert "LiteRT" in about or backend == "auto"
+    np.testing.assert_allclose(*vectors, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind, precision", [
+    ("fp32", "fp32"), ("bf16", "bf16"), ("int16", "int16"), ("int8", "int8"), ("split", "fp32 as 2 x bf16"),
+    ("strict", "fp32 as 3 x bf16")])
+def test_native_is_what_its_artefact_holds(kind, precision, tmp_path):
+    with new_directory(tmp_path / "made") as directory:
+        write_manifest(directory, {"kind": kind})
+    assert engines.stated(engines.WEIGHT_TYPES["native"](tmp_path / "made")) == precision
+
+
+def test_every_kind_of_numbers_has_its_class():
+    assert {report.precision_class(engines.stated([kind])) for kind in KINDS} == {"fp32", "bf16", "int8"}
 
 
 def test_every_peer_has_its_engine():
@@ -119,7 +137,7 @@ class Operation:
         return self.info
 
 
-@pytest.mark.parametrize("asked", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("asked", [("fp32",), ("bf16",), ("int8",), ("int8", "bf16")])
 @pytest.mark.parametrize("executed, precision", [("f32", "fp32"), ("bf16", "bf16"), ("f16", "fp16"), ("i8", "int8")])
 def test_openvino_is_what_it_executes(asked, executed, precision, monkeypatch):
     """Whatever it is asked for; the hint that asks for bf16 is passed on."""
@@ -140,9 +158,9 @@ def test_openvino_is_what_it_executes(asked, executed, precision, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(
         __version__="2026.1-x", Core=lambda: SimpleNamespace(compile_model=compile_model)))
-    _, about, said = engines.openvino({"file": "m.onnx", "threads": 1, "precision": asked})
+    _, about, said = engines.openvino({"file": "m.onnx", "threads": 1, **dict(zip(("precision", "hint"), asked))})
     assert (about, said) == ("openvino 2026.1", precision)
-    assert asked_for["INFERENCE_PRECISION_HINT"] == ("bf16" if asked == "bf16" else "f32")
+    assert asked_for["INFERENCE_PRECISION_HINT"] == ("bf16" if "bf16" in asked else "f32")
 
 
 @pytest.mark.parametrize("loaded, precision", [("int8_float32", "int8"), ("float32", "fp32"), ("bfloat16", "bf16")])

@@ -96,6 +96,7 @@ def test_none(write_python):
 @pytest.mark.parametrize("program, reason", [
     ("import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
     ("print('ERROR: nothing found\\n[notice] a newer pip'); exit(1)", "ERROR: nothing found"),
+    ("raise ValueError('no: ' + 'ab, ' * 99)", "ValueError: no: " + "ab, " * 34 + "ab, ..."),
     ("exit(4)", "exit code 4")])
 def test_a_failure_has_its_reason(tmp_path, program, reason):
     with pytest.raises(PeerError) as failure:

@@ -105,6 +105,15 @@ def test_a_step_that_fails_leaves_nothing(directory, tmp_path, monkeypatch):
     assert not [path for path in (tmp_path / "models").rglob("*") if path.is_file()]
 
 
+def test_a_model_that_the_original_does_not_compute_is_named(directory, tmp_path, monkeypatch):
+    def convert(*arguments, **options):
+        raise ModelError("TensorFlow 1 checkpoints are BERT's")
+
+    monkeypatch.setattr(models, "convert", convert)
+    with pytest.raises(PeerError, match="TensorFlow 1 checkpoints are BERT's"):
+        Forms(directory, tmp_path).path("tensorflow/model")
+
+
 def test_the_checkpoint_of_the_original(directory, tmp_path):
     path = Forms(directory, tmp_path).path("tensorflow/model")
     assert {"bert_config.json", "bert_model.ckpt.index", "vocab.txt"} <= {file.name for file in path.iterdir()}

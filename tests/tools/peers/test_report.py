@@ -21,7 +21,7 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_the_tables(rows):
-    text = report.engines(rows, TOKENS, ["mine", "absent"], "base")
+    text = report.engines(rows, TOKENS, ["mine", "absent"], ["base", "peer", "small"], "base")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
     assert ["the base", "fp32", "500 (1.00)", "10.00 ms (1.00)", "-"] in lines
     assert ["mine", "fp32", "1000 (2.00)", "5.00 ms (2.00)", "1.0000 / 1.0000"] in lines
@@ -31,9 +31,27 @@ def test_the_tables(rows):
     assert "mine in fp32 is, median" in text and lines.count(["small int8", "int8", "2000 (4.00)", "-", "-"]) == 1
 
 
+def test_each_workload_has_a_line_with_the_fastest_of_the_class(rows):
+    rows |= {"int8": Row("mine", "int8", "mine 2", {"short": [0.4, 0.4, 0.4]}),
+             "second": Row("mine, too", "fp32", "mine 1", {"short": [0.1] * 3}),
+             "bf16": Row("mine", "bf16", "mine 2", {"short": [0.5] * 3, "one": [0.002] * 3})}
+    text = report.engines(rows, TOKENS, ["mine", "bf16", "int8"], ["base", "peer", "small"], "base")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert ["workload", "mine, fp32", "mine, bf16", "mine, int8"] in lines
+    assert ["short", "1.20 (1.10-1.50) than a peer", "-", "1.25 (1.25-1.25) than small int8"] in lines
+    assert ["one", "2.00 (1.67-2.50) than the base", "-", "-"] in lines
+
+
+@pytest.mark.parametrize("reported, compared", [
+    ("fp32", "fp32"), ("int16", "bf16"), ("fp32 as 2 x bf16", "fp32"), ("int8+fp32", "int8"), ("int8+bf16", "int8"),
+    ("fp32+int8", "fp32"), ("f4e2m1", "f4e2m1")])
+def test_classes(reported, compared):
+    assert report.precision_class(reported) == compared
+
+
 def test_without_the_base_there_are_no_multiples(rows):
     del rows["base"]
-    assert "| 1000 |" in " ".join(report.engines(rows, TOKENS, ["mine"], "base").split())
+    assert "| 1000 |" in " ".join(report.engines(rows, TOKENS, ["mine"], ["peer"], "base").split())
 
 
 def test_who_ran_and_who_did_not(rows):

@@ -70,13 +70,14 @@ def compare(monkeypatch, tmp_path, make_workload, asked):
         return Path("/python")
 
     class Forms:
-        directory = Path("/model")
+        directory, spec = Path("/model"), None
 
         def path(self, form):
             return Path("/forms") / form
 
     monkeypatch.setattr(server_rounds, "Crowd", Crowd)
     monkeypatch.setattr(server_rounds, "prepare", prepare)
+    monkeypatch.setattr(server_rounds, "here", lambda peer, spec: peer)
     monkeypatch.setattr(server_rounds, "start", lambda peer, *rest: make(peer.name))
     monkeypatch.setattr(server_rounds, "original", lambda python, model_dir, *rest: make(f"original {model_dir}"))
     monkeypatch.setattr(server_rounds, "own", lambda model_dir, max_seq_len, precision, is_http, folder:
