@@ -3,9 +3,10 @@
 ``python -m tests.fuzz`` (or ``make fuzz``) runs it and prints a table; the tests beside it run a short version, play
 again whatever once broke something (``corpus``), and hold the fuzzer itself to its word with bugs that are planted.
 
-Two kinds of targets: decoders, called in a process of their own (``codecs.py``), and the ports of a real server with
-the echo engine (``doors.py``). What is sent begins as what is right and has something spoiled (``generate.py``);
-``guided.py`` lets atheris, where it is installed, look for what reaches new code.
+Three kinds of targets: decoders, called in a process of their own (``codecs.py``), the ports of a real server with the
+echo engine (``doors.py``), and the native encoder's C interface, under sanitizers (``native``). What is sent begins as
+what is right and has something spoiled (``generate.py``); ``guided.py`` lets atheris, where it is installed, look for
+what reaches new code.
 
 This module is the program: it fires at every target, prints the table, and ends with code 1 if one did not stand it.
 """
@@ -20,19 +21,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from server.native.variants import CompileError
 
 from ..chaos import memory
 from ..chaos.scenarios import GROWTH
 from . import guided, report
 from .codecs import TARGETS, Found, Trace
 from .doors import DOORS, Siege, besiege
+from .native import encoder
 from .report import Row
 
 ROOT = Path(__file__).parents[2]
 CRASHES = ROOT / "build" / "fuzz"
 DOORS_SHARE = 0.2
 """Of the messages, what the ports of the server get; the decoders get the rest."""
+ALL = [*TARGETS, *encoder.TARGETS, *DOORS]
+JOBS = 2
+"""Builds of the native encoder that are compiled, or run, at a time."""
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,8 +48,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--messages", type=int, default=200_000, help="in all, at least (default: 200,000)")
     parser.add_argument("--seconds", type=float, default=30, help="for the server's ports, at least (default: 30)")
     parser.add_argument("--seed", type=int, help="repeat a run's input (default: from the clock)")
-    parser.add_argument("--only", nargs="+", choices=[*TARGETS, *DOORS], metavar="TARGET", default=[*TARGETS, *DOORS],
-                        help=f"of {', '.join([*TARGETS, *DOORS])}")
+    parser.add_argument("--only", nargs="+", choices=ALL, metavar="TARGET", default=ALL, help=f"of {'; '.join(ALL)}")
+    parser.add_argument("--native", type=float, default=4, metavar="SECONDS",
+                        help="for each build of the native encoder (default: 4); the first time they are compiled")
     parser.add_argument("--guided", type=float, default=0, metavar="SECONDS",
                         help="let atheris look for what reaches new code, so long for each decoder")
     parser.add_argument("--planted", choices=("crash", "leak", "wrong"), help="plant a bug, to see it found")
@@ -86,6 +95,31 @@ def words_of(slope: memory.Slope, grown: float, most: float) -> str:
         (f", GREW by {grown / 1e6:.1f} MB" if grown >= most else "")
 
 
+def native_rows(targets: list[str], seconds: float, seed: int,
+                say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
+    """A row for each build of the native encoder; and what was found, with the command that repeats it."""
+    def attempt(name: str) -> tuple[Row, list[str]]:
+        if reason := encoder.why_not(name):
+            return Row(name, 0, 0, 0, reason, 0, None), []
+        start = time.monotonic()
+        try:
+            outcome = encoder.run(name, encoder.build(name), seed, seconds)
+        except CompileError as error:
+            return Row(name, 0, 1, 0, "", time.monotonic() - start, False), [f"{name}: {error}"]
+        counts = outcome.counts
+        calls = sum(counts.get(key, 0) for key in ("encoded", "refused", "accepted"))
+        notes = [f"{name}: {outcome.failure}"] if outcome.failure else []
+        return Row(name, calls, len(notes), 0, "", counts["seconds"], not notes), notes
+
+    rows, notes = [], []
+    with ThreadPoolExecutor(JOBS) as pool:
+        for row, found in pool.map(attempt, targets):
+            rows.append(row)
+            notes += found
+            say("  ".join(row.cells()))
+    return rows, notes
+
+
 def siege_rows(siege: Siege) -> list[Row]:
     """A row for each door, one for the clients meanwhile, and one for each of the server's processes."""
     rows = [Row(name, sent, 0, siege.wrong[name], "", siege.seconds, not siege.wrong[name])
@@ -118,7 +152,8 @@ def main(argv: Sequence[str] | None = None, say: Callable[[str], None] = lambda 
         guided_rows, here = guided.run(codecs, args.guided, seed, say)
         rows += guided_rows
         found += here
-    notes = []
+    more, notes = native_rows([name for name in args.only if name in encoder.TARGETS], args.native, seed, say)
+    rows += more
     if doors:
         folder = tempfile.mkdtemp(prefix="fuzz-")
         siege = besiege(args.seconds, int(args.messages * share), seed, folder, rows=doors, planted=args.planted,
