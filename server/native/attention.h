@@ -120,13 +120,10 @@ static void pack_values(const Rows<Kind>& values, int start, int length, int lin
         for (int block = 0; block < divided(length, PANEL); block++)
             for (int part = 0; part < Kind::PARTS; part++, to += BLOCK_BYTES) {
                 const uint8_t* from = values.line(start + block * PANEL, line + panel) + part * values.plane();
-                for (int s = 0; s < STEPS; s++) {
-                    uint16_t pair[2][PANEL] = {};
-                    for (int i = 0; i < 2; i++)
-                        if (block * PANEL + 2 * s + i < length) std::memcpy(pair[i], from + (2 * s + i) * LINE, LINE);
-                    uint16_t* step = reinterpret_cast<uint16_t*>(to + s * STEP_BYTES);
-                    for (int n = 0; n < PANEL; n++) step[2 * n] = pair[0][n], step[2 * n + 1] = pair[1][n];
-                }
+                const int rows = length - block * PANEL;
+                for (int s = 0; s < STEPS; s++)
+                    interleave(2 * s < rows ? from + 2 * s * LINE : nullptr,
+                               2 * s + 1 < rows ? from + (2 * s + 1) * LINE : nullptr, to + s * STEP_BYTES);
             }
 }
 

@@ -125,6 +125,16 @@ INLINE void transpose(const uint8_t* from, size_t from_stride, uint8_t* to, size
     }
 }
 
+// Two rows of 32 numbers of 16 bits, one of each in turn; no row: zeros.
+INLINE void interleave(const uint8_t* a, const uint8_t* b, uint8_t* to) {
+    const auto half = [](const uint8_t* row, int at) {
+        return row ? _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + at)))
+                   : _mm512_setzero_si512();
+    };
+    for (int at = 0; at < 64; at += 32)
+        _mm512_storeu_si512(to + 2 * at, _mm512_or_si512(half(a, at), _mm512_slli_epi32(half(b, at), 16)));
+}
+
 // Numbers too small for fp32's usual form are 0 while it lives, as elsewhere: they would take a hundred times as long.
 class FlushToZero {
 public:
@@ -205,6 +215,14 @@ INLINE Vector load_bf16(const uint16_t* from) { EACH_LANE(from_bits(static_cast<
 INLINE void transpose(const uint8_t* from, size_t from_stride, uint8_t* to, size_t to_stride) {
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 16; j++) std::memcpy(to + j * to_stride + i * 4, from + i * from_stride + j * 4, 4);
+}
+
+INLINE void interleave(const uint8_t* a, const uint8_t* b, uint8_t* to) {
+    for (int n = 0; n < 32; n++)
+        for (int i = 0; i < 2; i++) {
+            if (const uint8_t* from = i ? b : a) std::memcpy(to + 4 * n + 2 * i, from + 2 * n, 2);
+            else std::memset(to + 4 * n + 2 * i, 0, 2);
+        }
 }
 
 class FlushToZero {};
