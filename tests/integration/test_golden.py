@@ -114,8 +114,10 @@ def test_a_tensorflow_checkpoint_gives_what_the_original_server_gave(serve, tf1_
 
 
 @pytest.mark.parametrize("options, dtype, least, strategy", [
-    (["-fp16"], np.float16, 0.99999, "REDUCE_MEAN"), (["-precision", "bf16"], np.float32, 0.9999, "REDUCE_MAX"),
-    (["-precision", "int8"], np.float32, 0.996, "REDUCE_MEAN")], ids=["fp16", "bf16", "int8"])
+    (["-fp16"], np.float16, 0.99999, "REDUCE_MEAN"),
+    (["-precision", "bf16", "-engine", "graph"], np.float32, 0.9999, "REDUCE_MAX"),
+    (["-precision", "bf16"], np.float32, 0.9999, "REDUCE_MAX"),
+    (["-precision", "int8"], np.float32, 0.996, "REDUCE_MEAN")], ids=["fp16", "bf16 on graph", "bf16", "int8"])
 def test_precisions_are_near_fp32(serve, options, dtype, least, strategy):
     server = serve("-cpu", "-max_seq_len", "25", "-pooling_strategy", strategy, "-pooling_layer", "-2",
                    *options).ready(120)
@@ -126,7 +128,8 @@ def test_precisions_are_near_fp32(serve, options, dtype, least, strategy):
     assert ((vectors * expected).sum(1) / norms).min() > least
     chosen = [line for line in server.log.splitlines()
               if "WORKER-" in line and ("computing with products " in line or "so the worker computes in fp32" in line)]
-    assert len(chosen) == (0 if options[-1] == "int8" else len(server.log.split(" is ready and listening")) - 1), chosen
+    workers = len(server.log.split(" is ready and listening")) - 1
+    assert len(chosen) == (workers if "engine: graph" in server.log else 0), chosen
 
 
 def test_xla_changes_nothing(serve):
