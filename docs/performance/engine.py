@@ -1,13 +1,13 @@
 """Measures the engines side by side, in one process, taking turns, so that what else the machine does hits all alike.
 
     python docs/performance/engine.py sentences.txt --max_seq_len 25
-    python docs/performance/engine.py sentences.txt --engines graph/bf16 graph/fp16 lite/int8
+    python docs/performance/engine.py sentences.txt --engines native/fp32 native/bf16 native/int8 lite/int8
 
 ``sentences.txt`` has a sentence a line. Prints tokens per second (best round) and as a multiple of the original
-server's way, which pads every sentence to max_seq_len; the dense layers' operations a second, as a share of those (in
-thousand millions) of a product of matrices alone, by the library that is best at it in that precision, measured in the
-same rounds; milliseconds for one sentence of 12 tokens (median); and the cosine between each sentence's vector and the
-exact one, least and mean. docs/performance.md holds results.
+server's way, which pads every sentence to max_seq_len; the dense layers' operations a second, in thousand millions, and
+as a share of those of a product of matrices alone, by LiteRT or TensorFlow, whichever is best at it in that precision,
+measured in the same rounds; milliseconds for one sentence of 12 tokens (median); and the cosine between each sentence's
+vector and the exact one, least and mean. docs/performance.md holds results.
 
 With ``--threads 1``, the default, seconds are the processor's own for this process: a busy machine changes them little.
 """
@@ -117,7 +117,8 @@ def main() -> None:
         engines[name] = made.encode
         _, spec = from_file(settings.config_file)
         kind, precision = name.split("/")
-        products[name] = product(spec, kind, computes_in(precision), args.threads)
+        if kind != "native":                           # Its products are nothing that one could ask for alone.
+            products[name] = product(spec, kind, computes_in(precision), args.threads)
     with open(args.file, encoding="utf-8") as file:
         texts = [line.strip() for line in file if line.strip()]
     np.random.default_rng(0).shuffle(texts)
@@ -156,10 +157,11 @@ def main() -> None:
           f"at most {args.max_seq_len}; batches of {args.batch}, {args.threads} threads")
     size = 2.0 * ROWS * spec.hidden_size * spec.mlp.size
     for name in engines:
-        seconds = fastest[computes_in(name.partition("/")[2] or "fp32")]
-        share = tokens * operations(spec, settings) / best[name] * seconds / size
+        seconds = fastest.get(computes_in(name.partition("/")[2] or "fp32"))
+        done = tokens * operations(spec, settings) / best[name]
+        alike = f", {done * seconds / size:.0%} of {size / seconds / 1e9:.0f}" if seconds else ""
         print(f"| {name} | {tokens / best[name]:.0f} | {best['graph, padded'] / best[name]:.2f} | "
-              f"{share:.0%} of {size / seconds / 1e9:.0f} | {np.median(alone[name]) * 1e3:.2f} | "
+              f"{done / 1e9:.0f}{alike} | {np.median(alone[name]) * 1e3:.2f} | "
               f"{cosines[name].min():.6f} / {cosines[name].mean():.6f} |")
 
 
