@@ -43,7 +43,7 @@ def load(model_dir: str | None, max_seq_len: int, threads: int, engine: str,
     config = ServerConfig(model_dir=model_dir, max_seq_len=max_seq_len, engine=engine, precision=precision)
     settings = resolve(config).settings
     path = artefact.cached(settings, user_cache("graphs")) or artefact.make(settings, user_cache("graphs"))["path"]
-    settings = replace(settings, artefact=str(path), num_threads=threads)
+    settings = replace(settings, artefact=str(path), num_threads=threads, stages=())
     return settings, backends.create(settings)
 
 
@@ -53,7 +53,7 @@ def padded(engine: base.Engine, width: int) -> Encode:
     About 4 % slower than a graph for that alone would be, by what brings tokens together for attention.
     """
     assert isinstance(engine, graph.GraphEngine)
-    return lambda batch: engine._run(*graph.pad(graph.lay_out(batch), len(batch), width))
+    return lambda batch: engine._run(*graph.pad(graph.lay_out(batch, engine._spec), len(batch), width))
 
 
 def product(spec: EncoderSpec, engine: str, precision: str, threads: int) -> Callable[[], object]:
