@@ -59,7 +59,7 @@ def draw(found):
         for side in ("top", "right", "left"):
             panel.spines[side].set_visible(False)
     picture.supxlabel("times as fast as ... (right of 1: bert-as-service is faster), median, least and greatest of "
-                      "five rounds")
+                      "the rounds")
     return picture
 
 
