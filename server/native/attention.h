@@ -81,7 +81,7 @@ INLINE float softmax(float* scores, int begin, int end, int query, int length, c
 // Where one head of one sequence is prepared.
 template <class Kind> struct HeadBuffers {
     uint8_t *keys, *values;    // panels
-    float* scores;             // [BLOCK_ROWS, longest + PANEL]
+    float* scores;             // [BLOCK_ROWS, longest, padded to PANEL]
     uint8_t* odds;
     float* sums;               // [BLOCK_ROWS, PANEL]
     // Of disentangled positions: some rows of a table, the same as panels, and what queries and keys make of it.
@@ -163,17 +163,16 @@ static void multiply_all(const Rows<Kind>& rows, int row, int count, int line, i
 // A head of keys and values, and the heads of queries that read it. `put(row, head, panel, a, b)` gets what comes out
 // for a token (row of the sequence), 32 columns at a time.
 //
-// Args: `head` columns of a head, padded; first lines of queries, keys and values in their rows; `panels` values of
-// Float, which are panels as they are, [panel, token, 32].
+// Args: `heads` has queries, keys and, unless they are of Float, values; `head` columns of a head, padded; the first
+// lines of keys and values; `panels` values of Float, which are panels as they are, [panel, token, 32].
 template <class Kind, class Put>
-static void attend(const Rows<Kind>& queries, const Rows<Kind>& values, const float* panels, size_t panel_size,
-                   int start, int length, int head, int first_query, int num_queries, int key_line, int value_line,
-                   Sight sight, const float* relative, const Tables& tables, const HeadBuffers<Kind>& buffers,
-                   const Put& put) {
+static void attend(const Rows<Kind>& heads, const float* panels, size_t panel_size, int start, int length, int head,
+                   int first_query, int num_queries, int key_line, int value_line, Sight sight, const float* relative,
+                   const Tables& tables, const HeadBuffers<Kind>& buffers, const Put& put) {
     const int lines = Rows<Kind>::lines(head), ld = padded(length, PANEL);
     const size_t key_panel = static_cast<size_t>(lines) * Kind::PARTS * BLOCK_BYTES;
-    pack_keys(queries, start, length, key_line, head, buffers.keys);
-    if constexpr (HeadBuffers<Kind>::PACKS_VALUES) pack_values(values, start, length, value_line, head, buffers.values);
+    pack_keys(heads, start, length, key_line, head, buffers.keys);
+    if constexpr (HeadBuffers<Kind>::PACKS_VALUES) pack_values(heads, start, length, value_line, head, buffers.values);
     Rows<Kind> odds;
     odds.data = buffers.odds, odds.capacity = BLOCK_ROWS;
     float scale[BLOCK_ROWS];
@@ -188,7 +187,7 @@ static void attend(const Rows<Kind>& queries, const Rows<Kind>& values, const fl
         sight.places = tables.places + sight.longest - 1, sight.first_place = first;
         sight.by_query = buffers.by_query;
         for (int block = 0, row = 0; block < cut.blocks; row += cut.of(block++))
-            multiply_all(queries, start + row, cut.of(block), key_line, lines, buffers.table_queries, columns,
+            multiply_all(heads, start + row, cut.of(block), key_line, lines, buffers.table_queries, columns,
                          buffers.by_key + static_cast<size_t>(row) * sight.by_width, sight.by_width);
     }
     for (int query = first_query; query < first_query + num_queries; query++) {
@@ -197,12 +196,12 @@ static void attend(const Rows<Kind>& queries, const Rows<Kind>& values, const fl
             const int rows = cut.of(block), begin = sight.first(row) / PANEL * PANEL;
             const int end = sight.last(row + rows - 1, length);
             for (int k = begin; k < end; k += PANEL) {
-                const Factors f{queries.line(start + row, query * lines), queries.plane(),
+                const Factors f{heads.line(start + row, query * lines), heads.plane(),
                                 buffers.keys + k / PANEL * key_panel, lines * STEPS};
                 multiply<Kind>(f, rows, end - k <= LANES, buffers.scores + k, ld);
             }
             if (tables.keys)
-                multiply_all(queries, start + row, rows, query * lines, lines, buffers.table_keys, columns,
+                multiply_all(heads, start + row, rows, query * lines, lines, buffers.table_keys, columns,
                              buffers.by_query, sight.by_width);
             for (int r = 0; r < rows; r++) {
                 if (tables.keys) sight.by_query = buffers.by_query + r * sight.by_width;

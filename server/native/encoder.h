@@ -47,7 +47,6 @@ struct Model {
     int shared() const { return spec.key_value_heads; }
     int last_layer() const { return *std::max_element(outputs.begin(), outputs.end()); }
     bool turns() const { return spec.num_angles || layers[0].query_norm; }
-    const float* words(int id) const { return row(spec.words, id); }
     const float* row(const NativeArray& table, int number) const {
         return static_cast<const float*>(table.data) + static_cast<size_t>(number) * spec.embedding;
     }
@@ -309,7 +308,7 @@ template <class Kind> std::vector<int> EncoderOf<Kind>::cut(const NativeBatch& b
     for (int i = 0; i < batch.sequences; i++)
         if (i > chunks.back() && batch.starts[i + 1] - batch.starts[chunks.back()] > target) chunks.push_back(i);
     const int found = static_cast<int>(chunks.size());
-    *left = threads == 1 ? found : found / threads * threads;
+    *left = found / threads * threads;
     chunks.push_back(batch.sequences);
     return chunks;
 }
@@ -325,7 +324,6 @@ template <class Kind> void EncoderOf<Kind>::encode(const Batch& batch) {
 
     std::atomic<int> next{0};
     Team team;
-    if (pool_.size() == 1) left = static_cast<int>(chunks.size()) - 1;
     const auto work = [&](int number) {
         const FlushToZero flush;
         (void)flush;
@@ -397,7 +395,7 @@ template <class Kind> void EncoderOf<Kind>::embed(Work& w) {
     const Vector scale = all(m_.spec.embedding_scale);
     each_row(w, [&](int row) {
         const int token = w.start + row;
-        const float* word = m_.words(batch.ids[token]);
+        const float* word = m_.row(m_.spec.words, batch.ids[token]);
         const float* type =
             m_.spec.types.data ? m_.row(m_.spec.types, batch.types ? batch.types[token] : 0) : m_.zeros.data();
         const float* position =
@@ -556,7 +554,7 @@ template <class Kind> void EncoderOf<Kind>::attention(Work& w, const Layer& laye
                     const size_t before = static_cast<size_t>(head) * m_.spec.table_rows * m_.head;
                     tables.keys += before, tables.queries += before;
                 }
-                attend(c.heads, c.heads, values, c.value_panel, start, length, m_.head, head * group, group,
+                attend(c.heads, values, c.value_panel, start, length, m_.head, head * group, group,
                        (m_.heads() + head) * lines, (m_.heads() + m_.shared() + head) * lines, sight, relative, tables,
                        w.own.head, put_to(start));
             }

@@ -65,3 +65,13 @@ def test_outputs(tiny, given, wanted, outputs):
 def test_the_pooler_reads_the_last_layer(tiny):
     settings = EngineSettings(engine="lite", pooling_layer=(0,), pooling_strategy="CLASSIFICATION")
     assert rows.outputs(settings, tiny().spec) == [2]
+
+
+def test_large_channels_are_shared_out():
+    kernel = np.ones((4, 3), np.float32)
+    kernel[2] = 9
+    largest = np.array([1, 100, 1, 0], np.float32)
+    shares = 1 / rows.shared_out(largest, kernel)
+    assert np.exp(np.log(shares).mean()) == pytest.approx(1, rel=1e-3), "as a whole inputs stay as large as they are"
+    assert shares[1] < shares[0] < shares[2] and shares[0] / shares[1] == pytest.approx(10, rel=1e-4)
+    assert np.isfinite(shares).all() and (shares > 0).all()

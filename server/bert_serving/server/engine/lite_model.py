@@ -18,7 +18,7 @@ import numpy as np
 
 from .cache import write_file
 from .quiet import import_tensorflow
-from .rows import Read, input_shapes, query_key_value, sample_inputs
+from .rows import Read, input_shapes, query_key_value, sample_inputs, shared_out
 from .spec import EncoderSpec, RotaryPositions, TablePositions
 from .tf_encoder import Encoder
 
@@ -221,15 +221,13 @@ class RowEncoder(Encoder):
     def _product(self, inputs: tf.Tensor, kernel: np.ndarray, bias: np.ndarray | None, name: str) -> tf.Tensor:
         """A product whose inputs have a few large channels, as normalized ones do.
 
-        In 8 bits these would leave few values to all others. So their size is shared out between inputs and weights, as
-        in Xiao et al., "SmoothQuant", 2022 (https://arxiv.org/abs/2211.10438), which halves the error.
+        In 8 bits their size is shared out between inputs and weights, which halves the error.
         """
         import tensorflow as tf
 
         self.inputs[name] = inputs
         if name in self._largest:
-            scale = np.sqrt(np.maximum(self._largest[name], 1e-6) / np.maximum(np.abs(kernel).max(axis=1), 1e-6))
-            scale = (scale / np.exp(np.log(scale).mean())).astype(np.float32)
+            scale = shared_out(self._largest[name], kernel)
             inputs, kernel = inputs * (tf.constant(1 / scale) * self._one), kernel * scale[:, None]
         product = tf.matmul(inputs, tf.constant(kernel))
         return product if bias is None else tf.nn.bias_add(product, tf.constant(bias))

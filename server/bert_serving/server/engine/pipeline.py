@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -148,15 +149,7 @@ class LayerNorm(Stage):
 
     def load(self) -> Callable[[np.ndarray], np.ndarray]:
         arrays = read_arrays(self.weights, {"norm.weight": (self.dimension,), "norm.bias": (self.dimension,)})
-        weight, bias = arrays["norm.weight"], arrays["norm.bias"]
-
-        def compute(vectors: np.ndarray) -> np.ndarray:
-            wide = vectors.astype(np.float64)
-            wide -= wide.mean(axis=1, keepdims=True)
-            wide /= np.sqrt((wide * wide).mean(axis=1, keepdims=True) + self.eps)
-            result: np.ndarray = (wide * weight + bias).astype(np.float32)
-            return result
-        return compute
+        return partial(layer_norm, gamma=arrays["norm.weight"], beta=arrays["norm.bias"], eps=self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +234,15 @@ def matmul(vectors: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     A product of matrices may depend, in its last bit, on how many rows there are.
     """
     result: np.ndarray = np.matmul(vectors[:, None, :], matrix)[:, 0]
+    return result
+
+
+def layer_norm(vectors: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float) -> np.ndarray:
+    """float32 [B, D], each row by a layer norm."""
+    wide = vectors.astype(np.float64)
+    wide -= wide.mean(axis=1, keepdims=True)
+    wide /= np.sqrt((wide * wide).mean(axis=1, keepdims=True) + eps)
+    result: np.ndarray = (wide * gamma + beta).astype(np.float32)
     return result
 
 

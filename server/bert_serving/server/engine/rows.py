@@ -79,6 +79,20 @@ def query_key_value(read: Read, name: str, spec: EncoderSpec) -> tuple[np.ndarra
     return joined("kernel"), joined("bias") if spec.attention.bias else None
 
 
+def shared_out(largest: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """What inputs of a product are divided by, and its weights multiplied with, so that large channels, which in 8 bits
+    would leave few values to all others, are shared out between both: Xiao et al., "SmoothQuant", 2022
+    (https://arxiv.org/abs/2211.10438).
+
+    Args:
+        largest: float32 [K], how large each input becomes. kernel: float32 [K, N].
+    Returns:
+        float32 [K], 1 in the geometric mean.
+    """
+    scale = np.sqrt(np.maximum(largest, 1e-6) / np.maximum(np.abs(kernel).max(axis=1), 1e-6))
+    return (scale / np.exp(np.log(scale).mean())).astype(np.float32)
+
+
 def write_arrays(directory: Path, settings: EngineSettings, spec: EncoderSpec, read: Read) -> None:
     """Write the variables that NumPy needs."""
     for name in arrays_for(spec, settings.strategy):

@@ -91,6 +91,10 @@ class Checkpoint(ABC):
                              f"{' in half precision' if array.dtype == np.float16 else ''}")
         return array
 
+    def mapped(self, name: str) -> np.ndarray | None:
+        """A variable where it lies in the file, which processes share; None if it is not there in fp32, as it is."""
+        return None
+
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         """
         Args:
@@ -181,7 +185,6 @@ class HuggingFaceCheckpoint(Checkpoint):
         return np.ascontiguousarray(self.names.our_array(name, self._file.read(self.own_name(name))))
 
     def mapped(self, name: str) -> np.ndarray | None:
-        """A variable where it lies in the file, which processes share; None if it is not there in fp32, as it is."""
         own = self.own_name(name)
         if not isinstance(self._file, Safetensors):
             return None

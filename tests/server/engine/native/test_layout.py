@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert_serving.server.engine.native import layout
-from bert_serving.server.engine.native.layout import (KINDS, bfloat16, byte_scale, heads_widened, lay_out, matrix,
-                                                      padded, panels, shared_out, sizes, tables, widened, word_scale)
+from bert_serving.server.engine.native.layout import (KINDS, bfloat16, byte_scale, heads_filled, lay_out, matrix,
+                                                      padded, panels, sizes, tables, filled, word_scale)
 from bert_serving.server.engine.spec import ACTIVATIONS, Attention, EncoderSpec, Mlp, Placement
 
 from .reference import random_arrays, random_spec
@@ -143,16 +143,6 @@ def test_what_inputs_are_multiplied_with_weights_are_divided_by():
     assert np.array_equal(found["panels"].ravel(), slow_panels(kernel / shares[:, None], 16))
 
 
-def test_large_channels_are_shared_out():
-    kernel = np.ones((4, 3), np.float32)
-    kernel[2] = 9
-    largest = np.array([1, 100, 1, 0], np.float32)
-    shares = shared_out(largest, kernel)
-    assert np.exp(np.log(shares).mean()) == pytest.approx(1, rel=1e-3), "as a whole inputs stay as large as they are"
-    assert shares[1] < shares[0] < shares[2] and shares[0] / shares[1] == pytest.approx(10, rel=1e-4)
-    assert np.isfinite(shares).all() and (shares > 0).all()
-
-
 # ---- padding ---------------------------------------------------------------------------------------------------------
 
 @given(st.integers(0, 10 ** 6), st.integers(1, 4096))
@@ -161,9 +151,9 @@ def test_padded(size, to):
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 4), st.sampled_from([0, -1]))
-def test_heads_are_widened_each_by_itself(heads, head, extra, axis):
+def test_heads_are_filled_each_by_itself(heads, head, extra, axis):
     array = np.random.default_rng(0).normal(size=(heads * head, 3) if axis == 0 else (3, heads * head))
-    found = heads_widened(array, heads, head + extra, axis)
+    found = heads_filled(array, heads, head + extra, axis)
     for number in range(heads):
         theirs = np.take(found, range(number * (head + extra), (number + 1) * (head + extra)), axis)
         ours = np.take(array, range(number * head, (number + 1) * head), axis)
@@ -171,11 +161,11 @@ def test_heads_are_widened_each_by_itself(heads, head, extra, axis):
         assert not np.take(theirs, range(head, head + extra), axis).any()
 
 
-def test_widened_adds_zeros_at_the_end():
+def test_filled_adds_zeros_at_the_end():
     array = np.ones((2, 3), np.float32)
-    assert widened(array, 3) is array
-    assert widened(array, 5).tolist() == [[1, 1, 1, 0, 0]] * 2
-    assert widened(array, 3, 0).tolist() == [[1, 1, 1]] * 2 + [[0, 0, 0]]
+    assert filled(array, 3) is array
+    assert filled(array, 5).tolist() == [[1, 1, 1, 0, 0]] * 2
+    assert filled(array, 3, 0).tolist() == [[1, 1, 1]] * 2 + [[0, 0, 0]]
 
 
 @given(st.integers(1, 3000), st.integers(1, 300), st.integers(1, 12), st.integers(1, 100))

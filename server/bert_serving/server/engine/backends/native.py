@@ -23,13 +23,13 @@ from ..base import Engine, EngineSettings
 from ..cache import open_format, write_file
 from ..heads import HeadLayers, head_variables, read_by_head
 from ..native import library
-from ..native.layout import KINDS, lay_out, padded, shared_out, tables
+from ..native.layout import KINDS, lay_out, padded, tables
 from ..native.library import BUILDS, FIRST, MEAN, TOKENS, Build, NativeEncoder
 from ..pooling import POOLER_STRATEGIES, pool
 from ..rows import Read
 from ..spec import RELATIVE, Departure, EncoderSpec, RelativePositions
 from ..tensors import Safetensors
-from ..weights import Checkpoint, HuggingFaceCheckpoint
+from ..weights import Checkpoint
 from .base import Backend, Footprint
 
 FORMAT = 2
@@ -73,8 +73,8 @@ class NativeBackend(Backend):
         mapped = {}
         for name in tables(spec):
             array = read(name)                         # which says so, if it holds what is not finite
-            if place := _place(checkpoint, name):
-                mapped[name] = place
+            if checkpoint.mapped(name) is not None:
+                mapped[name] = checkpoint.own_name(name)
             else:
                 rows.write_array(directory, name, array)
         for name in _small(spec, settings.strategy):
@@ -146,14 +146,6 @@ def _read(directory: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _place(checkpoint: Checkpoint, name: str) -> str | None:
-    """The name of a table in the model's own file, if it can be mapped from there as it is."""
-    if not isinstance(checkpoint, HuggingFaceCheckpoint):
-        return None
-    own = checkpoint.own_name(name)
-    return own if checkpoint.mapped(name) is not None else None
-
-
 TRIED = 512
 """Tokens from which is learned what a model's nature is."""
 
@@ -192,7 +184,8 @@ def is_exact(spec: EncoderSpec, read: Read, last_layer: int, strategy: PoolingSt
 
 
 def shares_of(spec: EncoderSpec, read: Read, last_layer: int) -> dict[str, np.ndarray]:
-    """How inputs that are normalized are shared out with the weights of their products: see layout.shared_out."""
+    """What inputs that are normalized are multiplied with, and their products' weights divided by: see
+    rows.shared_out."""
     loaded = library.load(build().name)
     kind = next(name for name in ("fp32", "split") if loaded.computes(KINDS[name]))
     largest = np.zeros((spec.num_layers, 2, padded(spec.hidden_size)), np.float32)
@@ -206,7 +199,7 @@ def shares_of(spec: EncoderSpec, read: Read, last_layer: int) -> dict[str, np.nd
                                       (most[1], ("up", "gate")[:len(up)], up)):
             kernel = np.concatenate([read(f"{name}/{part}/kernel") for part in kernels], axis=1)
             share = np.ones(len(inputs), np.float32)
-            share[:spec.hidden_size] = shared_out(inputs[:spec.hidden_size], kernel)
+            share[:spec.hidden_size] = 1 / rows.shared_out(inputs[:spec.hidden_size], kernel)
             shares |= {f"{name}/{product}": share for product in ours}
     return shares
 

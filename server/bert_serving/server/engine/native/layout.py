@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..pipeline import layer_norm
 from ..rows import Read
 from ..spec import (FINAL_NORM, POSITIONS, PROJECTION, RELATIVE, RELATIVE_NORM, TOKEN_TYPES, WORDS,
                     DisentangledPositions, EncoderSpec, Placement, variables)
+from ..tensor_file import widened
 
 LOG2_E = np.float32(math.log2(math.e))
 """Attention's scores come times that: the library takes powers of two."""
@@ -114,7 +116,7 @@ def panels(kernel: np.ndarray, kind: Kind) -> np.ndarray:
         for _ in range(kind.parts):
             halves = bfloat16(rest)
             parts.append(panels(halves, KINDS["bf16"]).reshape(columns // 32, rows // kind.per_line, 1, -1))
-            rest = rest - (halves.astype(np.uint32) << 16).view(np.float32)
+            rest = rest - widened(halves)
         return np.concatenate(parts, axis=2)
     rows, columns = kernel.shape
     step = kind.per_line // 16
@@ -156,19 +158,19 @@ def matrix(kernel: np.ndarray, bias: np.ndarray | None, kind: Kind, block: int |
 
 # ---- padding ---------------------------------------------------------------------------------------------------------
 
-def widened(array: np.ndarray, size: int, axis: int = -1) -> np.ndarray:
+def filled(array: np.ndarray, size: int, axis: int = -1) -> np.ndarray:
     """With zeros at the end of an axis."""
     extra = [(0, 0)] * array.ndim
     extra[axis] = (0, size - array.shape[axis])
     return np.pad(array, extra) if extra[axis][1] else array
 
 
-def heads_widened(array: np.ndarray, heads: int, size: int, axis: int) -> np.ndarray:
+def heads_filled(array: np.ndarray, heads: int, size: int, axis: int) -> np.ndarray:
     """With zeros at the end of each head, which are beside each other on the first or the last axis."""
     axis %= array.ndim
     shape = array.shape
     split = array.reshape(*shape[:axis], heads, shape[axis] // heads, *shape[axis + 1:])
-    return widened(split, size, axis + 1).reshape(*shape[:axis], heads * size, *shape[axis + 1:])
+    return filled(split, size, axis + 1).reshape(*shape[:axis], heads * size, *shape[axis + 1:])
 
 
 # ---- the variables ---------------------------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ def lay_out(spec: EncoderSpec, read: Read, kind: Kind, last_layer: int,
 
     Args:
         last_layer: the last that is computed, from 0.
-        shares: :func:`shared_out` of "layers/N/qkv" and "layers/N/up"; none: inputs are taken as they are.
+        shares: 1 / rows.shared_out() of "layers/N/qkv" and "layers/N/up"; none: inputs are taken as they are.
     """
     size, known = sizes(spec), variables(spec)
     shares = shares or {}
@@ -187,7 +189,7 @@ def lay_out(spec: EncoderSpec, read: Read, kind: Kind, last_layer: int,
     def norm(name: str, ours: str, width: int, scale: float = 1.0) -> Iterator[tuple[str, np.ndarray]]:
         for part in ("gamma", "beta"):
             if f"{name}/{part}" in known:
-                yield f"{ours}/{part}", widened(read(f"{name}/{part}") * np.float32(scale), width)
+                yield f"{ours}/{part}", filled(read(f"{name}/{part}") * np.float32(scale), width)
 
     def product(ours: str, kernel: np.ndarray, bias: np.ndarray | None,
                 block: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
@@ -200,8 +202,8 @@ def lay_out(spec: EncoderSpec, read: Read, kind: Kind, last_layer: int,
     yield from norm("embeddings/norm", "embedding_norm", padded(spec.embeddings.size or spec.hidden_size))
     yield from norm(FINAL_NORM, "final_norm", size.width)
     if spec.projects:
-        kernel = widened(widened(read(f"{PROJECTION}/kernel"), size.width), padded(spec.embeddings.size or 0), 0)
-        yield from product("projection", kernel, bias_of(PROJECTION, lambda bias: widened(bias, size.width)))
+        kernel = filled(filled(read(f"{PROJECTION}/kernel"), size.width), padded(spec.embeddings.size or 0), 0)
+        yield from product("projection", kernel, bias_of(PROJECTION, lambda bias: filled(bias, size.width)))
     heads, shared = spec.attention.heads, spec.key_value_heads
     scale = float(LOG2_E) * spec.scale
     for number in dict.fromkeys(spec.weights_of(layer) for layer in range(last_layer + 1)):
@@ -209,43 +211,35 @@ def lay_out(spec: EncoderSpec, read: Read, kind: Kind, last_layer: int,
         kernels, biases = [], []
         for part, count in (("query", heads), ("key", shared), ("value", shared)):
             factor = np.float32(scale if part == "query" and not spec.attention.qk_norm else 1)
-            kernels.append(heads_widened(read(f"{attention}/{part}/kernel") * factor, count, size.head, -1))
+            kernels.append(heads_filled(read(f"{attention}/{part}/kernel") * factor, count, size.head, -1))
             if spec.attention.bias:
-                biases.append(heads_widened(read(f"{attention}/{part}/bias") * factor, count, size.head, -1))
-        yield from product(f"{name}/qkv", widened(np.concatenate(kernels, axis=1), size.width, 0),
+                biases.append(heads_filled(read(f"{attention}/{part}/bias") * factor, count, size.head, -1))
+        yield from product(f"{name}/qkv", filled(np.concatenate(kernels, axis=1), size.width, 0),
                            np.concatenate(biases) if biases else None)
-        kernel = heads_widened(read(f"{attention}/output/kernel"), heads, size.head, 0)
-        yield from product(f"{name}/output", widened(widened(kernel, size.queries, 0), size.width),
-                           bias_of(f"{attention}/output", lambda bias: widened(bias, size.width)))
+        kernel = heads_filled(read(f"{attention}/output/kernel"), heads, size.head, 0)
+        yield from product(f"{name}/output", filled(filled(kernel, size.queries, 0), size.width),
+                           bias_of(f"{attention}/output", lambda bias: filled(bias, size.width)))
         for part in ("up", "gate"):
             if f"{name}/mlp/{part}/kernel" in known:
-                kernel = widened(widened(read(f"{name}/mlp/{part}/kernel"), size.inner), size.width, 0)
+                kernel = filled(filled(read(f"{name}/mlp/{part}/kernel"), size.inner), size.width, 0)
                 yield from product(f"{name}/{part}", kernel,
-                                   bias_of(f"{name}/mlp/{part}", lambda bias: widened(bias, size.inner)))
-        kernel = widened(widened(read(f"{name}/mlp/down/kernel"), size.width), size.inner, 0)
-        yield from product(f"{name}/down", kernel, bias_of(f"{name}/mlp/down", lambda bias: widened(bias, size.width)),
+                                   bias_of(f"{name}/mlp/{part}", lambda bias: filled(bias, size.inner)))
+        kernel = filled(filled(read(f"{name}/mlp/down/kernel"), size.width), size.inner, 0)
+        yield from product(f"{name}/down", kernel, bias_of(f"{name}/mlp/down", lambda bias: filled(bias, size.width)),
                            size.inner_block)
         if isinstance(spec.positions, DisentangledPositions):
-            table = normalized(read(RELATIVE), read(f"{RELATIVE_NORM}/gamma"), read(f"{RELATIVE_NORM}/beta"),
+            table = layer_norm(read(RELATIVE), read(f"{RELATIVE_NORM}/gamma"), read(f"{RELATIVE_NORM}/beta"),
                                spec.norm.eps)
             for part, ours, times in (("key", "table_keys", 1.0), ("query", "table_queries", scale)):
                 rows = table @ read(f"{attention}/{part}/kernel") + read(f"{attention}/{part}/bias")
                 by_head = (rows * np.float32(times)).reshape(len(rows), heads, spec.head_size).transpose(1, 0, 2)
-                yield f"{name}/{ours}", np.ascontiguousarray(widened(by_head, size.head), np.float32)
+                yield f"{name}/{ours}", np.ascontiguousarray(filled(by_head, size.head), np.float32)
         yield from norm(f"{attention}/norm", f"{name}/attention_norm", size.width)
         yield from norm(f"{attention}/output_norm", f"{name}/attention_output_norm", size.width)
         yield from norm(f"{name}/mlp/norm", f"{name}/mlp_norm", size.width)
         yield from norm(f"{name}/mlp/output_norm", f"{name}/mlp_output_norm", size.width)
         yield from norm(f"{attention}/query_norm", f"{name}/query_norm", size.head, scale)
         yield from norm(f"{attention}/key_norm", f"{name}/key_norm", size.head)
-
-
-def normalized(rows: np.ndarray, gamma: np.ndarray, beta: np.ndarray, eps: float) -> np.ndarray:
-    """float32 [R, H], each row by a layer norm."""
-    rows = rows.astype(np.float64)
-    centred = rows - rows.mean(axis=1, keepdims=True)
-    variance = np.square(centred).mean(axis=1, keepdims=True)
-    return (centred / np.sqrt(variance + eps) * gamma + beta).astype(np.float32)
 
 
 def tables(spec: EncoderSpec) -> tuple[str, ...]:
@@ -257,17 +251,3 @@ def tables(spec: EncoderSpec) -> tuple[str, ...]:
 PLACEMENTS = {Placement.AFTER: 0, Placement.BEFORE: 1, Placement.AROUND: 2}
 ACTIVATIONS = {"linear": 0, "gelu": 1, "gelu_new": 2, "relu": 3, "silu": 4, "tanh": 5}
 """As in server/native: by the names of spec.ACTIVATIONS."""
-
-
-def shared_out(largest: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """What inputs of a product are multiplied with, and its weights divided by, so that large channels, which would
-    leave few values to all others, are shared out between both: Xiao et al., "SmoothQuant", 2022
-    (https://arxiv.org/abs/2211.10438).
-
-    Args:
-        largest: float32 [K], of each input. kernel: float32 [K, N].
-    Returns:
-        float32 [K]
-    """
-    scale = np.sqrt(np.maximum(largest, 1e-6) / np.maximum(np.abs(kernel).max(axis=1), 1e-6))
-    return (np.exp(np.log(scale).mean()) / scale).astype(np.float32)
