@@ -21,7 +21,7 @@ FATES = ("sent", "held", "dropped", "expired")
 
 HISTOGRAMS = {
     "waiting_seconds": "Time from a request's arrival until a worker began with it",
-    "tokenizing_seconds": "Time a worker spent tokenizing a batch",
+    "tokenizing_seconds": "Time a worker spent tokenizing a batch, less what it was computing the one before",
     "computing_seconds": "Time a worker spent computing a batch",
     "publishing_seconds": "Time from a batch's vectors at the broker until they were handed to their sockets",
     "answering_seconds": "Time from a request's arrival until its vectors were there",
